@@ -1,0 +1,60 @@
+"""One pre-norm transformer block: bidirectional self-attention and MLP, split over the tensor-parallel group."""
+
+# B batch, T tokens, D width, H heads of this rank, E head width
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dualmask.config.schema import ModelConfig
+from dualmask.layers.rotary import Rotary
+from dualmask.parallel import mesh
+from dualmask.parallel.linear import Column, Row
+
+
+class Attention(nn.Module):
+    """Softmax attention over the present tokens."""
+
+    def __init__(self, config: ModelConfig, *, output_std: float) -> None:
+        super().__init__()
+        self.heads = config.heads // mesh.tensor_size()
+        self.head_width = config.hidden // config.heads
+        # the 3D outputs are laid out head by head as [q k v], so that splitting heads splits rows
+        self.qkv = Column(config.hidden, 3 * config.hidden, std=config.init_std)
+        self.output = Row(config.hidden, config.hidden, std=output_std)
+
+    def forward(self, x_BTD: Tensor, rotary: Rotary, key_mask: Tensor) -> Tensor:
+        batch, width, _ = x_BTD.shape
+        qkv = self.qkv(x_BTD).view(batch, width, self.heads, 3, self.head_width)
+        q, k, v = qkv.permute(3, 0, 2, 1, 4)
+        mixed = nn.functional.scaled_dot_product_attention(rotary.turn(q), rotary.turn(k), v, attn_mask=key_mask)
+        return self.output(mixed.transpose(1, 2).reshape(batch, width, -1))
+
+
+class MLP(nn.Module):
+    def __init__(self, config: ModelConfig, *, output_std: float) -> None:
+        super().__init__()
+        self.up = Column(config.hidden, config.ffn_multiple * config.hidden, std=config.init_std)
+        self.down = Row(config.ffn_multiple * config.hidden, config.hidden, std=output_std)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down(nn.functional.gelu(self.up(x_BTD), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, *, output_std: float) -> None:
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.hidden)
+        self.attention = Attention(config, output_std=output_std)
+        self.mlp_norm = nn.LayerNorm(config.hidden)
+        self.mlp = MLP(config, output_std=output_std)
+
+    def forward(self, x_BTD: Tensor, rotary: Rotary, key_mask: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, key_mask)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))
+
+
+def key_mask(present: Tensor) -> Tensor:
+    """[B, 1, 1, T] bool for attention; True where a key may be looked at."""
+    return present[:, None, None, :].to(torch.bool)

@@ -1,0 +1,38 @@
+"""A stack of blocks: the body that picker, inserter and filler each have of their own."""
+
+# B batch, T tokens, D width
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from dualmask.config.schema import ModelConfig
+from dualmask.layers.block import Block, key_mask
+from dualmask.layers.rotary import rotary
+from dualmask.parallel.linear import shared
+
+
+class Trunk(nn.Module):
+    """Embeddings, positions and presence in; normalised states out. Knows nothing of tokens."""
+
+    def __init__(self, config: ModelConfig, layers: int, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.head_width = config.hidden // config.heads
+        self.theta = config.rope_theta
+        self.activation_checkpointing = activation_checkpointing
+        # residual branches start small, so that depth does not change the scale of the states (GPT-2)
+        output_std = config.init_std / (2 * layers) ** 0.5
+        self.blocks = nn.ModuleList(Block(config, output_std=output_std) for _ in range(layers))
+        self.norm = nn.LayerNorm(config.hidden)
+
+    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor) -> Tensor:
+        """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool."""
+        turn, mask = rotary(shared(position), self.head_width, self.theta), key_mask(present)
+        for block in self.blocks:
+            if self.activation_checkpointing and self.training:
+                # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice
+                x_BTD = checkpoint(block, x_BTD, turn, mask, use_reentrant=False)
+            else:
+                x_BTD = block(x_BTD, turn, mask)
+        return self.norm(x_BTD)

@@ -1,0 +1,31 @@
+"""Encoder and MLM head: fills every [MASK] of a sequence at once."""
+
+# B batch, T tokens, D width, M slots
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dualmask.config.schema import ModelConfig
+from dualmask.layers.trunk import Trunk
+from dualmask.parallel.linear import Column, Row
+from dualmask.parallel.vocabulary import TokenTable
+
+
+class Filler(nn.Module):
+    def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
+        super().__init__()
+        self.trunk = Trunk(config, config.filler_layers, activation_checkpointing=activation_checkpointing)
+        self.up = Column(config.hidden, config.hidden, std=config.init_std)
+        self.down = Row(config.hidden, config.hidden, std=config.init_std)
+        self.norm = nn.LayerNorm(config.hidden)
+
+    def states(self, x_BTD: Tensor, position: Tensor, present: Tensor) -> Tensor:
+        """[B, T, D] from the embeddings of the masked sequence."""
+        return self.trunk(x_BTD, position, present)
+
+    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, slot: Tensor, table: TokenTable) -> Tensor:
+        """[M, V / tensor] logits at the slots [M] of the flattened sequence."""
+        h_MD = self.states(x_BTD, position, present).flatten(0, 1).index_select(0, slot)
+        h_MD = self.norm(h_MD + self.down(nn.functional.gelu(self.up(h_MD), approximate="tanh")))
+        return table(h_MD, logits=True)

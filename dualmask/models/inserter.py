@@ -1,0 +1,39 @@
+"""Decoder-2, the Mask Inserter: how many [MASK]s belong in each gap of a skeleton."""
+
+# B batch, T tokens, G gaps = T-1, K most masks a gap, D width
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dualmask.config.schema import ModelConfig
+from dualmask.layers.trunk import Trunk
+from dualmask.ops.gaps import contiguous_positions, gap_present
+from dualmask.outputs import InserterOut
+from dualmask.parallel.linear import Column, Row
+
+
+class Inserter(nn.Module):
+    """A categorical count per gap, read from the states of the gap's two neighbours (method.md §1)."""
+
+    def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
+        super().__init__()
+        self.trunk = Trunk(config, config.inserter_layers, activation_checkpointing=activation_checkpointing)
+        self.left = Column(config.hidden, config.hidden, std=config.init_std)
+        self.right = Column(config.hidden, config.hidden, std=config.init_std)
+        self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std)
+
+    def forward(self, x_BTD: Tensor, length: Tensor) -> InserterOut:
+        """x_BTD: embeddings of the skeleton; length [B]."""
+        batch, width, _ = x_BTD.shape
+        present = torch.arange(width, device=x_BTD.device) < length[:, None]
+        h_BTD = self.trunk(x_BTD, contiguous_positions(batch, width, x_BTD.device), present)
+        h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]), approximate="tanh")
+        return InserterOut(self.count(h_BGD).float(), gap_present(length, width))
+
+
+def gap_rate(out: InserterOut) -> Tensor:
+    """λ [B, G]: the mean count of each gap, 0 where there is no gap."""
+    number = torch.arange(out.gap_logits.shape[-1], device=out.gap_logits.device, dtype=torch.float32)
+    return (out.gap_logits.softmax(-1) * number).sum(-1) * out.gap_present

@@ -1,0 +1,46 @@
+"""Gradients through the keep-or-delete decision: forward in {0, 1}, backward the slope of a relaxed decision.
+
+Every function returns ``hard + relaxed − stop(relaxed)``. The relaxed functions are public, so that a test can hold
+the gradient against their finite differences.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+ZETA, GAMMA = 1.1, -0.1  # stretch of the hard concrete distribution (Louizos, Welling, Kingma 2018)
+
+
+def straight_through(hard: Tensor, relaxed: Tensor) -> Tensor:
+    """``hard`` forward, the gradient of ``relaxed`` backward (Bengio, Léonard, Courville 2013)."""
+    return hard + relaxed - relaxed.detach()
+
+
+def calibrate(logit: Tensor, where: Tensor, mean: Tensor, steps: int = 30) -> Tensor:
+    """[B, 1] offset b with mean of sigmoid(b + logit) over ``where`` equal to ``mean`` [B], by bisection; no gradient."""
+    logit = logit.detach().float()
+    low = logit.new_full((len(logit), 1), -60.0)
+    high = -low
+    total = where.sum(1, keepdim=True).clamp_min(1)
+    for _ in range(steps):
+        middle = (low + high) / 2
+        above = (torch.sigmoid(middle + logit) * where).sum(1, keepdim=True) / total > mean[:, None]
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2
+
+
+def relaxed_keep(estimator: str, keep_logit: Tensor, logistic_noise: Tensor, temperature: float) -> Tensor:
+    """The differentiable stand-in for the hard decision, elementwise in [0, 1].
+
+    straight_through: the keep probability itself.
+    gumbel: the binary concrete sigmoid((logit + noise) / temperature) (Maddison, Mnih, Teh 2017; Jang, Gu, Poole 2017).
+    hard_concrete: the same, stretched to (−0.1, 1.1) and cut, so that sure decisions are exactly 0 or 1.
+    """
+    if estimator == "straight_through":
+        return torch.sigmoid(keep_logit)
+    concrete = torch.sigmoid((keep_logit + logistic_noise) / temperature)
+    if estimator == "gumbel":
+        return concrete
+    assert estimator == "hard_concrete", estimator
+    return (concrete * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)

@@ -1,0 +1,47 @@
+"""Randomness as a pure function: a hash of (sequence key, stream name, step, place) instead of a generator's state.
+
+So a draw does not depend on the batch that a sequence stands in, on the number of ranks, or on how often a forward is
+recomputed under activation checkpointing, and a resumed run needs no generator state.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import torch
+from torch import Tensor
+
+# splitmix64 (Steele, Lea, Flood 2014) in wrapping int64 arithmetic
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
+_MIX_2 = 0x94D049BB133111EB - 2**64
+
+
+def _shift(x: Tensor, bits: int) -> Tensor:
+    """Logical right shift (torch's is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def mix(x: Tensor) -> Tensor:
+    """Scrambles int64 values; a bijection."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def uniform(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
+    """[B, *shape] float32 in (0, 1), both ends excluded, from ``key`` [B] int64."""
+    salt = torch.tensor(zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step, device=key.device)
+    start = mix(key ^ mix(salt))
+    place = torch.arange(math.prod(shape), device=key.device) + 1
+    bits = mix(start[:, None] + place * _GOLDEN)
+    return ((_shift(bits, 41) + 0.5) / 2**23).float().view(len(key), *shape)
+
+
+def gumbel(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
+    return -torch.log(-torch.log(uniform(key, stream, step, *shape)))
+
+
+def logistic(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
+    return torch.logit(uniform(key, stream, step, *shape))

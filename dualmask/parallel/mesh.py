@@ -1,0 +1,50 @@
+"""Who works together: tensor-parallel groups inside data-parallel groups, on top of an initialised torch.distributed."""
+
+from __future__ import annotations
+
+import torch.distributed as dist
+from megatron.core import parallel_state
+from torch.distributed import ProcessGroup
+
+
+def initialize(tensor: int = 1) -> None:
+    """Makes the groups. torch.distributed must be initialised; raises ValueError where the degrees do not fit."""
+    world = dist.get_world_size()
+    if world % tensor:
+        raise ValueError(f"parallel.tensor={tensor} must divide the number of processes={world}")
+    if parallel_state.is_initialized():
+        if tensor_size() != tensor:
+            raise ValueError(f"parallel groups exist with tensor={tensor_size()}, asked for {tensor}")
+        return
+    parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor)
+
+
+def single_process() -> None:
+    """A world of one, for inference and tests: no launcher, no environment variables, no rendezvous port."""
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    initialize(1)
+
+
+def tensor_rank() -> int:
+    return int(parallel_state.get_tensor_model_parallel_rank())
+
+
+def tensor_size() -> int:
+    return int(parallel_state.get_tensor_model_parallel_world_size())
+
+
+def tensor_group() -> ProcessGroup:
+    return parallel_state.get_tensor_model_parallel_group()
+
+
+def data_rank() -> int:
+    return int(parallel_state.get_data_parallel_rank())
+
+
+def data_size() -> int:
+    return int(parallel_state.get_data_parallel_world_size())
+
+
+def data_group() -> ProcessGroup:
+    return parallel_state.get_data_parallel_group()

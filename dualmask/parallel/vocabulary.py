@@ -1,0 +1,60 @@
+"""The token table, its logits and their cross entropy, with the vocabulary split over the tensor-parallel group."""
+
+# V vocabulary, D width, M slots
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from megatron.core.tensor_parallel import (
+    VocabParallelEmbedding,
+    copy_to_tensor_model_parallel_region,
+    vocab_parallel_cross_entropy,
+)
+from torch import Tensor, nn
+
+from dualmask.parallel import mesh
+from dualmask.parallel.linear import megatron_config, normal
+
+MULTIPLE = 64  # rows are padded to a multiple of this, so that any sensible degree divides the table
+
+
+def padded_size(vocab_size: int) -> int:
+    return -(-vocab_size // MULTIPLE) * MULTIPLE
+
+
+class TokenTable(VocabParallelEmbedding):
+    """One table for embedding and logits. Both go through ``forward``, so that ZeRO-3 gathers it for either use."""
+
+    def __init__(self, vocab_size: int, width: int, *, std: float) -> None:
+        self.vocab_size = vocab_size
+        rows = padded_size(vocab_size)
+        super().__init__(rows, width, config=megatron_config(), init_method=normal(std))
+        self.output_bias = nn.Parameter(torch.zeros(rows // mesh.tensor_size()))
+        self.output_bias.tensor_model_parallel = True
+        self.output_bias.partition_dim = 0
+        self.output_bias.partition_stride = 1
+
+    def forward(self, x: Tensor, *, logits: bool = False) -> Tensor:
+        """ids […] → embeddings […, D]; with ``logits``: states […, D] → […, padded V / tensor]."""
+        if not logits:
+            return super().forward(x)
+        x = copy_to_tensor_model_parallel_region(x)
+        return nn.functional.linear(x, self.weight, self.output_bias.to(x.dtype))
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """[M] from logits [M, V / tensor] and global ids [M], in float32."""
+    if mesh.tensor_size() == 1:
+        return nn.functional.cross_entropy(logits.float(), target, reduction="none")
+    # megatron works in place: give it a tensor of its own
+    return vocab_parallel_cross_entropy(logits.float().clone(), target)
+
+
+def whole_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
+    """[…, vocab_size]: the parts of all tensor-parallel ranks side by side, the table's padding cut. No gradient."""
+    if mesh.tensor_size() > 1:
+        parts = [torch.empty_like(logits) for _ in range(mesh.tensor_size())]
+        dist.all_gather(parts, logits.detach().contiguous(), group=mesh.tensor_group())
+        logits = torch.cat(parts, dim=-1)
+    return logits[..., :vocab_size]
