@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 class Schedule(BaseModel):
     """``0.5`` or ``{start: 1.0, end: 0.2, shape: cosine}``; ``at(progress)`` for progress in [0, 1]."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     start: float
     end: float

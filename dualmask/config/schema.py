@@ -20,7 +20,7 @@ Module = Literal["filler", "inserter", "picker"]
 class Section(BaseModel):
     """Unknown keys are errors; values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelConfig(Section):

@@ -1,0 +1,211 @@
+"""From a YAML file and dotted overrides to a checked configuration; every failure is one line that says what to change.
+
+Knows pydantic models; knows nothing of what a key means.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dualmask.config.schema import RunConfig
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot run: one line that names the file, the key, the value and what is allowed."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which ``1e-3`` is a number and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """The run that ``path`` describes. Raises ConfigError."""
+    return load_yaml_model(path, RunConfig, overrides)
+
+
+def load_yaml_model(path: str | Path, model_class: type[Model], overrides: Sequence[str] = ()) -> Model:
+    """``path`` as a ``model_class``, after ``overrides`` such as ``stages.0.steps=5`` (values are YAML).
+
+    Raises ConfigError.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
+    tree = _parse(text, str(path))
+    if tree is None:
+        raise ConfigError(f"{path}: the file is empty; it needs at least {_required(model_class)}")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: holds {_show(tree)}, not `key: value` lines")
+    for override in overrides:
+        _apply(tree, override)
+    return check(tree, model_class, str(path))
+
+
+def check(tree: Any, model_class: type[Model], source: str) -> Model:
+    """``tree`` as a ``model_class``. Raises ConfigError, which calls the tree ``source``."""
+    try:
+        return model_class.model_validate(tree)
+    except ValidationError as error:
+        problems = [
+            item for item in error.errors(include_url=False) if item["type"] != "too_short" or not item["input"]
+        ]
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise ConfigError(f"{source}: {_explain(problems[0], model_class)}{more}") from None
+
+
+def dump(config: BaseModel) -> str:
+    """The configuration as YAML, every default written out; ``load_yaml_model`` reads it back to an equal one."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """``{"stages.0.lr.peak": 0.001, …}`` of a configuration or of what ``model_dump`` made of it."""
+    if isinstance(tree, BaseModel):
+        tree = tree.model_dump(mode="json")
+    if isinstance(tree, dict) and tree:
+        pairs: Any = tree.items()
+    elif isinstance(tree, (list, tuple)) and tree:
+        pairs = enumerate(tree)
+    else:
+        return {prefix: tree}
+    return {
+        key: value
+        for name, part in pairs
+        for key, value in flatten(part, f"{prefix}.{name}" if prefix else str(name)).items()
+    }
+
+
+def digest(config: BaseModel) -> str:
+    """SHA-256 of everything that the configuration says."""
+    return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+def _parse(text: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # a SafeLoader: makes no objects
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}" if mark else ""
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{source}:{place} {reason}; only plain YAML values are read") from None
+    except (RecursionError, ValueError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ConfigError(f"{source}: {reason}; only plain YAML values are read") from None
+
+
+def _apply(tree: dict[Any, Any], override: str) -> None:
+    """Sets one ``a.b.0.c=value`` in the tree."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"--set {override!r}: write it as key=value, for instance --set batch.sequences=32")
+    value = _parse(text, f"--set {key}")
+    place: Any = tree
+    for depth, part in enumerate(parts):
+        where = ".".join(parts[:depth])
+        last = depth == len(parts) - 1
+        if isinstance(place, list):
+            place = _into_list(place, part, value, last, f"--set {override!r}: {where}")
+        elif isinstance(place, dict):
+            if last or place.get(part) is None:  # a section that is absent, or empty in the file, begins here
+                place[part] = value if last else {}
+            place = place[part]
+        else:
+            raise ConfigError(f"--set {override!r}: {where} is {_show(place)}, which has no keys of its own")
+
+
+def _into_list(place: list[Any], part: str, value: Any, last: bool, where: str) -> Any:
+    if not part.isdecimal() or int(part) >= len(place):
+        raise ConfigError(f"{where} has entries 0 to {len(place) - 1}, not {part!r}")
+    if last:
+        place[int(part)] = value
+    return place[int(part)]
+
+
+def _explain(problem: ErrorDetails, model_class: type[BaseModel]) -> str:
+    """``stages.0.lr.peak = -1: should be greater than 0``."""
+    location = problem["loc"]
+    key = ".".join(str(part) for part in location)
+    message = " ".join(problem["msg"].removeprefix("Value error, ").removeprefix("Input ").split())
+    if problem["type"] == "extra_forbidden":
+        return f"{key} is not a key; {_suggest(location, model_class)}"
+    if problem["type"] == "missing":
+        field = _section(model_class, location[:-1]).model_fields.get(str(location[-1]))
+        meaning = f" ({field.description})" if field and field.description else ""
+        return f"{key}{meaning} is missing; add it"
+    if problem["type"] == "value_error":  # our own validators already name keys and values
+        return f"{key}: {message}" if key else message
+    return f"{key} = {_show(problem['input'])}: {message}"
+
+
+def _suggest(location: tuple[int | str, ...], model_class: type[BaseModel]) -> str:
+    wrong = str(location[-1])
+    here = _section(model_class, location[:-1]).model_fields
+    if near := difflib.get_close_matches(wrong, here, n=1):
+        return f"did you mean {'.'.join(str(part) for part in (*location[:-1], near[0]))}?"
+    everywhere = {name: dotted for dotted, name in _all_keys(model_class)}
+    if near := difflib.get_close_matches(wrong, everywhere, n=1, cutoff=0.75):
+        return f"did you mean {everywhere[near[0]]}?"
+    return f"allowed here: {', '.join(here)}"
+
+
+def _section(model_class: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
+    """The model class that describes what stands at ``location``."""
+    for part in location:
+        field = model_class.model_fields.get(str(part))
+        if field is not None:
+            model_class = next(_models_in(field.annotation), model_class)
+    return model_class
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _models_in(argument)
+
+
+def _all_keys(model_class: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, field in model_class.model_fields.items():
+        yield f"{prefix}{name}", name
+        for inner in _models_in(field.annotation):
+            many = "0." if "tuple" in str(field.annotation) else ""
+            yield from _all_keys(inner, f"{prefix}{name}.{many}")
+
+
+def _required(model_class: type[BaseModel]) -> str:
+    return ", ".join(name for name, field in model_class.model_fields.items() if field.is_required())
+
+
+def _show(value: Any) -> str:
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
