@@ -1,0 +1,116 @@
+"""From a run's configuration to DeepSpeed's dictionary. Pure: imports neither torch nor deepspeed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dualmask.config.load import ConfigError, flatten
+from dualmask.config.schema import RunConfig, StageConfig
+
+# DeepSpeed's key: the key of the run file that decides it
+_OWNED = {
+    "train_batch_size": "batch.sequences",
+    "train_micro_batch_size_per_gpu": "batch.micro",
+    "gradient_accumulation_steps": "batch.micro",
+    "gradient_clipping": "optimizer.clip",
+    "optimizer.params.lr": "stages.*.lr.peak",
+    "optimizer.params.betas.0": "optimizer.beta1",
+    "optimizer.params.betas.1": "optimizer.beta2",
+    "optimizer.params.eps": "optimizer.eps",
+    "optimizer.params.weight_decay": "optimizer.weight_decay",
+    "bf16.enabled": "parallel.precision",
+    "fp16.enabled": "parallel.precision",
+    "zero_optimization.stage": "parallel.zero_stage",
+}
+_REFUSED = {"scheduler": "stages.*.lr"}
+
+
+def micro_batches(run: RunConfig, data_size: int) -> int:
+    """Number of forwards a rank makes for one optimizer step. Raises ConfigError where the sizes do not fit."""
+    sequences, micro = run.batch.sequences, run.batch.micro
+    if sequences % data_size:
+        raise ConfigError(f"batch.sequences={sequences} must be a multiple of the {data_size} data-parallel ranks")
+    local = sequences // data_size
+    if micro is None:
+        return 1
+    if local % micro:
+        raise ConfigError(
+            f"batch.micro={micro} must divide the {local} sequences of a rank (batch.sequences={sequences})"
+        )
+    return local // micro
+
+
+def deepspeed_config(
+    run: RunConfig, stage: StageConfig, *, data_size: int, cuda: bool, user: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """DeepSpeed's dictionary for one stage of the run on ``data_size`` data-parallel ranks.
+
+    ``user`` adds to it and wins, except over what the run file decides. Raises ConfigError for a contradiction.
+    """
+    micros = micro_batches(run, data_size)
+    optimizer = run.optimizer
+    ours = {
+        "train_batch_size": run.batch.sequences,
+        "train_micro_batch_size_per_gpu": run.batch.sequences // data_size // micros,
+        "gradient_accumulation_steps": micros,
+        "gradient_clipping": optimizer.clip,  # DeepSpeed would clip at 1.0 if it were not told
+        "steps_per_print": sys.maxsize,
+        "optimizer": {
+            "type": "AdamW",
+            "params": {
+                "lr": stage.lr.peak,  # the trainer sets each step's own
+                "betas": [optimizer.beta1, optimizer.beta2],
+                "eps": optimizer.eps,
+                "weight_decay": optimizer.weight_decay,
+                # torch's own AdamW: nothing is compiled when a run starts, and on a GPU it is fused all the same
+                "torch_adam": True,
+                "fused": cuda,
+            },
+        },
+        "bf16": {"enabled": run.parallel.precision == "bf16", "check_grad_overflow": True},
+        "fp16": {"enabled": False},
+        "zero_optimization": {
+            "stage": run.parallel.zero_stage,
+            "overlap_comm": cuda,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": 2**24,  # elements; DeepSpeed's 5e8 would reserve 2 GB
+            "allgather_bucket_size": 2**24,
+        },
+    }
+    return _merge(ours, user or {})
+
+
+def load_user_config(path: str | Path) -> dict[str, Any]:
+    """A DeepSpeed JSON file. Raises ConfigError."""
+    try:
+        tree = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a JSON file") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: must hold one JSON object, as DeepSpeed's configuration does")
+    return tree
+
+
+def _merge(ours: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    for section, owner in _REFUSED.items():
+        if user.get(section):
+            raise ConfigError(f"--deepspeed_config: {section} is decided by the run file ({owner}); remove it")
+    decided, asked = flatten(ours), flatten(user)
+    for key, owner in _OWNED.items():
+        if key in asked and asked[key] not in ("auto", decided[key]):
+            raise ConfigError(
+                f"--deepspeed_config: {key} = {asked[key]!r} contradicts {decided[key]!r} of the run file; "
+                f"remove it or change {owner}"
+            )
+    return _deep(ours, user)
+
+
+def _deep(base: Any, over: Any) -> Any:
+    if isinstance(base, dict) and isinstance(over, Mapping):
+        return {**base, **{key: _deep(base.get(key), value) for key, value in over.items()}}
+    return base if over == "auto" else over

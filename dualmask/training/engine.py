@@ -1,0 +1,209 @@
+"""One stage's model under DeepSpeed: distributed start, optimizer groups, one step, whole weights, shards on disk.
+
+The only importer of deepspeed. Knows nothing of time: which step it is, and what comes next, is the trainer's business.
+"""
+
+from __future__ import annotations
+
+import datetime
+import gc
+import math
+import os
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from deepspeed.utils import safe_get_full_fp32_param
+from torch import Tensor, nn
+
+from dualmask.batch import Batch
+from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.curriculum import StepPlan
+from dualmask.losses.total import total_loss
+from dualmask.models.dualmask import DualMask, trainable
+from dualmask.parallel import mesh
+from dualmask.parallel.mpu import deepspeed_mpu
+
+
+def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
+    """Joins the processes that the launcher started (or makes a world of one) and forms the parallel groups."""
+    # the shared-memory op of the CPU backend takes minutes and a compiler, and gloo does the same work
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    timeout = datetime.timedelta(seconds=timeout_seconds)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        # a store inside this process: no port is opened
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+    deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False, auto_mpi_discovery=False)
+    mesh.initialize(tensor)
+
+
+class Objective(nn.Module):
+    """Model and loss as one module that returns plain tensors: DeepSpeed hangs its hooks on those."""
+
+    def __init__(self, model: DualMask) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, plan: StepPlan) -> tuple[Tensor, dict[str, Tensor]]:
+        report = total_loss(self.model(batch, plan), batch, plan)
+        return report.total, report.parts
+
+
+def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict[str, Any]]:
+    """Optimizer groups: one per learning module, and within it decayed matrices apart from undecayed vectors.
+
+    ``lr_scale`` of a group is its learning rate over the stage's. Parameters that do not learn lose ``requires_grad``.
+    """
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        module = trainable(name, stage)
+        parameter.requires_grad_(module is not None)
+        if module is None:
+            continue
+        decays = parameter.ndim > 1
+        fresh = {
+            "name": f"{module}.{'matrices' if decays else 'vectors'}",
+            "params": [],
+            "lr_scale": stage.lr_scale.get(module, 1.0),  # type: ignore[call-overload]
+            "weight_decay": weight_decay if decays else 0.0,
+        }
+        groups.setdefault((module, decays), fresh)["params"].append(parameter)
+    return list(groups.values())
+
+
+class StageEngine:
+    """A model that learns what one stage teaches. Every method is collective: all ranks call it, in the same order."""
+
+    def __init__(self, run: RunConfig, stage: StageConfig, model: DualMask, ds_config: dict[str, Any]) -> None:
+        self.stage = stage
+        self.model = model
+        self._zero_stage = run.parallel.zero_stage
+        self._clip = run.optimizer.clip
+        groups = parameter_groups(model, stage, run.optimizer.weight_decay)
+        self._engine, *_ = deepspeed.initialize(
+            model=Objective(model), model_parameters=groups, config=ds_config, mpu=deepspeed_mpu()
+        )
+        self._learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self._touched: set[str] = set()
+        for name, parameter in self._learning.items():
+            parameter.register_post_accumulate_grad_hook(self._note(name))
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self._engine.device)
+
+    def forward_backward(self, batch: Batch, plan: StepPlan, *, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Adds one micro-batch's gradient; ``last`` says that ``step`` follows. Returns the loss and its parts."""
+        self._engine.set_gradient_accumulation_boundary(last)
+        total, parts = self._engine(batch, plan)
+        # a loss that is not finite makes every gradient NaN, on every rank: then no rank takes the step
+        self._engine.backward(total * torch.where(torch.isfinite(total.detach()), 1.0, math.nan))
+        return total.detach(), parts
+
+    def step(self, lr: float) -> tuple[float, bool]:
+        """One clipped AdamW step. Returns the norm of the whole gradient before clipping, and whether it was taken.
+
+        If any gradient of any rank is not finite, no rank changes a parameter or an optimizer state. Raises
+        RuntimeError if a learning parameter got no gradient: ZeRO would silently apply that of the step before again.
+        """
+        if missing := sorted(self._learning.keys() - self._touched):
+            raise RuntimeError(
+                f"stage {self.stage.name}: no gradient reached {missing[0]} (and {len(missing) - 1} more)"
+            )
+        self._touched.clear()
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr * group["lr_scale"]
+        norm = self._plain_norm() if self._zero_stage == 0 else None
+        if norm is not None and not math.isfinite(norm):
+            self._engine.zero_grad()
+            return norm, False
+        self._engine.step()
+        norm = float(self._engine.get_global_grad_norm()) if norm is None else norm
+        return norm, math.isfinite(norm)
+
+    def slices(self) -> dict[str, Tensor]:
+        """This tensor-parallel rank's part of every parameter: float32, on the CPU; gathered one by one."""
+        return {name: self._gather(parameter) for name, parameter in self.model.named_parameters()}
+
+    def whole_weights(self) -> dict[str, Tensor]:
+        """Every parameter, joined over tensor-parallel ranks: float32, on the CPU of global rank 0 ({} elsewhere)."""
+        whole = {}
+        for name, parameter in self.model.named_parameters():
+            part = join(self._gather(parameter), split_axis(parameter), self.device)
+            if dist.get_rank() == 0:
+                whole[name] = part
+        return whole
+
+    def save(self, folder: Path) -> None:
+        """DeepSpeed's shards of parameters and optimizer, into ``folder/shards``."""
+        self._engine.save_checkpoint(str(folder), tag="shards", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        """What ``save`` wrote. The files are code to DeepSpeed (pickles): check their digests first."""
+        path, _ = self._engine.load_checkpoint(str(folder), tag="shards")
+        if path is None:
+            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+
+    def close(self) -> None:
+        """Frees everything, hooks included; the object is of no use afterwards."""
+        self._engine.destroy()
+        del self._engine, self.model, self._learning
+        gc.collect()
+
+    def _note(self, name: str) -> Any:
+        return lambda parameter: self._touched.add(name)
+
+    def _gather(self, parameter: nn.Parameter) -> Tensor:
+        if parameter.requires_grad and self._zero_stage > 0:
+            full = safe_get_full_fp32_param(parameter)  # the optimizer's float32 copy
+            assert full is not None
+            return full.detach().float().cpu().clone()
+        partitioned = self._zero_stage == 3
+        with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
+            return parameter.detach().float().cpu().clone()
+
+    def _plain_norm(self) -> float:
+        """Norm of the averaged gradient where no ZeRO optimizer measures it: split parameters count on every rank."""
+        square = torch.zeros((), dtype=torch.float64, device=self.device)
+        for parameter in self._learning.values():
+            if split_axis(parameter) is not None or mesh.tensor_rank() == 0:
+                assert parameter.grad is not None
+                square += parameter.grad.double().square().sum()
+        dist.all_reduce(square, group=mesh.tensor_group())
+        return math.sqrt(square.item())
+
+
+def split_axis(parameter: Tensor) -> int | None:
+    """The axis that Megatron split over the tensor-parallel ranks; None: every rank holds the whole."""
+    if mesh.tensor_size() == 1 or not getattr(parameter, "tensor_model_parallel", False):
+        return None
+    return int(parameter.partition_dim)
+
+
+def join(part: Tensor, axis: int | None, device: torch.device) -> Tensor:
+    """The whole of a parameter from every tensor-parallel rank's ``part``, on the CPU."""
+    if axis is None:
+        return part
+    parts = [torch.empty_like(part, device=device) for _ in range(mesh.tensor_size())]
+    dist.all_gather(parts, part.to(device), group=mesh.tensor_group())
+    return torch.cat([piece.cpu() for piece in parts], dim=axis)
+
+
+def load_slices(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Copies ``weights`` (what ``slices`` gave) into a fresh model. Raises KeyError for a missing one."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(weights[name])
+
+
+def split_axes(model: nn.Module) -> Iterator[tuple[str, int]]:
+    """(name, axis) of every parameter that is split over the tensor-parallel ranks."""
+    for name, parameter in model.named_parameters():
+        if (axis := split_axis(parameter)) is not None:
+            yield name, axis
