@@ -1,0 +1,242 @@
+"""Raw text → a folder of shards, in four stages: documents, tokenizer, rows, shards. Each is done once.
+
+A killed build goes on where it was: whole files are kept, half ones never get their name, ``manifest.json`` comes last.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from data_pipeline import documents, packing, vocabulary
+from data_pipeline.cluster import local_ray
+from data_pipeline.files import sha256, write_atomically
+from data_pipeline.manifest import (
+    MANIFEST_FILE,
+    SPLITS,
+    TOKENIZER_FILE,
+    Manifest,
+    ManifestError,
+    ShardInfo,
+    SplitInfo,
+)
+from data_pipeline.packing import Packed
+from data_pipeline.progress import Progress
+from data_pipeline.shards import token_dtype, write_shard
+from data_pipeline.sources import SourceError
+from data_pipeline.stages import Inputs, Stages, digest
+from data_pipeline.vocabulary import VocabularyError
+from dualmask.config.data import DataBuildConfig, ShardConfig
+from dualmask.tokenizer import Tokenizer
+
+WORK_FOLDER = ".work"
+_BUILD_RECORD = "build.json"
+
+log = logging.getLogger(__name__)
+
+
+class BuildError(ValueError):
+    """A build that cannot go on: one line that says what is wrong and what to do."""
+
+
+def build(config: DataBuildConfig) -> Manifest:
+    """Does what is missing of ``config.output`` and returns its manifest.
+
+    Raises ValueError (BuildError, SourceError, VocabularyError) with one line; what was finished stays.
+    """
+    try:
+        work = config.output / WORK_FOLDER
+        work.mkdir(parents=True, exist_ok=True)
+        stages = stage_inputs(config)
+        manifest = _current(config, stages)
+        if manifest is not None:
+            log.info("%s is complete, nothing to do", config.output)
+        else:
+            manifest = _build(config, stages, work)
+    except Exception as error:
+        raise _explained(error, config) from error
+    return manifest
+
+
+def stage_inputs(config: DataBuildConfig) -> dict[str, Inputs]:
+    """What each stage is made from; each names the digest of the one before. Raises SourceError."""
+    of_documents = documents.inputs(config)
+    of_tokenizer = {"documents": digest(of_documents), **config.tokenizer.model_dump(mode="json")}
+    if config.tokenizer.model is not None:
+        model = config.tokenizer.model
+        of_tokenizer = {"model": str(model), "model_digest": sha256(model) if model.is_file() else None}
+    of_rows = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
+    of_rows |= {"max_length": config.max_length, "seed": config.seed}
+    of_shards = {"rows": digest(of_rows), **config.shards.model_dump()}
+    return {"documents": of_documents, "tokenizer": of_tokenizer, "rows": of_rows, "shards": of_shards}
+
+
+def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | None:
+    """The manifest, where it was made from the same inputs and every file that it names is there."""
+    try:
+        manifest = Manifest.load(config.output)
+        record = json.loads((config.output / WORK_FOLDER / _BUILD_RECORD).read_bytes())
+        shards = [shard for split in manifest.splits.values() for shard in split.shards]
+        whole = all((config.output / shard.file).stat().st_size == shard.bytes for shard in shards)
+        whole &= sha256(config.output / TOKENIZER_FILE) == manifest.tokenizer_digest
+    except (ManifestError, OSError, ValueError):
+        return None
+    return manifest if whole and record == digest(inputs) else None
+
+
+def _build(config: DataBuildConfig, inputs: dict[str, Inputs], work: Path) -> Manifest:
+    (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # vouches for nothing while files change
+    tokenizer_file = config.output / TOKENIZER_FILE
+    packed = {split: Packed.of(work, split) for split in SPLITS}
+    stages = Stages(work)
+    start = time.monotonic()
+    with local_ray(config.workers or os.cpu_count() or 1):
+        stages.run(
+            "documents",
+            inputs["documents"],
+            [work / documents.DOCUMENTS_FILE],
+            lambda: documents.extract(config, work),
+        )
+        stages.run(
+            "tokenizer",
+            inputs["tokenizer"],
+            [tokenizer_file],
+            lambda: vocabulary.make(config.tokenizer, work, tokenizer_file, config.seed),
+        )
+        stages.run(
+            "rows",
+            inputs["rows"],
+            [file for split in packed.values() for file in split.files],
+            lambda: packing.pack(work, tokenizer_file, config.max_length, config.seed),
+        )
+        start_shards = time.monotonic()
+        splits = _write_shards(config, packed, digest(inputs["shards"]))
+        stages.seconds["shards"] = time.monotonic() - start_shards
+    tokenizer = Tokenizer(tokenizer_file)
+    for split in ("dev", "test"):
+        _write_texts(config.output / f"{split}.jsonl", split, packed[split], tokenizer)
+    manifest = Manifest(
+        source=_describe(config),
+        config_digest=digest(config.model_dump(mode="json", exclude={"output", "workers"})),
+        tokenizer_digest=tokenizer.digest,
+        vocab_size=tokenizer.vocab_size,
+        max_length=config.max_length,
+        dtype=token_dtype(tokenizer.vocab_size).name,
+        splits=splits,
+    )
+    manifest.save(config.output)
+    _tidy(config.output, manifest, packed)
+    write_atomically(work / _BUILD_RECORD, json.dumps(digest(inputs)).encode())
+    _report(manifest, config.output, stages.seconds | {"all": time.monotonic() - start})
+    return manifest
+
+
+def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from: str) -> dict[str, SplitInfo]:
+    """Writes the shards that are not there yet from the same rows. Raises BuildError without a training row."""
+    import ray
+
+    counts = {split: json.loads(packed[split].counts.read_bytes()) for split in SPLITS}
+    if not counts["train"]["rows"]:
+        raise BuildError("no training text is left after cleaning: give more source.paths or lower clean.min_words")
+    files = {split: _shard_files(split, counts[split]["rows"], config.shards) for split in SPLITS}
+    jobs = [{"split": split, "number": number} for split in SPLITS for number in range(len(files[split]))]
+    missing = [job for job in jobs if _finished(config.output, files[job["split"]][job["number"]], made_from) is None]
+    if missing:
+        options = {"config": config, "made_from": made_from}
+        written = ray.data.from_items(missing, override_num_blocks=len(missing)).map(write_one_shard, fn_kwargs=options)
+        with Progress("shards", len(missing)) as bar:
+            for number, _ in enumerate(written.iter_rows(), 1):
+                bar.reach(number)
+    return {
+        split: SplitInfo(
+            **counts[split],
+            shards=tuple(info for file in files[split] if (info := _finished(config.output, file, made_from))),
+        )
+        for split in SPLITS
+    }
+
+
+def _shard_files(split: str, rows: int, size: ShardConfig) -> list[str]:
+    rows_per_shard = size.sequences_per_member * size.members_per_shard
+    return [f"{split}-{number:06d}.tar" for number in range(-(-rows // rows_per_shard))]
+
+
+def write_one_shard(job: dict[str, Any], config: DataBuildConfig, made_from: str) -> dict[str, Any]:
+    """Runs in Ray's processes: one shard and, behind it, the record that it is finished."""
+    packed = Packed.of(config.output / WORK_FOLDER, job["split"])
+    rows = json.loads(packed.counts.read_bytes())["rows"]
+    per_member = config.shards.sequences_per_member
+    first = job["number"] * per_member * config.shards.members_per_shard
+    stop = min(first + per_member * config.shards.members_per_shard, rows)
+    file = f"{job['split']}-{job['number']:06d}.tar"
+    info = write_shard(config.output, file, packing.blocks(packed, first, stop, per_member, config.max_length))
+    record = {"made_from": made_from, "shard": info.model_dump(mode="json")}
+    write_atomically(_shard_record(config.output, file), json.dumps(record).encode())
+    return job
+
+
+def _shard_record(output: Path, file: str) -> Path:
+    return output / WORK_FOLDER / f"{file}.json"
+
+
+def _finished(output: Path, file: str, made_from: str) -> ShardInfo | None:
+    try:
+        record = json.loads(_shard_record(output, file).read_bytes())
+        info = ShardInfo.model_validate(record["shard"])
+        whole = (output / file).stat().st_size == info.bytes
+    except (OSError, ValueError, KeyError):
+        return None
+    return info if whole and record["made_from"] == made_from else None
+
+
+def _write_texts(path: Path, split: str, packed: Packed, tokenizer: Tokenizer) -> None:
+    """The rows of a split as text, ``{"id", "text"}`` a line, in the order of the shards."""
+    lines = [
+        json.dumps({"id": f"{split}-{number:06d}", "text": tokenizer.decode(ids)}, ensure_ascii=False)
+        for number, ids in enumerate(packing.row_ids(packed))
+    ]
+    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _tidy(output: Path, manifest: Manifest, packed: dict[str, Packed]) -> None:
+    """Removes what only this build needed, and shards of an earlier build that this one has no place for."""
+    named = {shard.file for split in manifest.splits.values() for shard in split.shards}
+    for record in (output / WORK_FOLDER).glob("*.tar.json"):
+        if (file := record.name.removesuffix(".json")) not in named:
+            (output / file).unlink(missing_ok=True)
+            record.unlink()
+    for split in packed.values():
+        for file in split.files:
+            file.unlink()
+
+
+def _describe(config: DataBuildConfig) -> str:
+    if config.source.kind == "embedded":
+        return "embedded: docstrings and reference of the installed Python"
+    return f"{config.source.kind}: {', '.join(Path(path).name for path in config.source.paths)}"
+
+
+def _report(manifest: Manifest, output: Path, seconds: dict[str, float]) -> None:
+    for name, info in manifest.splits.items():
+        log.info("%s: %d documents, %d tokens, %d rows", name, info.documents, info.tokens, info.rows)
+    took = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
+    log.info("%s is complete (%s)", output, took)
+
+
+def _explained(error: Exception, config: DataBuildConfig) -> Exception:
+    """The one line behind ``error``, which Ray may have wrapped several times; anything unforeseen stays as it is."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, (SourceError, VocabularyError, BuildError)):
+            return cause
+        if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+            return BuildError(f"the disk of {config.output} is full: make room and build again, finished parts are kept")
+        if isinstance(cause, PermissionError):
+            return BuildError(f"{cause.filename or config.output}: permission denied: set output to a folder of yours")
+        cause = cause.__cause__ or getattr(cause, "cause", None)
+    return error

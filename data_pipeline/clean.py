@@ -1,0 +1,145 @@
+"""From documentation markup to English prose: a document in, its clean paragraphs out. Knows text; knows no ids.
+
+``prose`` keeps whole sentences and drops what is not one: code, doctests, tables, parameter lists, headings, links.
+``plain`` keeps the text as it is, except for control characters and trailing blanks.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+PARAGRAPH_BREAK = {"prose": "\n", "plain": "\n\n"}
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff\ufffd]")
+
+# what begins a new block although no blank line stands before it
+_BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)]|#\.)\s+")
+_FIELD = re.compile(r"^[:@](?:\w+)(?: [^:]{1,60})?:\s*")  # :param x: …  @param x: …
+_NAMED = re.compile(r"^`{0,2}\*{0,2}[\w.]+`{0,2}(?: ?\([^)]{1,60}\))?\s?:\s+(?=[A-Z])")  # Google style  name (type): …
+
+_FENCE = re.compile(r"^(?:```|~~~)")
+_DIRECTIVE = re.compile(r"^\.\. ?([\w-]+)::")
+_PROSE_DIRECTIVES = {
+    "note", "warning", "tip", "hint", "important", "caution", "attention", "seealso", "admonition", "rubric",
+    "versionadded", "versionchanged", "deprecated",
+}  # fmt: skip
+_RULE = re.compile(r"^[\W_]{3,}$")  # ==== ---- +---+ and the like
+_COLUMNS = re.compile(r"\S {3,}\S|\|.*\||\t")
+
+_MARKUP = [
+    (re.compile(r":[\w:+.-]+:`([^`<]*?)\s*<[^`>]*>`"), r"\1"),  # :role:`text <target>`
+    (re.compile(r":[\w:+.-]+:`~[^`]*?([^`.]+)`"), r"\1"),  # :role:`~module.name`
+    (re.compile(r":[\w:+.-]+:`([^`]*)`"), r"\1"),
+    (re.compile(r"`([^`<]*?)\s*<[^`>]*>`_{0,2}"), r"\1"),  # `text <link>`_
+    (re.compile(r"!?\[([^\]\[]*)\]\([^)\s]*\)"), r"\1"),  # [text](link)
+    (re.compile(r"``([^`]*)``"), r"\1"),
+    (re.compile(r"`([^`]*)`_{0,2}"), r"\1"),
+    (re.compile(r"(?<![\w*])\*{1,2}([^\s*](?:[^*]*[^\s*])?)\*{1,2}(?![\w*])"), r"\1"),
+    (re.compile(r"\s*\[[#*\d][\w]*\]_?"), ""),  # footnotes
+    (re.compile(r"::(?=\s|$)"), ":"),
+    (re.compile(r"\\([*_`|])"), r"\1"),
+    (re.compile(r"\s+"), " "),
+]
+_SENTENCE_END = re.compile(r"(?<=[a-z\d)\"'”][.!?])\s+(?=[\"'(“]?[A-Z])")
+_SENTENCE = re.compile(r"^[\"'(“]?[A-Z].*\w.*[.!?:][\"')”]?$")
+_NOT_PROSE = re.compile(r"https?:|www\.|[{}<>|=\\~^$]|--|\.\.|__|>>>|[/@#&%*]\S*[/@#&%*]")
+_WORD = re.compile(r"^[\"'(“]*[A-Za-z]+(?:['’-][A-Za-z]+)*[\"')”]*[,.;:!?]*[\"')”]*$")
+
+
+@dataclass
+class _Block:
+    indent: int
+    lines: list[str]
+
+
+def paragraphs(texts: Iterable[str], style: str) -> list[str]:
+    """The clean paragraphs of a document that consists of ``texts``; ``style`` is ``prose`` or ``plain``."""
+    found: list[str] = []
+    for text in texts:
+        text = _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")))
+        text = text.encode("utf-8", "ignore").decode()  # lone surrogates
+        found += _prose(text.expandtabs()) if style == "prose" else _plain(text)
+    return found
+
+
+def _plain(text: str) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", text):
+        lines = [line.rstrip() for line in block.split("\n")]
+        if any(lines):
+            yield "\n".join(lines).strip("\n")
+
+
+def _prose(text: str) -> Iterator[str]:
+    for block in _without_code(_blocks(text.split("\n"))):
+        if sentences := [part for part in _sentences(block) if _is_prose(part)]:
+            yield " ".join(sentences)
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
+    """Runs of lines that one paragraph may consist of: no blank line between, one indentation, one list item."""
+    block = _Block(0, [])
+    fenced = False
+    for line in lines:
+        stripped = line.strip()
+        if _FENCE.match(stripped):
+            fenced = not fenced
+            stripped = ""
+        if fenced or not stripped:
+            if block.lines:
+                yield block
+            block = _Block(0, [])
+            continue
+        indent = len(line) - len(line.lstrip())
+        begins = indent != block.indent or _BULLET.match(stripped) or _FIELD.match(stripped) or _NAMED.match(stripped)
+        if block.lines and begins:
+            yield block
+            block = _Block(0, [])
+        if not block.lines:
+            # the continuation of a list item stands below its text, not below its bullet
+            indent += len(bullet.group()) if (bullet := _BULLET.match(stripped)) else 0
+            block = _Block(indent, [])
+        block.lines.append(stripped)
+    if block.lines:
+        yield block
+
+
+def _without_code(blocks: Iterable[_Block]) -> Iterator[_Block]:
+    """Drops literal blocks, code-like directives, doctests, tables and headings."""
+    code_deeper_than: int | None = None  # blocks indented more than this are code
+    for block in blocks:
+        if code_deeper_than is not None and block.indent > code_deeper_than:
+            continue
+        code_deeper_than = None
+        directive = _DIRECTIVE.match(block.lines[0])
+        if directive or block.lines[0].startswith(".. "):
+            if not directive or directive[1] not in _PROSE_DIRECTIVES:
+                code_deeper_than = block.indent
+            continue
+        if block.lines[-1].endswith("::"):
+            code_deeper_than = block.indent
+        if any(_RULE.match(line) or line.startswith(">>>") for line in block.lines):
+            continue
+        if sum(map(bool, map(_COLUMNS.search, block.lines))) * 2 > len(block.lines):
+            continue
+        yield block
+
+
+def _sentences(block: _Block) -> list[str]:
+    text = " ".join(block.lines)
+    for marker in (_BULLET, _FIELD, _NAMED):
+        text = marker.sub("", text, count=1)
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return _SENTENCE_END.split(text.strip())
+
+
+def _is_prose(sentence: str) -> bool:
+    """Four words or more, from a capital to a full stop, almost all of them plain words."""
+    if not _SENTENCE.match(sentence) or _NOT_PROSE.search(sentence):
+        return False
+    words = sentence.split(" ")
+    plain = sum(map(bool, map(_WORD.match, words)))
+    return 4 <= len(words) <= 100 and plain >= 0.8 * len(words)

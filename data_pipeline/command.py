@@ -1,0 +1,43 @@
+"""``dualmask data build | verify``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Make and check data folders.", no_args_is_help=True)
+
+
+@app.command()
+def build(
+    config: Annotated[Path, typer.Option(help="YAML file, see configs/data/")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, for instance workers=4")] = None,
+) -> None:
+    """Raw text → shards, tokenizer and manifest. Running it again does only what is missing."""
+    from data_pipeline.build import build as build_data
+    from dualmask.config.data import DataBuildConfig
+    from dualmask.config.load import load_yaml_model
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("data_pipeline").setLevel(logging.INFO)
+    build_data(load_yaml_model(config, DataBuildConfig, overrides or []))
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(help="data folder")],
+    size_only: Annotated[bool, typer.Option(help="compare sizes instead of digests")] = False,
+) -> None:
+    """Names the shards that are not what the manifest says; exit code 1 if there are any."""
+    from data_pipeline.manifest import Manifest
+    from data_pipeline.verify import verify_shards
+
+    filled = [name for name, info in Manifest.load(folder).splits.items() if info.rows]
+    bad = [shard for split in filled for shard in verify_shards(folder, split, "size" if size_only else "digest")]
+    for shard in bad:
+        typer.echo(f"{shard.file}: {shard.reason}")
+    typer.echo(f"{folder}: {len(bad)} bad shards")
+    raise typer.Exit(1 if bad else 0)

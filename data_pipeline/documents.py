@@ -1,0 +1,142 @@
+"""Stage 1: raw sources → ``documents.parquet`` (id, split, text): clean, each paragraph once, every document in one split."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_pipeline import clean, dedup, embedded, sources
+from data_pipeline.files import replacing
+from data_pipeline.hashing import mix, text_hash, unit
+from data_pipeline.progress import Progress
+from dualmask.config.data import DataBuildConfig, SplitConfig
+
+DOCUMENTS_FILE = "documents.parquet"
+_SCHEMA = pa.schema([("id", pa.string()), ("split", pa.string()), ("text", pa.large_string())])
+_CLEANED = pa.schema(
+    [
+        ("unit", pa.int64()),
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("paragraphs", pa.list_(pa.large_string())),
+        ("hashes", pa.binary()),
+        ("signature", pa.binary()),
+    ]
+)
+_ROWS = 256  # documents of one table on its way
+
+
+def inputs(config: DataBuildConfig) -> dict[str, Any]:
+    """What the documents are made from. The embedded corpus is what was installed when it was first read."""
+    given = config.model_dump(mode="json", include={"source", "clean", "dedup", "split", "seed"})
+    if config.source.kind == "embedded":
+        given["python"] = sys.version.split()[0]
+    else:
+        files = repr([sources.fingerprint(unit) for unit in sources.units(config.source)])
+        given["files"] = hashlib.sha256(files.encode()).hexdigest()
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (clean, dedup, embedded, sources))
+    given["code"] = hashlib.sha256(code).hexdigest()
+    return given
+
+
+def extract(config: DataBuildConfig, folder: Path) -> None:
+    """Writes ``folder/documents.parquet``; needs a running Ray. Raises SourceError."""
+    cleaned = folder / "cleaned.parquet"
+    hashes, signatures = _read_and_clean(config, cleaned)
+    kept = np.ones(len(hashes), bool)
+    if config.dedup.near_duplicate is not None:
+        kept = ~dedup.near_duplicates(signatures, config.dedup.near_duplicate)
+    new = [np.ones(len(part), bool) for part in hashes]
+    if config.dedup.paragraphs:
+        new = dedup.first_seen([part if keep else part[:0] for part, keep in zip(hashes, kept, strict=True)])
+    with replacing(folder / DOCUMENTS_FILE) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
+        first = 0
+        for batch in pq.ParquetFile(cleaned).iter_batches(batch_size=_ROWS):
+            part = slice(first, first + len(batch))
+            writer.write_table(_selected(batch, kept[part], new[part], config))
+            first = part.stop
+    cleaned.unlink()
+
+
+def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndarray], np.ndarray]:
+    """Cleaned documents in source order to ``target``; their paragraph hashes and signatures [N, 64]."""
+    import ray
+
+    units = sources.units(config.source)
+    rows = [{"unit": number, "name": unit.name, "path": unit.path, "split": unit.split} for number, unit in enumerate(units)]
+    tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), 64))
+    options = {"source": config.source, "style": config.clean.style, "min_words": config.clean.min_words}
+    cleaned = tasks.map_batches(clean_units, fn_kwargs=options, batch_format="pyarrow", batch_size=_ROWS)
+    hashes: list[np.ndarray] = []
+    signatures: list[np.ndarray] = []
+    with replacing(target) as temporary, pq.ParquetWriter(temporary, _CLEANED) as writer, Progress("read", len(units)) as bar:
+        for table in cleaned.iter_batches(batch_format="pyarrow", batch_size=None):
+            if not len(table):
+                continue
+            writer.write_table(table.select(_CLEANED.names).cast(_CLEANED))
+            hashes += [np.frombuffer(part, np.uint64) for part in table["hashes"].to_pylist()]
+            signatures += [np.frombuffer(part, np.uint64) for part in table["signature"].to_pylist()]
+            bar.reach(table["unit"][-1].as_py() + 1)
+        bar.reach(len(units))
+    return hashes, np.stack(signatures) if signatures else np.empty((0, 64), np.uint64)
+
+
+def clean_units(batch: pa.Table, source: Any, style: str, min_words: int) -> Iterator[pa.Table]:
+    """Runs in Ray's processes: the documents of some units, cleaned, with their hashes."""
+    rows = []
+    for unit in batch.to_pylist():
+        for document in sources.read(sources.Unit(unit["name"], unit["path"], unit["split"]), source):
+            paragraphs = clean.paragraphs(document.texts, style)
+            if sum(len(text.split()) for text in paragraphs) < min_words:
+                continue
+            rows.append(
+                {
+                    "unit": unit["unit"],
+                    "id": document.id,
+                    "split": document.split,
+                    "paragraphs": paragraphs,
+                    "hashes": dedup.paragraph_hashes(paragraphs).tobytes(),
+                    "signature": dedup.signature(" ".join(paragraphs)).tobytes(),
+                }
+            )
+            if len(rows) == _ROWS:
+                yield pa.Table.from_pylist(rows, _CLEANED)
+                rows = []
+    yield pa.Table.from_pylist(rows, _CLEANED)
+
+
+def _selected(batch: pa.RecordBatch, kept: np.ndarray, new: list[np.ndarray], config: DataBuildConfig) -> pa.Table:
+    rows = []
+    for row, keep, mask in zip(batch.to_pylist(), kept, new, strict=True):
+        if not keep:
+            continue
+        paragraphs = [text for text, first in zip(row["paragraphs"], mask, strict=True) if first]
+        if sum(len(text.split()) for text in paragraphs) < config.clean.min_words:
+            continue
+        text = clean.PARAGRAPH_BREAK[config.clean.style].join(paragraphs)
+        split = row["split"] or split_of(row["id"], config.split, config.seed)
+        rows.append({"id": row["id"], "split": split, "text": text})
+    return pa.Table.from_pylist(rows, _SCHEMA)
+
+
+def split_of(document_id: str, shares: SplitConfig, seed: int) -> str:
+    """The split of a document, by the hash of its id."""
+    place = unit(mix(seed, text_hash(document_id)))[0]
+    if place < shares.test:
+        return "test"
+    return "dev" if place < shares.test + shares.dev else "train"
+
+
+def texts(folder: Path, split: str | None = None) -> Iterator[tuple[str, str, str]]:
+    """(id, split, text) of the documents in ``folder``, of one split or all."""
+    for batch in pq.ParquetFile(folder / DOCUMENTS_FILE).iter_batches(batch_size=_ROWS):
+        for row in batch.to_pylist():
+            if split in (None, row["split"]):
+                yield row["id"], row["split"], row["text"]

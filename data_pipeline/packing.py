@@ -1,0 +1,163 @@
+"""Stage 3: documents → one long stream of ids for each split, and the table of rows that are cut from it.
+
+A training row is any ``max_length - 2`` consecutive ids of the shuffled documents. A dev or test row never holds two
+documents: its first row starts where the document does.
+"""
+
+# N documents, R rows
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from data_pipeline import documents
+from data_pipeline.files import replacing, write_atomically
+from data_pipeline.hashing import permutation, text_hash
+from data_pipeline.manifest import SPLITS
+from data_pipeline.progress import Progress
+from data_pipeline.shards import Tokens, token_dtype
+from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+
+Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
+
+SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS not counted
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The files of one split: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards."""
+
+    stream: Path
+    rows: Path
+    counts: Path
+
+    @classmethod
+    def of(cls, folder: Path, split: str) -> Packed:
+        return cls(*(folder / f"{split}.{kind}" for kind in ("stream.npy", "rows.npy", "counts.json")))
+
+    @property
+    def files(self) -> tuple[Path, Path, Path]:
+        return self.stream, self.rows, self.counts
+
+
+def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None:
+    """Tokenises ``folder/documents.parquet`` with Ray and writes the ``Packed`` files of all splits beside it."""
+    tokenizer = Tokenizer(tokenizer_file)
+    ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
+    for split, part in _tokenised(folder, tokenizer_file, token_dtype(tokenizer.vocab_size)):
+        ids[split].append(part)
+    newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
+    for split in SPLITS:
+        target = Packed.of(folder, split)
+        order = permutation(len(ids[split]), seed, text_hash(split))
+        parts = [part for index in order for part in (ids[split][index], newline)]
+        stream = np.concatenate(parts) if parts else newline[:0]
+        if split == "train":
+            rows = training_rows(len(stream), max_length - 2)
+        else:
+            lengths = [len(ids[split][index]) for index in order]
+            rows = document_rows(lengths, len(newline), max_length - 2, stream, _continues(tokenizer))
+        rows = rows[permutation(len(rows), seed, text_hash(f"{split} rows"))]
+        _save(target.stream, stream)
+        _save(target.rows, rows)
+        counts = {"documents": len(ids[split]), "tokens": int(rows[:, 1].sum()), "rows": len(rows)}
+        write_atomically(target.counts, json.dumps(counts).encode())
+
+
+def training_rows(stream_length: int, size: int) -> Rows:
+    """Every whole run of ``size`` ids; what is left at the end is dropped, unless it is all there is."""
+    starts = np.arange(0, stream_length - size + 1, size) if stream_length >= size else np.zeros(min(stream_length, 1), int)
+    return np.stack([starts, np.full(len(starts), min(size, stream_length))], axis=1).astype(np.int64)
+
+
+def document_rows(
+    lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]
+) -> Rows:
+    """Rows of at most ``size`` ids inside single documents, ``gap`` ids apart; cut between characters, none too short.
+
+    ``continues`` [V]: ids that are not the first byte of their character.
+    """
+    rows = []
+    start = 0
+    for length in lengths:
+        stop = start + length
+        while stop - start >= SHORTEST_ROW:
+            cut = min(start + size, stop)
+            while cut < stop and cut > start + 1 and continues[stream[cut]]:
+                cut -= 1
+            rows.append((start, cut - start))
+            start = cut
+        start = stop + gap
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_length: int) -> Iterator[Tokens]:
+    """Rows ``first`` … ``stop`` - 1 as arrays [≤ rows_per_block, max_length] of ``BOS … EOS PAD …``."""
+    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows, mmap_mode="r")
+    for begin in range(first, stop, rows_per_block):
+        part = table[begin : min(begin + rows_per_block, stop)]
+        block = np.full((len(part), max_length), PAD_ID, stream.dtype)
+        block[:, 0] = BOS_ID
+        for row, (start, length) in zip(block, part, strict=True):
+            row[1 : 1 + length] = stream[start : start + length]
+            row[1 + length] = EOS_ID
+        yield block
+
+
+def row_ids(packed: Packed) -> Iterator[list[int]]:
+    """The ids of every row, BOS and EOS left out, in the order of the shards."""
+    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows)
+    for start, length in table.tolist():
+        yield stream[start : start + length].tolist()
+
+
+def _tokenised(folder: Path, tokenizer_file: Path, dtype: np.dtype[Any]) -> Iterator[tuple[str, Tokens]]:
+    """(split, ids) of every document in order."""
+    import ray
+
+    data = ray.data.read_parquet(str(folder / documents.DOCUMENTS_FILE))
+    encoded = data.map_batches(
+        encode_documents,
+        fn_kwargs={"tokenizer_file": str(tokenizer_file), "dtype": dtype.str},
+        batch_format="pyarrow",
+        batch_size=256,
+    )
+    total = pa.parquet.ParquetFile(folder / documents.DOCUMENTS_FILE).metadata.num_rows
+    with Progress("tokenise", total) as bar:
+        done = 0
+        for table in encoded.iter_batches(batch_format="pyarrow", batch_size=None):
+            for split, content in zip(table["split"].to_pylist(), table["ids"].to_pylist(), strict=True):
+                yield split, np.frombuffer(content, dtype)
+            done += len(table)
+            bar.reach(done)
+
+
+def encode_documents(batch: pa.Table, tokenizer_file: str, dtype: str) -> pa.Table:
+    """Runs in Ray's processes (sentencepiece's own threads gain nothing)."""
+    ids = _tokenizer(tokenizer_file).encode_lines(batch["text"].to_pylist())
+    return pa.table({"split": batch["split"], "ids": pa.array([np.array(part, dtype).tobytes() for part in ids], pa.large_binary())})
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(file: str) -> Tokenizer:
+    return Tokenizer(file)
+
+
+def _continues(tokenizer: Tokenizer) -> NDArray[np.bool_]:
+    """[V]: byte pieces 0x80 … 0xBF, which continue a UTF-8 character."""
+    pieces = {f"<0x{byte:02X}>" for byte in range(0x80, 0xC0)}
+    return np.array([tokenizer.piece(index) in pieces for index in range(tokenizer.vocab_size)])
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array, allow_pickle=False)

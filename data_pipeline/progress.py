@@ -1,0 +1,21 @@
+"""A bar on a terminal; silent elsewhere (logs get one line a stage)."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from tqdm import tqdm
+
+
+class Progress:
+    def __init__(self, name: str, total: int) -> None:
+        self._bar = tqdm(total=total, desc=f"{name:>9}", disable=None, leave=False)
+
+    def reach(self, done: int) -> None:
+        self._bar.update(done - self._bar.n)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()

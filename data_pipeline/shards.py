@@ -1,0 +1,108 @@
+"""Shards: tar files whose members are blocks of sequences. Knows ids; knows nothing of text.
+
+A member ``{key}.tokens.npy`` is a uint16 or uint32 array [rows, max_length]; a row is ``BOS … EOS PAD …``, so its
+length is the number of its ids that are not PAD. Equal rows give equal bytes: times and owners are zero.
+"""
+
+# R rows of a member, T tokens of a row
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.files import write_atomically
+from data_pipeline.manifest import Member, ShardInfo
+from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, PRED_ID
+
+Tokens = NDArray[np.unsignedinteger]
+
+_HEADER = tarfile.BLOCKSIZE
+
+
+class BadMember(ValueError):
+    """A member that cannot be trusted; the message says why."""
+
+
+def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
+    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+
+
+def member_name(file: str, number: int) -> str:
+    return f"{file.removesuffix('.tar')}-{number:06d}.tokens.npy"
+
+
+def write_shard(folder: Path, file: str, blocks: Iterable[Tokens]) -> ShardInfo:
+    """Writes ``blocks`` [R, T] as the members of shard ``file``; the file appears whole or not at all."""
+    buffer = io.BytesIO()
+    members = []
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, block in enumerate(blocks):
+            content = io.BytesIO()
+            np.lib.format.write_array(content, np.ascontiguousarray(block), version=(1, 0), allow_pickle=False)
+            entry = tarfile.TarInfo(member_name(file, number))
+            entry.size = content.tell()
+            members.append(Member(buffer.tell(), entry.size, zlib.crc32(content.getbuffer()), len(block)))
+            content.seek(0)
+            tar.addfile(entry, content)
+    content_bytes = buffer.getvalue()
+    write_atomically(folder / file, content_bytes)
+    digest = hashlib.sha256(content_bytes).hexdigest()
+    return ShardInfo(file=file, bytes=len(content_bytes), sha256=digest, members=tuple(members))
+
+
+def read_member(
+    shard: BinaryIO, name: str, member: Member, max_length: int, vocab_size: int
+) -> tuple[Tokens, NDArray[np.int64]]:
+    """Rows [R, T] and their lengths [R] of one member, read at its offset. Raises BadMember, never runs what it reads."""
+    shard.seek(member.offset)
+    header, content = shard.read(_HEADER), shard.read(member.bytes)
+    if len(content) != member.bytes:
+        raise BadMember(f"ends after {len(content)} of {member.bytes} bytes")
+    try:
+        entry = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+    except tarfile.HeaderError as error:
+        raise BadMember(f"no tar header at byte {member.offset}: {error}") from None
+    if entry.name != name or entry.size != member.bytes or not entry.isreg():
+        raise BadMember(f"holds {entry.name!r} of {entry.size} bytes, not {name!r} of {member.bytes}")
+    if zlib.crc32(content) != member.crc32:
+        raise BadMember("checksum differs from the manifest's")
+    tokens = _parse(content, (member.rows, max_length), token_dtype(vocab_size))
+    return tokens, _checked_lengths(tokens, vocab_size)
+
+
+def _parse(content: bytes, shape: tuple[int, int], dtype: np.dtype[np.unsignedinteger]) -> Tokens:
+    """Looks at the header before it touches the content, so neither a pickle nor a huge shape gets anywhere."""
+    stream = io.BytesIO(content)
+    try:
+        np.lib.format.read_magic(stream)
+        found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(stream)
+    except ValueError as error:
+        raise BadMember(f"not a .npy array: {' '.join(str(error).split())[:100]}") from None
+    if (found_shape, fortran, found_dtype) != (shape, False, dtype):
+        raise BadMember(f"array {found_dtype}{list(found_shape)}, not {dtype}{list(shape)}")
+    if len(content) - stream.tell() != shape[0] * shape[1] * dtype.itemsize:
+        raise BadMember("array of another size than its header says")
+    return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
+
+
+def _checked_lengths(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
+    """Lengths [R] of rows that are ``BOS content EOS PAD…`` with content ids above the specials. Raises BadMember."""
+    if tokens.size == 0:
+        raise BadMember("no sequences")
+    if (largest := int(tokens.max())) >= vocab_size:
+        raise BadMember(f"id {largest} is not below vocab_size={vocab_size}")
+    lengths = np.count_nonzero(tokens != PAD_ID, axis=1)
+    special = np.count_nonzero(tokens <= PRED_ID, axis=1)  # PAD…, BOS, EOS and nothing else
+    last = tokens[np.arange(len(tokens)), np.maximum(lengths - 1, 0)]
+    if (tokens[:, 0] != BOS_ID).any() or (last != EOS_ID).any() or (special != 2 + tokens.shape[1] - lengths).any():
+        raise BadMember("rows are not BOS … EOS PAD …")
+    return lengths

@@ -1,0 +1,65 @@
+"""Which stages of a build are done already: each leaves a record of what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.files import write_atomically
+from dualmask.config.load import flatten
+
+log = logging.getLogger(__name__)
+
+Inputs = dict[str, Any]
+
+
+def digest(inputs: Inputs) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass
+class Stages:
+    """The stages of the build in ``folder``; ``seconds`` holds what those that ran took."""
+
+    folder: Path
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self, name: str, inputs: Inputs, outputs: Sequence[Path], work: Callable[[], None]) -> str:
+        """Does ``work``, which makes ``outputs``, unless that was done from the same ``inputs``; returns their digest."""
+        inputs = json.loads(json.dumps(inputs))
+        if reason := self._reason(name, inputs, outputs):
+            log.info("%s: %s", name, reason)
+            self._record(name).unlink(missing_ok=True)
+            start = time.monotonic()
+            work()
+            self.seconds[name] = time.monotonic() - start
+            write_atomically(self._record(name), json.dumps(inputs, indent=1).encode())
+        return digest(inputs)
+
+    def _record(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _reason(self, name: str, inputs: Inputs, outputs: Sequence[Path]) -> str | None:
+        """Why the stage must run; None where it need not."""
+        try:
+            before = json.loads(self._record(name).read_bytes())
+        except (OSError, ValueError):
+            return "building"
+        if before != inputs:
+            old, new = flatten(before), flatten(inputs)
+            changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            return "rebuilding, changed: " + ", ".join(_change(key, old.get(key), new.get(key)) for key in changed)
+        if missing := [path.name for path in outputs if not path.exists()]:
+            return f"rebuilding, missing: {', '.join(missing)}"
+        return None
+
+
+def _change(key: str, old: Any, new: Any) -> str:
+    """Digests say nothing to a reader: only their key is named."""
+    return key if any(len(str(value)) > 40 for value in (old, new)) else f"{key} {old} → {new}"

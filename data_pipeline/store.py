@@ -1,0 +1,57 @@
+"""Random access to the members of one split, with the bad ones named once and then known."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_pipeline.manifest import Manifest
+from data_pipeline.shards import BadMember, Tokens, member_name, read_member
+
+log = logging.getLogger(__name__)
+
+Block = tuple[Tokens, NDArray[np.int64]]
+
+_CACHED_MEMBERS = 4
+
+
+class MemberStore:
+    """Blocks of ``split`` by (shard, member) number; ``excluded`` shards count as bad and are never opened."""
+
+    def __init__(self, folder: str | Path, split: str, exclude: Collection[str] = ()) -> None:
+        """Raises ManifestError without a manifest or such a split."""
+        manifest = Manifest.load(folder)
+        self.folder, self.split = Path(folder), split
+        self.shards = manifest.split(split).shards
+        self.rows = sum(shard.rows for shard in self.shards)
+        self.max_length, self.vocab_size = manifest.max_length, manifest.vocab_size
+        self.excluded = frozenset(exclude)
+        self.bad_members: dict[tuple[int, int], str] = {}
+        self._cache: OrderedDict[tuple[int, int], Block] = OrderedDict()
+
+    def read(self, shard: int, member: int) -> Block | None:
+        """Rows [R, T] and lengths [R]; None where the member is bad."""
+        place = (shard, member)
+        if place in self._cache:
+            self._cache.move_to_end(place)
+            return self._cache[place]
+        info = self.shards[shard]
+        if place in self.bad_members or info.file in self.excluded:
+            return None
+        try:
+            with (self.folder / info.file).open("rb") as file:
+                name = member_name(info.file, member)
+                block = read_member(file, name, info.members[member], self.max_length, self.vocab_size)
+        except (BadMember, OSError) as error:
+            self.bad_members[place] = str(error)
+            log.warning("quarantined: member %d of %s/%s: %s", member, self.folder, info.file, error)
+            return None
+        self._cache[place] = block
+        if len(self._cache) > _CACHED_MEMBERS:
+            self._cache.popitem(last=False)
+        return block

@@ -1,0 +1,81 @@
+"""Stage 2: train documents → ``tokenizer.model``, a sentencepiece unigram model as ``dualmask.tokenizer`` wants it."""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import sentencepiece as spm
+
+from data_pipeline import documents
+from data_pipeline.files import replacing, write_atomically
+from data_pipeline.hashing import mix, text_hash, unit
+from dualmask.config.data import TokenizerConfig
+from dualmask.tokenizer import BOS, BOS_ID, EOS, EOS_ID, MASK, PAD, PAD_ID, PRED, UNK_ID, UNKNOWN, Tokenizer
+
+_THREADS = 4  # fixed: the sums inside the trainer depend on it
+
+
+class VocabularyError(ValueError):
+    """A tokenizer that cannot be made or used: one line that names key, value and remedy."""
+
+
+def make(config: TokenizerConfig, folder: Path, target: Path, seed: int) -> None:
+    """Trains on the documents in ``folder``, or copies ``config.model``. Raises VocabularyError."""
+    if config.model is not None:
+        try:
+            Tokenizer(config.model)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise VocabularyError(f"tokenizer.model={config.model}: {error}") from None
+        with replacing(target) as temporary:
+            shutil.copyfile(config.model, temporary)
+        return
+    write_atomically(target, train(_sample(folder, config.sample_megabytes * 1e6, seed), config.vocab_size))
+
+
+def train(lines: Iterator[str], vocab_size: int) -> bytes:
+    """A serialised model of exactly ``vocab_size`` pieces. Raises VocabularyError."""
+    model = io.BytesIO()
+    try:
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=lines,
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            pad_id=PAD_ID,
+            unk_id=UNK_ID,
+            bos_id=BOS_ID,
+            eos_id=EOS_ID,
+            pad_piece=PAD,
+            unk_piece=UNKNOWN,
+            bos_piece=BOS,
+            eos_piece=EOS,
+            control_symbols=[MASK, PRED],
+            user_defined_symbols=["\n"],  # one token, never part of another
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            byte_fallback=True,
+            character_coverage=0.9995,
+            max_sentence_length=2**16,
+            num_threads=_THREADS,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        limit = re.search(r"<= (\d+)", str(error))
+        remedy = f"set it to {limit[1]} or less, or give more text" if limit else "change it, or give more text"
+        reason = str(error).rpartition("] ")[2].splitlines()[0] or "no text"
+        raise VocabularyError(f"tokenizer.vocab_size={vocab_size} does not fit the text ({reason}): {remedy}") from None
+    return model.getvalue()
+
+
+def _sample(folder: Path, size: float, seed: int) -> Iterator[str]:
+    """Lines of about ``size`` bytes of train documents, chosen by hash."""
+    total = sum(len(text.encode()) for _, _, text in documents.texts(folder, "train"))
+    share = size / max(total, 1)
+    for name, _, text in documents.texts(folder, "train"):
+        if unit(mix(seed, text_hash(name)))[0] < share:
+            yield from filter(None, text.split("\n"))

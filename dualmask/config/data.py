@@ -1,0 +1,85 @@
+"""Every key of a data build's YAML file (``dualmask data build``), with its default, its meaning and its bounds. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dualmask.config.schema import Positive, Section, Share
+
+
+class SourceConfig(Section):
+    """Where the raw text comes from. Paths are files, folders (searched for the kind's files) or globs."""
+
+    kind: Literal["embedded", "jsonl", "text"] = Field(
+        description="embedded: docstrings of this Python; jsonl: one JSON object a line (also .gz, .xz); text: .txt, .md, .rst"
+    )
+    paths: tuple[str, ...] = Field((), description="corpus; split by document hash where no dev/test paths are given")
+    dev_paths: tuple[str, ...] = Field((), description="files that are the dev split as they are")
+    test_paths: tuple[str, ...] = Field((), description="files that are the test split as they are")
+    text_field: str = Field("text", description="jsonl: field of the text")
+    id_field: str = Field("id", description="jsonl: field of the name; where it is missing, file and line number serve")
+
+    @model_validator(mode="after")
+    def _paths_fit_kind(self) -> SourceConfig:
+        given = [name for name in ("paths", "dev_paths", "test_paths") if getattr(self, name)]
+        if self.kind == "embedded" and given:
+            raise ValueError(f"source.{given[0]} has no meaning for kind=embedded: remove it or set kind=jsonl|text")
+        if self.kind != "embedded" and not self.paths:
+            raise ValueError(f"source.paths is empty, kind={self.kind} needs at least one file, folder or glob")
+        return self
+
+
+class CleanConfig(Section):
+    style: Literal["prose", "plain"] = Field(
+        "prose", description="prose: sentences only, markup and code removed, lines joined; plain: the text as it is"
+    )
+    min_words: Positive = Field(20, description="shorter documents are dropped")
+
+
+class DedupConfig(Section):
+    paragraphs: bool = Field(True, description="a paragraph that an earlier document holds is dropped")
+    near_duplicate: Annotated[float, Field(gt=0.0, le=1.0)] | None = Field(
+        0.8, description="documents at least this similar (Jaccard, MinHash) to an earlier one are dropped; null: none"
+    )
+
+
+class SplitConfig(Section):
+    """Shares by document hash, where the source has no files of its own for that split."""
+
+    dev: Share = 0.02
+    test: Share = 0.02
+
+    @model_validator(mode="after")
+    def _train_is_left(self) -> SplitConfig:
+        if self.dev + self.test >= 1.0:
+            raise ValueError(f"split.dev={self.dev} + split.test={self.test} leave nothing for training: lower them")
+        return self
+
+
+class TokenizerConfig(Section):
+    vocab_size: Annotated[int, Field(ge=300, le=2**31)] = Field(4096, description="pieces, specials and 256 bytes included")
+    sample_megabytes: Annotated[float, Field(gt=0.0)] = Field(2.0, description="train text that the pieces are learnt from")
+    model: Path | None = Field(None, description="reuse this sentencepiece model (vocab_size and sample are ignored)")
+
+
+class ShardConfig(Section):
+    sequences_per_member: Positive = Field(128, description="sequences in one member of a tar: what one read fetches")
+    members_per_shard: Positive = 64
+
+
+class DataBuildConfig(Section):
+    """One file, one corpus."""
+
+    output: Path = Field(description="folder of shards, manifest.json and tokenizer.model")
+    source: SourceConfig
+    clean: CleanConfig = CleanConfig()
+    dedup: DedupConfig = DedupConfig()
+    split: SplitConfig = SplitConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    max_length: Annotated[int, Field(ge=16)] = Field(64, description="tokens a sequence, BOS and EOS included")
+    shards: ShardConfig = ShardConfig()
+    workers: Positive | None = Field(None, description="Ray processes; null: one for each core")
+    seed: int = 0
