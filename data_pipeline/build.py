@@ -66,11 +66,11 @@ def build(config: DataBuildConfig) -> Manifest:
 def stage_inputs(config: DataBuildConfig) -> dict[str, Inputs]:
     """What each stage is made from; each names the digest of the one before. Raises SourceError."""
     of_documents = documents.inputs(config)
-    of_tokenizer = {"documents": digest(of_documents), **config.tokenizer.model_dump(mode="json")}
+    of_tokenizer: Inputs = {"documents": digest(of_documents), **config.tokenizer.model_dump(mode="json")}
     if config.tokenizer.model is not None:
         model = config.tokenizer.model
         of_tokenizer = {"model": str(model), "model_digest": sha256(model) if model.is_file() else None}
-    of_rows = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
+    of_rows: Inputs = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
     of_rows |= {"max_length": config.max_length, "seed": config.seed}
     of_shards = {"rows": digest(of_rows), **config.shards.model_dump()}
     return {"documents": of_documents, "tokenizer": of_tokenizer, "rows": of_rows, "shards": of_shards}
@@ -144,8 +144,12 @@ def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from:
     if not counts["train"]["rows"]:
         raise BuildError("no training text is left after cleaning: give more source.paths or lower clean.min_words")
     files = {split: _shard_files(split, counts[split]["rows"], config.shards) for split in SPLITS}
-    jobs = [{"split": split, "number": number} for split in SPLITS for number in range(len(files[split]))]
-    missing = [job for job in jobs if _finished(config.output, files[job["split"]][job["number"]], made_from) is None]
+    missing = [
+        {"split": split, "number": number}
+        for split in SPLITS
+        for number, file in enumerate(files[split])
+        if _finished(config.output, file, made_from) is None
+    ]
     if missing:
         options = {"config": config, "made_from": made_from}
         written = ray.data.from_items(missing, override_num_blocks=len(missing)).map(write_one_shard, fn_kwargs=options)
@@ -207,8 +211,8 @@ def _tidy(output: Path, manifest: Manifest, packed: dict[str, Packed]) -> None:
     """Removes what only this build needed, and shards of an earlier build that this one has no place for."""
     named = {shard.file for split in manifest.splits.values() for shard in split.shards}
     for record in (output / WORK_FOLDER).glob("*.tar.json"):
-        if (file := record.name.removesuffix(".json")) not in named:
-            (output / file).unlink(missing_ok=True)
+        if (shard := record.name.removesuffix(".json")) not in named:
+            (output / shard).unlink(missing_ok=True)
             record.unlink()
     for split in packed.values():
         for file in split.files:
@@ -235,7 +239,9 @@ def _explained(error: Exception, config: DataBuildConfig) -> Exception:
         if isinstance(cause, (SourceError, VocabularyError, BuildError)):
             return cause
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-            return BuildError(f"the disk of {config.output} is full: make room and build again, finished parts are kept")
+            return BuildError(
+                f"the disk of {config.output} is full: make room and build again, finished parts are kept"
+            )
         if isinstance(cause, PermissionError):
             return BuildError(f"{cause.filename or config.output}: permission denied: set output to a folder of yours")
         cause = cause.__cause__ or getattr(cause, "cause", None)

@@ -10,12 +10,15 @@ from contextlib import contextmanager
 _OBJECT_STORE_BYTES = 256 * 2**20  # Ray Data spills to disk beyond it
 _BLOCK_BYTES = 4 * 2**20
 
+# Ray makes its servers listen on every interface, even where it is told 127.0.0.1, unless it believes that it runs
+# on a desktop. Read when ray is imported.
+_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
 
 @contextmanager
 def local_ray(workers: int) -> Iterator[None]:
     """Starts Ray with ``workers`` processes unless it runs in this process already; stops what it started."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.update(_LOOPBACK_ONLY, RAY_USAGE_STATS_ENABLED="0")
     import ray
     from ray.data import DataContext
 
@@ -27,11 +30,10 @@ def local_ray(workers: int) -> Iterator[None]:
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            configure_logging=True,
             logging_level=logging.ERROR,
             log_to_driver=False,
         )
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and explained by the build
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True  # a build is a pure function of its input

@@ -37,7 +37,7 @@ def signature(text: str) -> UInt64:
 
 
 def near_duplicates(signatures: UInt64, threshold: float) -> NDArray[np.bool_]:
-    """[N] of signatures [N, 64]: a document at least ``threshold`` similar to an earlier one that is not marked itself."""
+    """[N] of signatures [N, 64]: documents at least ``threshold`` similar to an earlier one that stays."""
     marked = np.zeros(len(signatures), bool)
     bands = [mix(band, *signatures[:, band : band + _ROWS_PER_BAND].T) for band in range(0, _SIGNATURE, _ROWS_PER_BAND)]
     keys = np.stack(bands, axis=1).tolist() if len(signatures) else []

@@ -1,4 +1,4 @@
-"""Stage 1: raw sources → ``documents.parquet`` (id, split, text): clean, each paragraph once, every document in one split."""
+"""Stage 1: raw sources → ``documents.parquet`` (id, split, text): clean, and no paragraph twice."""
 
 from __future__ import annotations
 
@@ -70,13 +70,19 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
     import ray
 
     units = sources.units(config.source)
-    rows = [{"unit": number, "name": unit.name, "path": unit.path, "split": unit.split} for number, unit in enumerate(units)]
+    rows = [
+        {"unit": number, "name": unit.name, "path": unit.path, "split": unit.split} for number, unit in enumerate(units)
+    ]
     tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), 64))
     options = {"source": config.source, "style": config.clean.style, "min_words": config.clean.min_words}
     cleaned = tasks.map_batches(clean_units, fn_kwargs=options, batch_format="pyarrow", batch_size=_ROWS)
     hashes: list[np.ndarray] = []
     signatures: list[np.ndarray] = []
-    with replacing(target) as temporary, pq.ParquetWriter(temporary, _CLEANED) as writer, Progress("read", len(units)) as bar:
+    with (
+        replacing(target) as temporary,
+        pq.ParquetWriter(temporary, _CLEANED) as writer,
+        Progress("read", len(units)) as bar,
+    ):
         for table in cleaned.iter_batches(batch_format="pyarrow", batch_size=None):
             if not len(table):
                 continue
@@ -91,14 +97,14 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
 def clean_units(batch: pa.Table, source: Any, style: str, min_words: int) -> Iterator[pa.Table]:
     """Runs in Ray's processes: the documents of some units, cleaned, with their hashes."""
     rows = []
-    for unit in batch.to_pylist():
-        for document in sources.read(sources.Unit(unit["name"], unit["path"], unit["split"]), source):
+    for row in batch.to_pylist():
+        for document in sources.read(sources.Unit(row["name"], row["path"], row["split"]), source):
             paragraphs = clean.paragraphs(document.texts, style)
             if sum(len(text.split()) for text in paragraphs) < min_words:
                 continue
             rows.append(
                 {
-                    "unit": unit["unit"],
+                    "unit": row["unit"],
                     "id": document.id,
                     "split": document.split,
                     "paragraphs": paragraphs,

@@ -15,7 +15,16 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-_SKIPPED_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "test", "tests", "idle_test", "_vendor", "vendored"}
+_SKIPPED_FOLDERS = {
+    "__pycache__",
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "idle_test",
+    "_vendor",
+    "vendored",
+}
 _LARGEST_SOURCE = 2_000_000  # bytes; larger files are generated tables
 
 

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a data folder holds, with the digest of every shard. Written last, so it vouches for the rest."""
+"""``manifest.json``: what a data folder holds, with the digest of every shard. Written last, it vouches for the rest."""
 
 from __future__ import annotations
 
@@ -75,11 +75,15 @@ class Manifest(_Record):
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
             where = ".".join(map(str, problem["loc"]))
-            raise ManifestError(f"{path} is damaged ({where}: {problem['msg']}); run dualmask data build again") from None
+            raise ManifestError(
+                f"{path} is damaged ({where}: {problem['msg']}); run dualmask data build again"
+            ) from None
 
     def save(self, folder: Path) -> None:
         text = json.dumps(self.model_dump(mode="json"), indent=1)
-        text = re.sub(r"\[\s+((?:\d+,?\s+)+)\]", lambda match: f"[{' '.join(match[1].split())}]", text)  # a member, a line
+        text = re.sub(
+            r"\[\s+((?:\d+,?\s+)+)\]", lambda match: f"[{' '.join(match[1].split())}]", text
+        )  # a member, a line
         write_atomically(folder / MANIFEST_FILE, text.encode() + b"\n")
 
     def split(self, name: str) -> SplitInfo:

@@ -75,13 +75,13 @@ def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None
 
 def training_rows(stream_length: int, size: int) -> Rows:
     """Every whole run of ``size`` ids; what is left at the end is dropped, unless it is all there is."""
-    starts = np.arange(0, stream_length - size + 1, size) if stream_length >= size else np.zeros(min(stream_length, 1), int)
+    starts = (
+        np.arange(0, stream_length - size + 1, size) if stream_length >= size else np.zeros(min(stream_length, 1), int)
+    )
     return np.stack([starts, np.full(len(starts), min(size, stream_length))], axis=1).astype(np.int64)
 
 
-def document_rows(
-    lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]
-) -> Rows:
+def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]) -> Rows:
     """Rows of at most ``size`` ids inside single documents, ``gap`` ids apart; cut between characters, none too short.
 
     ``continues`` [V]: ids that are not the first byte of their character.
@@ -144,7 +144,9 @@ def _tokenised(folder: Path, tokenizer_file: Path, dtype: np.dtype[Any]) -> Iter
 def encode_documents(batch: pa.Table, tokenizer_file: str, dtype: str) -> pa.Table:
     """Runs in Ray's processes (sentencepiece's own threads gain nothing)."""
     ids = _tokenizer(tokenizer_file).encode_lines(batch["text"].to_pylist())
-    return pa.table({"split": batch["split"], "ids": pa.array([np.array(part, dtype).tobytes() for part in ids], pa.large_binary())})
+    return pa.table(
+        {"split": batch["split"], "ids": pa.array([np.array(part, dtype).tobytes() for part in ids], pa.large_binary())}
+    )
 
 
 @functools.lru_cache(maxsize=1)

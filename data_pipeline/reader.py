@@ -77,7 +77,7 @@ class ShardReader:
         exclude: Collection[str] = (),
         prefetch: int = 4,
     ) -> None:
-        """Raises ManifestError where there is no data, every shard is excluded, or one global batch exceeds an epoch."""
+        """Raises ManifestError where there is no data, no good shard, or less than one global batch an epoch."""
         assert 0 <= data_rank < data_world
         self._store = MemberStore(folder, split, exclude)
         self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
@@ -132,7 +132,7 @@ class ShardReader:
         order = EpochOrder(counts, cursor.seed, cursor.epoch)
         if order.size < self._batch_size * self._world:
             raise ManifestError(
-                f"{self._store.folder}: split {self._store.split!r} has {order.size} good sequences, a global batch needs "
+                f"{self._store.folder}: split {self._store.split!r} has {order.size} sequences, a global batch needs "
                 f"{self._batch_size * self._world}: lower batch.sequences or build more data"
             )
         return order
@@ -206,4 +206,3 @@ def _good_rows(store: MemberStore) -> Iterator[tuple[NDArray[np.unsignedinteger]
 def _to_batch(tokens: Ids, lengths: Ids, keys: UInt64) -> Batch:
     positive = (keys >> np.uint64(1)).astype(np.int64)
     return Batch(torch.from_numpy(tokens), torch.from_numpy(lengths), torch.from_numpy(positive))
-

@@ -62,7 +62,7 @@ def write_shard(folder: Path, file: str, blocks: Iterable[Tokens]) -> ShardInfo:
 def read_member(
     shard: BinaryIO, name: str, member: Member, max_length: int, vocab_size: int
 ) -> tuple[Tokens, NDArray[np.int64]]:
-    """Rows [R, T] and their lengths [R] of one member, read at its offset. Raises BadMember, never runs what it reads."""
+    """Rows [R, T] of one member and their lengths [R]. Raises BadMember, never runs what it reads."""
     shard.seek(member.offset)
     header, content = shard.read(_HEADER), shard.read(member.bytes)
     if len(content) != member.bytes:

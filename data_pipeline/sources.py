@@ -58,7 +58,9 @@ def _files(pattern: str, kind: str, key: str) -> list[tuple[str, Path]]:
     """(name, path) of the files that ``pattern`` means; names are relative to it, so that they survive a move."""
     if Path(pattern).is_dir():
         root = Path(pattern)
-        found = [(path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.name.endswith(_SUFFIXES[kind])]
+        found = [
+            (path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.name.endswith(_SUFFIXES[kind])
+        ]
     else:
         paths = [Path(path) for path in glob.glob(pattern, recursive=True)]
         found = [(path.name, path) for path in paths if path.is_file()]

@@ -30,8 +30,8 @@ class Stages:
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def run(self, name: str, inputs: Inputs, outputs: Sequence[Path], work: Callable[[], None]) -> str:
-        """Does ``work``, which makes ``outputs``, unless that was done from the same ``inputs``; returns their digest."""
+    def run(self, name: str, inputs: Inputs, outputs: Sequence[Path], work: Callable[[], None]) -> None:
+        """Does ``work``, which makes ``outputs``, unless that was done from the same ``inputs``."""
         inputs = json.loads(json.dumps(inputs))
         if reason := self._reason(name, inputs, outputs):
             log.info("%s: %s", name, reason)
@@ -40,7 +40,6 @@ class Stages:
             work()
             self.seconds[name] = time.monotonic() - start
             write_atomically(self._record(name), json.dumps(inputs, indent=1).encode())
-        return digest(inputs)
 
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"

@@ -30,7 +30,9 @@ def verify_shards(
     shards = Manifest.load(folder).split(split).shards
     known = {shard.file for shard in shards}
     foreign = sorted(path.name for path in folder.glob(f"{split}-*.tar") if path.name not in known)
-    checked = [BadShard(shard.file, reason) for shard in shards[part::parts] if (reason := _reason(folder, shard, mode))]
+    checked = [
+        BadShard(shard.file, reason) for shard in shards[part::parts] if (reason := _reason(folder, shard, mode))
+    ]
     return checked + [BadShard(name, "foreign: not in manifest.json, ignored") for name in foreign[part::parts]]
 
 

@@ -1,4 +1,4 @@
-"""Every key of a data build's YAML file (``dualmask data build``), with its default, its meaning and its bounds. Pure."""
+"""Every key of a data build's YAML file (``dualmask data build``): default, meaning, bounds. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class SourceConfig(Section):
     """Where the raw text comes from. Paths are files, folders (searched for the kind's files) or globs."""
 
     kind: Literal["embedded", "jsonl", "text"] = Field(
-        description="embedded: docstrings of this Python; jsonl: one JSON object a line (also .gz, .xz); text: .txt, .md, .rst"
+        description="embedded: docstrings of this Python; jsonl: one object a line (also .gz, .xz); text: .txt .md .rst"
     )
     paths: tuple[str, ...] = Field((), description="corpus; split by document hash where no dev/test paths are given")
     dev_paths: tuple[str, ...] = Field((), description="files that are the dev split as they are")
@@ -60,8 +60,12 @@ class SplitConfig(Section):
 
 
 class TokenizerConfig(Section):
-    vocab_size: Annotated[int, Field(ge=300, le=2**31)] = Field(4096, description="pieces, specials and 256 bytes included")
-    sample_megabytes: Annotated[float, Field(gt=0.0)] = Field(2.0, description="train text that the pieces are learnt from")
+    vocab_size: Annotated[int, Field(ge=300, le=2**31)] = Field(
+        4096, description="pieces, specials and 256 bytes included"
+    )
+    sample_megabytes: Annotated[float, Field(gt=0.0)] = Field(
+        2.0, description="train text that the pieces are learnt from"
+    )
     model: Path | None = Field(None, description="reuse this sentencepiece model (vocab_size and sample are ignored)")
 
 
