@@ -9,6 +9,7 @@ import datetime
 import gc
 import math
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from torch import Tensor, nn
 
 from dualmask.batch import Batch
@@ -25,6 +27,7 @@ from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.losses.total import total_loss
 from dualmask.models.dualmask import DualMask, trainable
+from dualmask.outputs import RoundOut
 from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
 
@@ -50,8 +53,12 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, batch: Batch, plan: StepPlan) -> tuple[Tensor, dict[str, Tensor]]:
-        report = total_loss(self.model(batch, plan), batch, plan)
+    def forward(self, batch: Batch, plan: StepPlan, *, inspect: bool = False) -> Any:
+        """(loss, its parts), or with ``inspect`` the round itself."""
+        out = self.model(batch, plan)
+        if inspect:
+            return out
+        report = total_loss(out, batch, plan)
         return report.total, report.parts
 
 
@@ -126,6 +133,15 @@ class StageEngine:
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm()) if norm is None else norm
         return norm, math.isfinite(norm)
+
+    @torch.no_grad()
+    def inspect(self, batch: Batch, plan: StepPlan) -> RoundOut:
+        """One round without learning from it."""
+        self._engine.eval()
+        try:
+            return self._engine(batch, plan, inspect=True)
+        finally:
+            self._engine.train()
 
     def slices(self) -> dict[str, Tensor]:
         """This tensor-parallel rank's part of every parameter: float32, on the CPU; gathered one by one."""
@@ -207,3 +223,31 @@ def split_axes(model: nn.Module) -> Iterator[tuple[str, int]]:
     for name, parameter in model.named_parameters():
         if (axis := split_axis(parameter)) is not None:
             yield name, axis
+
+
+def whole_weights_on_disk(folder: Path, axes: dict[str, int], tensor: int) -> dict[str, Tensor]:
+    """What ``StageEngine.save`` wrote into ``folder``, joined over all ranks: float32, in this one process.
+
+    ``axes``: parameter → axis split over the ``tensor`` tensor-parallel ranks. The files are pickles: check their
+    digests first.
+    """
+    slices = [_slice_on_disk(folder / "shards", rank) for rank in range(tensor)]
+    return {
+        name: torch.cat([part[name] for part in slices], dim=axes[name]) if name in axes else value
+        for name, value in slices[0].items()
+    }
+
+
+def _slice_on_disk(shards: Path, rank: int) -> dict[str, Tensor]:
+    """One tensor-parallel rank's parameters. DeepSpeed's merger knows only rank 00, so it is shown that rank's files."""
+    mark = f"mp_rank_{rank:02d}_"
+    with tempfile.TemporaryDirectory() as view:
+        for file in shards.resolve().glob(f"*{mark}*.pt"):
+            Path(view, file.name.replace(mark, "mp_rank_00_")).symlink_to(file)
+        if any(Path(view).glob("*_optim_states.pt")):
+            state = get_fp32_state_dict_from_zero_checkpoint(str(Path(view).parent), tag=Path(view).name)
+        else:  # without ZeRO
+            state = torch.load(Path(view, "mp_rank_00_model_states.pt"), map_location="cpu", weights_only=False)[
+                "module"
+            ]
+    return {name.removeprefix("model."): value.detach().float().clone() for name, value in state.items()}

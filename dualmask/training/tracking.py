@@ -1,0 +1,205 @@
+"""The run in MLflow: one parent run, one nested run a stage. The only importer of mlflow.
+
+Everything happens in a thread of its own, fed by a queue: a server that is slow, or not there, neither stops nor slows
+training. What could not be sent is still in ``metrics.jsonl``.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dualmask.config.load import flatten
+from dualmask.config.schema import RunConfig
+from dualmask.training.metrics import StepRecord
+from dualmask.training.plots import plot_losses
+
+KEY_TAG = "dualmask.key"  # how a resumed process finds its runs again, whatever became of the one before
+STAGE_TAG = "dualmask.stage"
+_LONGEST_PAUSE = 30.0  # seconds between two attempts to reach a server that does not answer
+_LONGEST_FAREWELL = 120.0  # seconds that the end of a run waits for a server that answers
+_MOST_WAITING = 50_000
+_PARAM_LENGTH = 500
+
+
+class Tracker:
+    """An Observer that tells MLflow. ``key`` names the training; a resumed one gives the same key and goes on."""
+
+    def __init__(self, run: RunConfig, key: str, *, dataset: dict[str, str]) -> None:
+        self._run, self._every = run, run.tracking.every_steps
+        self._jobs: queue.Queue[Callable[[_Store], None]] = queue.Queue(_MOST_WAITING)
+        self._failing = False
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(key, dataset), name="mlflow", daemon=True)
+        self._thread.start()
+
+    def on_step(self, record: StepRecord) -> None:
+        last_of_stage = record.step_in_stage + 1 == self._run.stages[record.stage_index].steps
+        if record.step % self._every == 0 or last_of_stage or not record.taken:
+            now = int(time.time() * 1000)
+            self._put(lambda store: store.log(record, now))
+
+    def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
+        self._put(lambda store: store.end_stage(stage_index, stage, texts))
+
+    def close(self, status: str) -> None:
+        """Waits for what is still to be sent, but not for a server that does not answer."""
+        self._put(lambda store: store.finish(status))
+        self._closing.set()
+        end = time.monotonic() + _LONGEST_FAREWELL
+        while self._thread.is_alive() and time.monotonic() < end and not self._failing:
+            self._thread.join(0.2)
+        if self._thread.is_alive():
+            _say(f"not everything reached {self._run.tracking.uri}; the record is in {self._run.output}/metrics.jsonl")
+
+    def _put(self, job: Callable[[_Store], None]) -> None:
+        try:
+            self._jobs.put_nowait(job)
+        except queue.Full:
+            if not self._failing:
+                _say("too much is waiting to be sent; leaving some out")
+                self._failing = True
+
+    def _work(self, key: str, dataset: dict[str, str]) -> None:
+        store = self._insist(lambda: _Store(self._run, key, dataset))
+        while store is not None and not (self._closing.is_set() and self._jobs.empty()):
+            try:
+                job = self._jobs.get(timeout=0.2)
+            except queue.Empty:
+                continue
+            self._insist(lambda job=job: job(store))  # type: ignore[misc]
+
+    def _insist(self, action: Callable[[], Any]) -> Any:
+        """Tries until it works; None when the run is over first."""
+        pause = 1.0
+        while True:
+            try:
+                result = action()
+                if self._failing:
+                    _say("the server answers again")
+                self._failing = False
+                return result
+            except Exception as error:  # whatever a network, a disk or mlflow can raise: it must not reach training
+                if not self._failing:
+                    reason = " ".join(str(error).split())[:200]
+                    _say(f"{self._run.tracking.uri} does not take what is sent; training goes on. {reason}")
+                self._failing = True
+                if self._closing.wait(pause):
+                    return None
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _Store:
+    """The MLflow side, in the tracker's thread. Every method may raise, and may be called again after it did."""
+
+    def __init__(self, run: RunConfig, key: str, dataset: dict[str, str]) -> None:
+        # one short try: the tracker itself decides when to try again
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        self._run, self._key = run, key
+        self._uri = _ready(run.tracking.uri)
+        self._client = MlflowClient(self._uri)
+        self._experiment = self._find_experiment()
+        self._stages: dict[int, str] = {}
+        self._parent, known = self._find_or_create({}, run.name)
+        if not known:
+            self._describe(dataset)
+        self._monitor = self._watch_system(resumed=known)
+
+    def log(self, record: StepRecord, milliseconds: int) -> None:
+        from mlflow.entities import Metric
+
+        figures = {f"loss/{name}": value for name, value in record.losses.items()}
+        figures |= {"lr": record.lr, "grad_norm": record.grad_norm, "skipped": float(not record.taken)}
+        figures |= {"tokens_per_second": record.tokens_per_second, "data_wait": record.data_wait}
+        metrics = [Metric(name, value, milliseconds, record.step) for name, value in figures.items()]
+        self._client.log_batch(self._stage(record.stage_index, record.stage), metrics=metrics)
+        self._client.log_batch(self._parent, metrics=[m for m in metrics if m.key in ("loss/total", "lr")])
+
+    def end_stage(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
+        run_id = self._stage(stage_index, stage)
+        for name, text in texts.items():
+            self._client.log_text(run_id, text, f"samples/{name}")
+        figure = plot_losses(self._run.output / "metrics.jsonl", stage_index, self._run.stages)
+        self._client.log_figure(run_id, figure, "losses.png")
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def finish(self, status: str) -> None:
+        if self._monitor is not None:
+            self._monitor.finish()
+            self._monitor = None
+        # a preempted run goes on later, in the same MLflow run
+        ended = {"complete": "FINISHED", "failed": "FAILED"}.get(status, "SCHEDULED")
+        if ended == "FINISHED":
+            self._client.set_terminated(self._parent, ended)
+            return
+        for run_id in [*self._stages.values(), self._parent]:
+            if self._client.get_run(run_id).info.status == "RUNNING":
+                self._client.set_terminated(run_id, ended)
+
+    def _stage(self, index: int, name: str) -> str:
+        if index not in self._stages:
+            tags = {STAGE_TAG: str(index), "mlflow.parentRunId": self._parent}
+            self._stages[index], _ = self._find_or_create(tags, f"{index}-{name}")
+        return self._stages[index]
+
+    def _find_or_create(self, tags: dict[str, str], name: str) -> tuple[str, bool]:
+        """(run id, whether it was there): the parent, or a stage of it; one that an earlier life left goes on."""
+        stage = tags.get(STAGE_TAG, "parent")
+        wanted = f"tags.`{KEY_TAG}` = '{self._key}' and tags.`{STAGE_TAG}` = '{stage}'"
+        found = self._client.search_runs([self._experiment], wanted, max_results=1)
+        if found:
+            self._client.update_run(found[0].info.run_id, status="RUNNING")
+            return found[0].info.run_id, True
+        tags = {KEY_TAG: self._key, STAGE_TAG: stage, **tags}
+        return self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id, False
+
+    def _find_experiment(self) -> str:
+        name = self._run.tracking.experiment
+        if (found := self._client.get_experiment_by_name(name)) is not None:
+            return found.experiment_id
+        place = None
+        if self._uri.startswith("sqlite:///"):  # artifacts stay beside the database
+            place = (Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
+        return self._client.create_experiment(name, artifact_location=place)
+
+    def _describe(self, dataset: dict[str, str]) -> None:
+        from mlflow.entities import Dataset, DatasetInput, Param
+
+        params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in flatten(self._run).items()]
+        for start in range(0, len(params), 100):  # MLflow's limit
+            self._client.log_batch(self._parent, params=params[start : start + 100])
+        self._client.set_tag(self._parent, "dataset.digest", dataset["digest"])
+        source = Dataset(dataset["name"], dataset["digest"][:36], "local", dataset["path"])
+        self._client.log_inputs(self._parent, [DatasetInput(source)])
+
+    def _watch_system(self, *, resumed: bool) -> Any:
+        if not self._run.tracking.system_metrics:
+            return None
+        from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+
+        monitor = SystemMetricsMonitor(self._parent, resume_logging=resumed, tracking_uri=self._uri)
+        monitor.start()
+        return monitor
+
+
+def _ready(uri: str) -> str:
+    """An SQLite path made absolute and its folder made; any other address as it is."""
+    if not uri.startswith("sqlite:///"):
+        return uri
+    file = Path(uri.removeprefix("sqlite:///")).resolve()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return f"sqlite:///{file}"
+
+
+def _say(text: str) -> None:
+    print(f"tracking: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,102 @@
+"""Everything that can be known to be wrong before a process group exists: configuration, data, ranks. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest
+from dualmask import manifest
+from dualmask.config.deepspeed import load_user_config, micro_batches
+from dualmask.config.load import ConfigError, load_run
+from dualmask.config.schema import RunConfig
+from dualmask.curriculum import total_steps
+
+
+@dataclass(frozen=True)
+class Preflight:
+    run: RunConfig
+    vocab_size: int  # of the tokenizer, or more if the run says so
+    tokenizer: Path
+    data_digest: str
+    deepspeed: dict[str, Any]  # the user's additions
+
+
+def check(config: str, overrides: list[str], deepspeed_file: str | None, world: int) -> Preflight:
+    """Raises ValueError with one line for whatever cannot work."""
+    run = load_run(config, overrides)
+    tensor = run.parallel.tensor
+    if world % tensor:
+        raise ConfigError(f"{config}: parallel.tensor={tensor} must divide the number of processes={world}")
+    micro_batches(run, world // tensor)
+    data = Manifest.load(run.data.path)
+    data.split("train")
+    tokenizer = run.data.path / TOKENIZER_FILE
+    if not tokenizer.is_file() or manifest.digest(tokenizer) != data.tokenizer_digest:
+        raise ConfigError(
+            f"{tokenizer} is not the tokenizer that the data was made with: run dualmask data build again"
+        )
+    if data.max_length != run.model.max_length:
+        raise ConfigError(
+            f"{config}: model.max_length={run.model.max_length} differs from the data's {data.max_length}; "
+            f"set it to {data.max_length} or build data of that length"
+        )
+    vocab_size = run.model.vocab_size or data.vocab_size
+    if vocab_size < data.vocab_size:
+        raise ConfigError(f"{config}: model.vocab_size={vocab_size} is less than the tokenizer's {data.vocab_size}")
+    extra = load_user_config(deepspeed_file) if deepspeed_file else {}
+    digest = hashlib.sha256((run.data.path / MANIFEST_FILE).read_bytes()).hexdigest()
+    return Preflight(run, vocab_size, tokenizer, digest, extra)
+
+
+class RunRecord:
+    """``OUTPUT/run.json``: what this run is and how far it came."""
+
+    def __init__(self, run: RunConfig) -> None:
+        self.path = run.output / "run.json"
+        self._run = run
+
+    def read(self) -> dict[str, Any]:
+        """{} if there is none, or none that can be read."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return content if isinstance(content, dict) else {}
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is left to do for this configuration."""
+        stored = self.read()
+        same = stored.get("config", {}).get("stages") == self._run.model_dump(mode="json")["stages"]
+        return same and stored.get("status") == "complete" and (self._run.output / "export").is_dir()
+
+    def write(self, status: str, step: int, key: str, versions: dict[str, str]) -> None:
+        """``status``: running, preempted, failed or complete."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        content = {
+            "status": status,
+            "step": step,
+            "total_steps": total_steps(self._run.stages),
+            "tracking_key": key,
+            "versions": versions,
+            "config": self._run.model_dump(mode="json"),
+        }
+        manifest.write_file(self.path, json.dumps(content, indent=1))
+
+
+def new_key() -> str:
+    return uuid.uuid4().hex
+
+
+def rank() -> int:
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def world_size() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,178 @@
+"""One life of a training run: joins the ranks, finds where to go on, wires data, trainer and observers, exports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from data_pipeline.reader import Cursor, ShardReader
+from data_pipeline.verify import BadShard, record_quarantine, verify_shards
+from dualmask.config.load import ConfigError
+from dualmask.config.resume import require_same_run
+from dualmask.config.schema import RunConfig
+from dualmask.curriculum import total_steps
+from dualmask.export import write_export
+from dualmask.parallel import mesh
+from dualmask.tokenizer import Tokenizer
+from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
+from dualmask.training.engine import init_distributed
+from dualmask.training.metrics import MetricsFile, Observer
+from dualmask.training.preemption import EXIT_CODE, StopRequest
+from dualmask.training.progress import Progress
+from dualmask.training.tracking import Tracker
+from dualmask.training.trainer import Surroundings, Trainer, steps_done_in_stage
+from launcher.preflight import Preflight, RunRecord, new_key
+from launcher.samples import sample_round
+
+Resume = tuple[Path, TrainingState] | None
+
+
+def train(ready: Preflight, resume_from: str) -> int:
+    """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
+    run = ready.run
+    stop = StopRequest()
+    device = _device(run.device)
+    init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
+    checkpoints = Checkpoints(run.output, run.checkpoint.keep_last)
+    resume = find_resume(ready, checkpoints, resume_from)
+    step = resume[1].step if resume else 0
+    record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
+    data = open_data(run, resume)
+    observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
+    tokenizer = Tokenizer(ready.tokenizer)
+    around = Surroundings(
+        vocab_size=ready.vocab_size,
+        data_digest=ready.data_digest,
+        checkpoints=checkpoints,
+        observers=observers,
+        tracking={"key": key},
+        deepspeed=ready.deepspeed,
+        sampler=lambda engine, batch, plan: sample_round(engine, batch, plan, tokenizer),
+        stop_wanted=lambda: stop.wanted,
+    )
+    trainer = Trainer(run, data, around)
+    status = "failed"
+    try:
+        _note(record, "running", step, key)
+        engine = trainer.fit(resume)
+        if engine is not None:
+            weights = engine.whole_weights()
+            if dist.get_rank() == 0:
+                write_export(run.output / "export", weights, run.model, ready.vocab_size, ready.tokenizer)
+        status = "complete" if engine is not None else "preempted"
+    finally:
+        data.close()
+        for observer in observers:
+            observer.close(status)
+        _note(record, status, trainer.step, key)
+    dist.barrier()
+    dist.destroy_process_group()
+    return 0 if status == "complete" else EXIT_CODE
+
+
+def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) -> Resume:
+    """The checkpoint to go on from, or None. Raises ConfigError where it does not fit this run."""
+    if resume_from == "never":
+        checkpoints.start_over()
+        return None
+    if resume_from == "auto":
+        folder = checkpoints.newest()
+    else:
+        folder = Path(resume_from)
+        if (folder / "checkpoints").is_dir():
+            folder = Checkpoints(folder, keep_last=1).newest() or folder
+        if trouble := find_trouble(folder):
+            raise ConfigError(f"--resume {resume_from}: {trouble}")
+    if folder is None:
+        return None
+    state = TrainingState.read(folder)
+    ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
+    if state.ranks != ranks:
+        raise ConfigError(
+            f"{folder} was made by {_in_words(state.ranks)} ranks, this run has {_in_words(ranks)}: "
+            "start as many processes as then, or start over with --resume never"
+        )
+    require_same_run(
+        state.config, ready.run, stage_index=state.stage_index, steps_done=steps_done_in_stage(ready.run, state)
+    )
+    if state.data_digest != ready.data_digest:
+        raise ConfigError(f"{ready.run.data.path} is not the data that {folder} was trained on: put that back")
+    return folder, state
+
+
+def open_data(run: RunConfig, resume: Resume) -> ShardReader:
+    """This rank's batches. Shards that are not as the manifest says are named, listed and left out by all ranks."""
+    bad = verify_shards(run.data.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
+    everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
+    dist.all_gather_object(everyones, bad)
+    bad = sorted((shard for part in everyones for shard in part), key=lambda shard: shard.file)
+    if bad and dist.get_rank() == 0:
+        for shard in bad:
+            print(f"data: {shard.file} is left out: {shard.reason}", file=sys.stderr, flush=True)
+        run.output.mkdir(parents=True, exist_ok=True)
+        record_quarantine(run.output / "quarantine.jsonl", bad)
+    return ShardReader(
+        run.data.path,
+        "train",
+        batch_size=run.batch.sequences // mesh.data_size(),
+        data_rank=mesh.data_rank(),
+        data_world=mesh.data_size(),
+        seed=run.data.shuffle_seed,
+        cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
+        crop_share=run.data.crop_share,
+        exclude=[shard.file for shard in bad],
+    )
+
+
+def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:
+    run, total = ready.run, total_steps(ready.run.stages)
+    run.output.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(ready.tokenizer, run.output / "tokenizer.model")  # the run folder stands on its own
+    observers: list[Observer] = [MetricsFile(run.output / "metrics.jsonl", step), Progress(step, total)]
+    if run.tracking.enabled:
+        dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
+        observers.append(Tracker(run, key, dataset=dataset))
+    return observers
+
+
+def _device(asked: str) -> torch.device:
+    if asked == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    torch.cuda.set_device(device)
+    return device
+
+
+def _tracking_key(run: RunConfig, resume: Resume, resume_from: str) -> str:
+    """The name under which the tracker knows this training: that of the life before, if there was one."""
+    if resume is not None:
+        return str(resume[1].tracking["key"])
+    stored: Any = None if resume_from == "never" else RunRecord(run).read().get("tracking_key")
+    return stored or new_key()
+
+
+def _note(record: RunRecord, status: str, step: int, key: str) -> None:
+    if dist.get_rank() == 0:
+        names = ("dualmask", "torch", "deepspeed", "megatron-core")
+        record.write(
+            status, step, key, {"python": platform.python_version(), **{name: _version(name) for name in names}}
+        )
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except ModuleNotFoundError:
+        return "not installed"
+
+
+def _in_words(ranks: dict[str, int]) -> str:
+    return f"{ranks['data']} data-parallel × {ranks['tensor']} tensor-parallel"

@@ -1,0 +1,73 @@
+"""Training: ``deepspeed [--num_gpus N] launcher/train.py --config X.yaml``; torchrun and plain python start it as well.
+
+Everything that can be wrong is checked before a process group exists. Exit codes: 0 done, 2 bad configuration (one
+line), 75 stopped on request and worth starting again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# the launcher puts this folder first on the path, where its files could hide libraries; the root belongs there
+sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from launcher import preflight
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="train.py", description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="YAML file of the run")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key of it")
+    parser.add_argument("--resume", default="auto", metavar="auto|PATH|never", help="where to go on from")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
+    parser.add_argument("--deepspeed_config", metavar="FILE", help="more of DeepSpeed's settings, as JSON")
+    parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    asked = parse(arguments)
+    first = preflight.rank() == 0
+    try:
+        ready = preflight.check(asked.config, asked.set, asked.deepspeed_config, preflight.world_size())
+        if asked.resume == "auto" and not asked.dry_run and preflight.RunRecord(ready.run).complete:
+            if first:
+                print(f"{ready.run.output}: already complete")
+            return 0
+        prepare_environment(ready.run.device)
+        if asked.dry_run:
+            from launcher.dry_run import describe
+
+            if first:
+                print(describe(ready, preflight.world_size()))
+            return 0
+        from launcher.session import train
+
+        return train(ready, asked.resume)
+    except ValueError as error:
+        if first:
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def prepare_environment(device: str) -> None:
+    """What libraries read when they are imported or started."""
+    import torch
+
+    cuda = device != "cpu" and torch.cuda.is_available()
+    if device == "cuda" and not cuda:
+        raise ValueError("device=cuda, but this machine offers no CUDA device: set device=auto or device=cpu")
+    os.environ.setdefault("DS_ACCELERATOR", "cuda" if cuda else "cpu")
+    if os.environ.get("MASTER_ADDR", "127.0.0.1") in ("127.0.0.1", "localhost"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: listen nowhere else
+    if not cuda:
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", preflight.world_size()))
+        os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // local, 1)))
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
