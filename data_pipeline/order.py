@@ -1,4 +1,4 @@
-"""The order of an epoch, a pure function of (seed, epoch): shards, the members of each and the rows of those, permuted."""
+"""The order of an epoch, a pure function of (seed, epoch): shards, their members and the rows of those, permuted."""
 
 from __future__ import annotations
 

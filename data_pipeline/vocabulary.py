@@ -67,7 +67,7 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
     except RuntimeError as error:
         limit = re.search(r"<= (\d+)", str(error))
         remedy = f"set it to {limit[1]} or less, or give more text" if limit else "change it, or give more text"
-        reason = str(error).rpartition("] ")[2].splitlines()[0] or "no text"
+        reason = str(error).rpartition("]")[2].strip().partition("\n")[0] or "no text"
         raise VocabularyError(f"tokenizer.vocab_size={vocab_size} does not fit the text ({reason}): {remedy}") from None
     return model.getvalue()
 

@@ -1,0 +1,68 @@
+import pytest
+
+from data_pipeline.clean import paragraphs
+
+
+@pytest.mark.parametrize(
+    ("markup", "prose"),
+    [
+        ("Wrapped lines of one\nparagraph are joined.", ["Wrapped lines of one paragraph are joined."]),
+        (
+            "The first one stands here.\n\nThe second  one stands here.",
+            ["The first one stands here.", "The second one stands here."],
+        ),
+        ("Return the value of x.\n\n>>> f(1)\n1\n", ["Return the value of x."]),
+        (
+            "Here is an example::\n\n    The code is not prose.\n\nBut this line is prose.",
+            ["Here is an example:", "But this line is prose."],
+        ),
+        (
+            ".. code-block:: python\n\n    This is code for all.\n\nThis is not code at all.",
+            ["This is not code at all."],
+        ),
+        (".. note::\n\n    The body of a note stays.", ["The body of a note stays."]),
+        ("```\nThe fence hides this sentence.\n```\nThe rest is shown to all.", ["The rest is shown to all."]),
+        ("Title of This Page\n==================\nThe text below a title.", []),
+        ("Title\n=====\n\nThe text below a title.", ["The text below a title."]),
+        ("Use :class:`~a.b.Thing` and ``code`` with **care** here.", ["Use Thing and code with care here."]),
+        ("See :ref:`the manual <label>` and `this page <to>`_ for it.", ["See the manual and this page for it."]),
+        ("Read [the guide](http://x.y/z) before you start.", ["Read the guide before you start."]),
+        ("See https://example.org for the details. The rest is prose too.", ["The rest is prose too."]),
+        (
+            ":param x: The number of rows to read.\n:returns: A list of the rows read.",
+            ["The number of rows to read.", "A list of the rows read."],
+        ),
+        ("x : int, optional\n    The number of rows to read.", ["The number of rows to read."]),
+        (
+            "limit (int): The number of rows to read.\nother: Another number for the reader.",
+            ["The number of rows to read.", "Another number for the reader."],
+        ),
+        (
+            "- A list item that goes on\n  in the next line.\n- A second item of the list.",
+            ["A list item that goes on in the next line.", "A second item of the list."],
+        ),
+        ("| a | table | here |\n| 1 | 2 | 3 |", []),
+        ("name      value     Meaning of it\nfoo       1         The first one.", []),
+        ("too short.", []),
+        ("No full stop at the end", []),
+        ("lower case starts are cut off pieces.", []),
+        ("Assign x = {1: 2} | y > z to it.", []),
+        ("It\x00 has\u200b control \ufeffcharacters inside it.", ["It has control characters inside it."]),
+        ("A lone \ud800 surrogate is taken out.", ["A lone surrogate is taken out."]),
+        ("", []),
+    ],
+)
+def test_prose(markup: str, prose: list[str]) -> None:
+    assert paragraphs([markup], "prose") == prose
+
+
+def test_plain_keeps_lines_and_code() -> None:
+    text = "Title\n=====\r\n\r\n    x = 1   \n    y = 2\n\n\n\nEnd\x07."
+    assert paragraphs([text], "plain") == ["Title\n=====", "    x = 1\n    y = 2", "End."]
+
+
+def test_texts_of_a_document_do_not_run_together() -> None:
+    assert paragraphs(["Ends with an example::", "    Another docstring begins here."], "prose") == [
+        "Ends with an example:",
+        "Another docstring begins here.",
+    ]

@@ -1,0 +1,283 @@
+"""The reader's laws: one order for all ranks, every sequence once an epoch, exact resume, bad data replaced."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pickle
+import tarfile
+import zlib
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from shard_folders import LENGTH, VOCAB, make_block, row_number, write_folder
+
+from data_pipeline.manifest import Manifest, ManifestError, Member
+from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, evaluation_batches
+from dualmask.batch import Batch
+from dualmask.tokenizer import EOS_ID
+
+
+def take(reader: ShardReader, count: int) -> list[Batch]:
+    batches = list(islice(reader, count))
+    reader.close()
+    return batches
+
+
+def numbers(batches: list[Batch]) -> list[int]:
+    return [row_number(row) for batch in batches for row in batch.tokens.numpy()]
+
+
+def same(left: Batch, right: Batch) -> bool:
+    return all(torch.equal(getattr(left, name), getattr(right, name)) for name in ("tokens", "length", "key"))
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("shared"), rows=90)
+
+
+def test_every_sequence_once_an_epoch_in_another_order_each_epoch(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, rows=150)
+    epochs = [
+        numbers(take(ShardReader(folder, batch_size=10, seed=3), 30)[half]) for half in (slice(15), slice(15, 30))
+    ]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(150))] * 2
+    assert epochs[0] != epochs[1]
+    assert epochs[0] != list(range(150))
+
+
+def test_batches_are_int64_of_fixed_shape_and_well_formed(tmp_path: Path) -> None:
+    for batch in take(ShardReader(write_folder(tmp_path), batch_size=7, crop_share=0.5), 20):
+        assert batch.tokens.shape == (7, LENGTH)
+        assert batch.tokens.dtype == batch.length.dtype == batch.key.dtype == torch.int64
+        assert (batch.key >= 0).all()
+        assert (batch.tokens.gather(1, batch.length[:, None] - 1) == EOS_ID).all()
+        assert torch.equal((batch.tokens != 0).sum(1), batch.length)
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_ranks_share_the_global_batch_of_one_process(tmp_path: Path, world: int) -> None:
+    folder = write_folder(tmp_path, rows=150)
+    whole = take(ShardReader(folder, batch_size=8, crop_share=0.3), 40)
+    parts = [
+        take(ShardReader(folder, batch_size=8 // world, data_rank=rank, data_world=world, crop_share=0.3), 40)
+        for rank in range(world)
+    ]
+    for expected, *shares in zip(whole, *parts, strict=True):
+        joined = Batch(*(torch.cat([getattr(part, name) for part in shares]) for name in ("tokens", "length", "key")))
+        assert same(joined, expected)
+
+
+def test_last_incomplete_global_batch_is_left_out(tmp_path: Path) -> None:
+    reader = ShardReader(write_folder(tmp_path, rows=150), batch_size=8, epochs=2)
+    assert reader.batches_per_epoch == 18
+    assert len(list(reader)) == 36
+    assert next(reader, None) is None  # stays ended
+
+
+@settings(max_examples=25, deadline=None)
+@given(done=st.integers(0, 40), new_world=st.sampled_from([1, 2, 4]))
+def test_resume_anywhere_is_bit_equal(shared: Path, done: int, new_world: int) -> None:
+    reader = ShardReader(shared, batch_size=8, seed=5, crop_share=0.3)
+    list(islice(reader, done))
+    cursor = Cursor.from_dict(reader.cursor.to_dict())
+    expected = take(reader, 6)
+    share = {"batch_size": 8 // new_world, "data_world": new_world, "seed": 5, "cursor": cursor, "crop_share": 0.3}
+    resumed = [take(ShardReader(shared, data_rank=rank, **share), 6) for rank in range(new_world)]
+    for batch, *parts in zip(expected, *resumed, strict=True):
+        assert torch.equal(batch.tokens, torch.cat([part.tokens for part in parts]))
+        assert torch.equal(batch.key, torch.cat([part.key for part in parts]))
+
+
+def test_closing_and_going_on_loses_nothing(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    expected = take(ShardReader(folder, batch_size=4), 10)
+    reader = ShardReader(folder, batch_size=4, prefetch=8)
+    batches = take(reader, 3) + take(reader, 7)
+    assert all(map(same, batches, expected))
+
+
+def test_keys_are_stable_and_unique(tmp_path: Path) -> None:
+    batches = take(ShardReader(write_folder(tmp_path), batch_size=10, seed=1), 30)
+    keys = torch.cat([batch.key for batch in batches])
+    assert len(set(keys.tolist())) == 300
+    assert keys[:2].tolist() == [
+        8160745652321985707,
+        5255583715085522710,
+    ]  # a changed hash would silently change every run
+
+
+def test_crop_share_of_the_rows_is_cut(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, rows=900, per_member=50)
+    plain = take(ShardReader(folder, batch_size=100), 9)
+    cropped = take(ShardReader(folder, batch_size=100, crop_share=0.4), 9)
+    before = torch.cat([batch.length for batch in plain])
+    after = torch.cat([batch.length for batch in cropped])
+    assert 0.25 < (after < before).float().mean() < 0.4  # of the chosen 0.4 some draw their full length
+    assert after.min() == SHORTEST_CROP
+    kept = torch.cat([batch.tokens for batch in plain])[after == before]
+    assert torch.equal(kept, torch.cat([batch.tokens for batch in cropped])[after == before])
+
+
+def test_another_seed_than_the_cursors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="seed=2 is not the seed 1"):
+        ShardReader(write_folder(tmp_path), batch_size=4, seed=2, cursor=Cursor(seed=1))
+
+
+def test_too_little_data_for_one_global_batch(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match=r"has 20 sequences, a global batch needs 32: lower batch\.sequences"):
+        ShardReader(write_folder(tmp_path, rows=20), batch_size=16, data_world=2)
+
+
+@pytest.mark.parametrize("rows", [1, 37, 150])
+def test_evaluation_yields_everything_once_in_order(tmp_path: Path, rows: int) -> None:
+    batches = list(evaluation_batches(write_folder(tmp_path, rows=rows, split="dev"), "dev", batch_size=20))
+    assert numbers(batches) == list(range(rows))
+    assert len({int(key) for batch in batches for key in batch.key}) == rows
+
+
+def test_evaluation_limit(tmp_path: Path) -> None:
+    assert numbers(list(evaluation_batches(write_folder(tmp_path), "train", batch_size=8, limit=13))) == list(range(13))
+
+
+# --- what is bad -----------------------------------------------------------------------------------------------------
+
+
+def truncate(shard: Path, _: Member) -> None:
+    shard.write_bytes(shard.read_bytes()[:3000])
+
+
+def flip_bit(shard: Path, member: Member) -> None:
+    content = bytearray(shard.read_bytes())
+    content[member.offset + 512 + member.bytes - 40] ^= 4
+    shard.write_bytes(content)
+
+
+def replace_with_text(shard: Path, _: Member) -> None:
+    shard.write_bytes(b"not a tar" * 2000)
+
+
+def remove(shard: Path, _: Member) -> None:
+    shard.unlink()
+
+
+def traversal_name(shard: Path, member: Member) -> None:
+    with_header(shard, member, "../../evil.tokens.npy")
+
+
+def link_member(shard: Path, member: Member) -> None:
+    with_header(shard, member, "train-000001-000002.tokens.npy", kind=tarfile.SYMTYPE)
+
+
+def with_header(shard: Path, member: Member, name: str, kind: bytes = tarfile.REGTYPE) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.type = member.bytes, kind
+    content = bytearray(shard.read_bytes())
+    content[member.offset : member.offset + 512] = entry.tobuf(tarfile.USTAR_FORMAT)
+    shard.write_bytes(content)
+
+
+MUTATIONS = [truncate, flip_bit, replace_with_text, remove, traversal_name, link_member]
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS)
+def test_bad_member_is_named_once_counted_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, mutate: Callable[[Path, Member], None]
+) -> None:
+    folder = write_folder(tmp_path, rows=160)
+    healthy = numbers(take(ShardReader(folder, batch_size=16), 20))
+    mutate(folder / "train-000001.tar", Manifest.load(folder).splits["train"].shards[1].members[2])
+    with caplog.at_level(logging.WARNING):
+        reader = ShardReader(folder, batch_size=16)
+        hurt = numbers(take(reader, 20))
+    assert 1 <= reader.quarantined <= 5
+    assert len(caplog.messages) == reader.quarantined
+    assert all("train-000001.tar" in message for message in caplog.messages)
+    touched = set(range(40, 80))
+    changed = [was for was, now in zip(healthy, hurt, strict=True) if was != now]
+    assert len(changed) >= 16  # all rows of one member in two epochs
+    assert set(changed) <= touched
+    assert numbers(take(ShardReader(folder, batch_size=16), 20)) == hurt  # the same replacements each time
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (exec, ("raise SystemExit('code from a shard was run')",))
+
+
+def pickled() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([Bomb()], dtype=object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def huge() -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<u2", "fortran_order": False, "shape": (2**40, LENGTH)})
+    return buffer.getvalue() + bytes(64)
+
+
+def npy(block: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, block)
+    return buffer.getvalue()
+
+
+def changed_block(**cells: int) -> np.ndarray:
+    block = make_block(0, 8)
+    for cell, value in cells.items():
+        block[0, int(cell[1:])] = value
+    return block
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (pickled(), "array object"),
+        (pickle.dumps(Bomb()), "not a .npy array"),
+        (huge(), "array uint16"),
+        (b"", "not a .npy array"),
+        (npy(make_block(0, 8))[:-2], "another size"),
+        (npy(make_block(0, 7)), "array uint16"),
+        (npy(make_block(0, 8).astype(np.float32)), "array float32"),
+        (npy(np.asfortranarray(make_block(0, 8))), "array uint16"),
+        (npy(changed_block(_3=VOCAB)), f"id {VOCAB} is not below vocab_size"),
+        (npy(changed_block(_0=9)), "rows are not BOS"),
+        (npy(changed_block(_3=0)), "rows are not BOS"),
+        (npy(changed_block(_3=4)), "rows are not BOS"),
+        (npy(changed_block(_9=9)), "rows are not BOS"),
+    ],
+)
+def test_a_manifest_that_vouches_for_bad_content_is_not_believed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes, reason: str
+) -> None:
+    folder = write_folder(tmp_path, rows=16, members=1)
+    forge(folder, content)
+    reader = ShardReader(folder, batch_size=16)
+    batch = take(reader, 1)[0]
+    assert reader.quarantined == 1
+    assert reason in caplog.text
+    assert set(numbers([batch])) == set(range(8, 16))
+
+
+def forge(folder: Path, content: bytes) -> None:
+    """Shard 0 with ``content`` as its only member, and a manifest that fits it."""
+    manifest = Manifest.load(folder)
+    shard = manifest.splits["train"].shards[0]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("train-000000-000000.tokens.npy")
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+    (folder / shard.file).write_bytes(buffer.getvalue())
+    member = Member(0, len(content), zlib.crc32(content), 8)
+    forged = shard.model_copy(update={"bytes": len(buffer.getvalue()), "members": (member,)})
+    split = manifest.splits["train"].model_copy(update={"shards": (forged, *manifest.splits["train"].shards[1:])})
+    manifest.model_copy(update={"splits": {"train": split}}).save(folder)
