@@ -1,0 +1,107 @@
+"""What is asked of the engine and what comes back, in token ids. Plain data; a request that exists is a valid one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Mode = Literal["edit", "generate", "summarize", "infill"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+GATE: dict[Mode, float] = {"edit": 1.0, "summarize": 1.0, "generate": 0.0, "infill": 0.0}
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Where an infill writes: in front of token ``place``. ``tokens``: how many (None: the inserter's opinion, at least
+    one). ``spaced``: the first token written must begin with white space."""
+
+    place: int
+    tokens: int | None = None
+    spaced: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text and what to do with it. Raises ValueError that names the option, its value and what is allowed.
+
+    ids                the text's tokens, without BOS and EOS
+    keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary
+    growth             tokens that the result has more than the text (edit, generate; negative in an edit only),
+                       spread evenly over the rounds; None: the inserter's own opinion, at most ``max_growth``
+    rounds             the engine stops earlier when nothing is left to do; an asked length may take further rounds
+    locked             token ranges [start, end): never deleted, nothing is inserted inside
+    temperature        of the tokens written; 0: always the most likely
+    place_temperature  of what is deleted and how many masks go where; 0: always the best
+    fill_steps         in how many steps the masks of a round are filled, the surest first
+    remask             open doubtful ones of earlier fill steps again
+    """
+
+    ids: Sequence[int]
+    mode: Mode
+    keep_rate: float = 0.8
+    growth: int | None = None
+    max_growth: int | None = None
+    rounds: int = 1
+    locked: Sequence[tuple[int, int]] = ()
+    holes: Sequence[Hole] = ()
+    temperature: float = 0.0
+    place_temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    fill_steps: int = 1
+    remask: bool = False
+
+    def __post_init__(self) -> None:
+        _check(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
+        _check(0 <= self.keep_rate <= 1, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
+        _check(1 <= self.rounds <= 1000, "rounds", self.rounds, "1 … 1000")
+        _check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
+        _check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
+        _check(0 <= self.place_temperature <= 100, "place temperature", self.place_temperature, "0 (best) … 100")
+        _check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
+        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
+        _check(self.max_growth is None or self.max_growth >= 0, "max growth", self.max_growth, "0 or more")
+        if self.growth is not None:
+            _check(self.growth >= 0 or self.mode == "edit", "growth", self.growth, "0 or more (negative: edit only)")
+            _check(abs(self.growth) <= 1_000_000, "growth", self.growth, "at most a million tokens")
+        for hole in self.holes:
+            _check(0 <= hole.place <= len(self.ids), "hole", hole.place, f"0 … {len(self.ids)}")
+            _check(hole.tokens is None or 1 <= hole.tokens <= 1_000_000, "tokens of a hole", hole.tokens, "1 or more")
+        for start, end in self.locked:
+            _check(
+                0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}"
+            )
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did, in places of token sequences that include BOS (place 0) and EOS.
+
+    draft     ids before the round
+    gate      1: edit, 0: nothing may be deleted
+    deleted   places in the draft
+    inserted  (place, count): masks opened behind the kept token at this place of the draft
+    filled    (place in the result, id, confidence)
+    result    ids after the round
+    """
+
+    gate: float
+    draft: list[int]
+    deleted: list[int]
+    inserted: list[tuple[int, int]]
+    filled: list[tuple[int, int, float]]
+    result: list[int]
+
+
+@dataclass(frozen=True)
+class Result:
+    request: Request
+    ids: list[int]  # without BOS and EOS
+    rounds: tuple[Round, ...]
+
+
+def _check(right: bool, name: str, value: object, allowed: str) -> None:
+    """NaN compares false, so it is refused everywhere."""
+    if not right:
+        raise ValueError(f"{name} {value} is not possible: give {allowed}")

@@ -1,0 +1,157 @@
+"""One round as a function from drafts to drafts: delete, count, open, fill (method.md §1). Knows ids and budgets."""
+
+# N drafts, L places, G gaps, R regions, V vocabulary, M slots of one forward
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dualmask.inference import sampling
+from dualmask.inference.budget import Budget
+from dualmask.inference.drafts import Drafts
+from dualmask.inference.lexicon import Lexicon
+from dualmask.inference.regions import gather_regions
+from dualmask.inference.request import GATE, Round
+from dualmask.inference.windows import WindowedModel
+from dualmask.ops import allocate, deletion, noise
+from dualmask.ops.estimators import calibrate
+from dualmask.ops.gaps import Skeleton, gap_rate
+from dualmask.tokenizer import MASK_ID
+
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class RoundPlayer:
+    """Plays rounds on a model. All drafts of a call are in the same round of their requests."""
+
+    def __init__(self, model: WindowedModel, lexicon: Lexicon, selection: str, device: torch.device) -> None:
+        self.model = model
+        self.lexicon = lexicon
+        self.selection = selection
+        self.device = device
+
+    def play(self, drafts: Drafts, budgets: Sequence[Budget]) -> tuple[Drafts, list[Round]]:
+        """The drafts after one round, and what was done to each. Closes the round in the budgets."""
+        gate = [GATE[budget.request.mode] for budget in budgets]
+        deleted = self._deleted(drafts, budgets)
+        keep = drafts.present & ~deleted
+        skeletons = drafts.drop(keep)
+        count, opened = self._counts(skeletons, budgets, deleted.sum(1).tolist())
+        masked, slots = skeletons.open(count)
+        filled, confidence = self._fill(masked, slots, budgets)
+        after = replace(masked, tokens=filled)
+        for budget, lost, grown in zip(budgets, deleted.sum(1).tolist(), opened, strict=True):
+            budget.close_round(lost, grown)
+        return after, list(_trace(gate, drafts, keep, count, after, slots, confidence))
+
+    def _deleted(self, drafts: Drafts, budgets: Sequence[Budget]) -> Tensor:
+        """[N, L] bool: the picker's choice. The bytes of a character go together or stay together."""
+        deletable = drafts.deletable
+        number = self._tensor(
+            [b.deletions(n) for b, n in zip(budgets, deletable.sum(1).tolist(), strict=True)], torch.long
+        )
+        if not number.any():
+            return torch.zeros_like(deletable)
+        keep_rate = self._tensor([budget.keep_rate() for budget in budgets])
+        logit = self.model.delete_logits(drafts.tokens, drafts.length, keep_rate)
+        heat = self._tensor([budget.request.place_temperature for budget in budgets])
+        spread = heat[:, None] * noise.logistic(drafts.key, "pick", budgets[0].round, logit.shape[1])
+        character = (~self.lexicon.continuation[drafts.tokens]).cumsum(1) - 1
+        score = _group_mean(logit + spread, character)
+        if self.selection == "free":
+            surely = (score > calibrate(-logit, deletable, keep_rate)) & deletable
+            number = surely.sum(1) * (number > 0)
+        chosen = deletion.best_first(score, deletable, number)
+        return chosen & (_group_mean(chosen.float(), character) == 1)
+
+    def _counts(
+        self, skeletons: Drafts, budgets: Sequence[Budget], lost: Sequence[int]
+    ) -> tuple[Tensor, list[dict[int, int]]]:
+        """[N, G] masks per gap, placed where they are most likely within each region's total; and these totals."""
+        open_gaps = skeletons.open_gaps(self.lexicon) & self._tensor([b.opens for b in budgets], torch.bool)[:, None]
+        opened: list[dict[int, int]] = [{} for _ in budgets]
+        if not open_gaps.any():
+            return torch.zeros_like(open_gaps, dtype=torch.long), opened
+        expected = [n + sum(b.due(region) or 0 for region in b.regions) for b, n in zip(budgets, lost, strict=True)]
+        skeleton = Skeleton(skeletons.tokens, skeletons.length)
+        logits = self.model.gap_logits(skeleton, self._tensor(expected))
+        heat = self._tensor([budget.request.place_temperature for budget in budgets])
+        gumbel = noise.gumbel(skeletons.key, "count", budgets[0].round, *logits.shape[1:])
+        score = allocate.count_scores(logits, heat, gumbel)
+        regions = gather_regions(skeletons.region[:, :-1], open_gaps)
+        likely = regions.take(allocate.most_likely(score, open_gaps)).sum(1).tolist()
+        rate = regions.take(gap_rate(logits, open_gaps)).sum(1).tolist()
+        owners = list(zip(regions.row.tolist(), regions.region.tolist(), strict=True))
+        total = [budgets[n].masks(r, lost[n], likely[i], rate[i]) for i, (n, r) in enumerate(owners)]
+        count = allocate.exact_total(regions.take(score), regions.exists, self._tensor(total, torch.long))
+        for (row, region), number in zip(owners, count.sum(1).tolist(), strict=True):
+            opened[row][region] = number
+        return regions.put(count, open_gaps.shape), opened
+
+    def _fill(self, masked: Drafts, slots: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
+        """(ids, confidence) [N, L]: fills the slots, the surest first where several steps are asked for."""
+        steps = self._tensor([budget.request.fill_steps for budget in budgets], torch.long)
+        remask = self._tensor([budget.request.remask for budget in budgets], torch.bool)[:, None]
+        tokens, opened = masked.tokens, slots
+        confidence = torch.ones(tokens.shape, device=self.device)
+        for step in range(int(steps.max())):
+            if not opened.any():
+                break
+            tokens, sure = self.model.fill(tokens, masked.length, opened, self._chooser(masked, slots, budgets, step))
+            confidence = torch.where(opened, sure, confidence)
+            again = sampling.still_open(slots.sum(1), step, steps)
+            opened = sampling.least_sure(confidence, torch.where(remask, slots, opened), again)
+            tokens = torch.where(opened, MASK_ID, tokens)
+        return tokens, confidence
+
+    def _chooser(self, masked: Drafts, slots: Tensor, budgets: Sequence[Budget], step: int) -> Choose:
+        """``choose(logits [M, V], slot [M])`` for one fill step; slot: index into the flattened [N·L]."""
+        width = slots.shape[1]
+        uniform = noise.uniform(masked.key, f"fill {step}", budgets[0].round, width).flatten()
+        spaced = torch.nn.functional.pad(masked.spaced[:, :-1], (1, 0)).flatten()
+        temperature = self._tensor([budget.request.temperature for budget in budgets])
+        top_p = self._tensor([budget.request.top_p for budget in budgets])
+
+        def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+            row = slot // width
+            allowed = self.lexicon.writable & (self.lexicon.begins_space | ~spaced[slot][:, None])
+            return sampling.choose(logits, allowed, uniform[slot], temperature[row], top_p[row])
+
+        return choose
+
+    def _tensor(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(values, device=self.device, dtype=dtype)
+
+
+def _group_mean(values: Tensor, group: Tensor) -> Tensor:
+    """[N, L] each value replaced by the mean of its group [N, L] (numbers 0 … L-1)."""
+    total = torch.zeros_like(values).scatter_add(1, group, values)
+    size = torch.zeros_like(values).scatter_add(1, group, torch.ones_like(values))
+    return (total / size.clamp_min(1)).gather(1, group)
+
+
+def _trace(
+    gate: Sequence[float], before: Drafts, keep: Tensor, count: Tensor, after: Drafts, slots: Tensor, confidence: Tensor
+) -> Iterator[Round]:
+    """The round of each draft as plain lists."""
+    lengths, new_lengths = before.length.tolist(), after.length.tolist()
+    for row, (length, new_length) in enumerate(zip(lengths, new_lengths, strict=True)):
+        kept = keep[row, :length].nonzero().squeeze(1)
+        places = slots[row].nonzero().squeeze(1)
+        gaps = count[row].nonzero().squeeze(1)
+        result = after.tokens[row, :new_length].tolist()
+        yield Round(
+            gate=gate[row],
+            draft=before.tokens[row, :length].tolist(),
+            deleted=(~keep[row, :length]).nonzero().squeeze(1).tolist(),
+            inserted=list(zip(kept[gaps].tolist(), count[row][gaps].tolist(), strict=True)),
+            filled=[
+                (place, result[place], sure)
+                for place, sure in zip(places.tolist(), confidence[row][places].tolist(), strict=True)
+            ],
+            result=result,
+        )
