@@ -1,10 +1,13 @@
-"""What is asked of the engine and what comes back, in token ids. Plain data; a request that exists is a valid one."""
+"""What is asked of a model and what comes back, as text and in token ids. Plain data without torch.
+
+A request that exists is a valid one: what cannot be done is refused at once, with the option, its value and the remedy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 Mode = Literal["edit", "generate", "summarize", "infill"]
 MODES: tuple[Mode, ...] = get_args(Mode)
@@ -23,7 +26,7 @@ class Hole:
 
 @dataclass(frozen=True)
 class Request:
-    """One text and what to do with it. Raises ValueError that names the option, its value and what is allowed.
+    """One text in token ids and what to do with it. Raises ValueError.
 
     ids                the text's tokens, without BOS and EOS
     keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary
@@ -72,6 +75,39 @@ class Request:
             _check(
                 0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}"
             )
+
+
+HOLE_MARK = "___"
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """A text and what to do with it. Raises ValueError.
+
+    lock_texts  every occurrence in the text is locked
+    lock_spans  character ranges [start, end) that are locked
+    hole        infill: the mark of a place to fill; marks side by side are one place
+    tokens      infill: tokens a hole; None: as many as the inserter sees missing there
+    options     further options of ``Request`` by name: keep_rate, growth, rounds, temperature, …
+    """
+
+    text: str
+    mode: Mode
+    lock_texts: Sequence[str] = ()
+    lock_spans: Sequence[tuple[int, int]] = ()
+    hole: str = HOLE_MARK
+    tokens: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Request((), self.mode, holes=[Hole(0, self.tokens)], **self.options)
+        _check(bool(self.hole), "hole", repr(self.hole), f"the characters that mark a hole, for instance {HOLE_MARK}")
+        _check(all(self.lock_texts), "lock", "''", "the words that must stay")
+        for start, end in self.lock_spans:
+            inside = 0 <= start < end <= len(self.text)
+            _check(inside, "lock span", f"{start}:{end}", f"start:end with 0 ≤ start < end ≤ {len(self.text)}")
+        if self.mode == "infill" and self.text and self.hole not in self.text:
+            raise ValueError(f"no hole: {self.hole!r} does not occur in the text; put it where words are missing")
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,31 +11,10 @@ from torch import Tensor
 from dualmask.inference.engine import Engine
 from dualmask.inference.lexicon import Lexicon, read_lexicon
 from dualmask.inference.loading import Loaded
-from dualmask.inference.request import Hole, Mode, Request, Result
+from dualmask.inference.request import Hole, Request, Result, TextRequest
 from dualmask.inference.trace import Trace, describe
 from dualmask.inference.windows import Progress
 from dualmask.tokenizer import Tokenizer
-
-HOLE_MARK = "___"
-
-
-@dataclass(frozen=True)
-class TextRequest:
-    """A text and what to do with it; ``options`` are those of ``Request`` by name.
-
-    lock_texts  every occurrence in the text is locked
-    lock_spans  character ranges [start, end) that are locked
-    hole        infill: the mark of a place to fill; marks side by side are one place
-    tokens      infill: tokens a hole; None: as many as the inserter sees missing there
-    """
-
-    text: str
-    mode: Mode
-    lock_texts: Sequence[str] = ()
-    lock_spans: Sequence[tuple[int, int]] = ()
-    hole: str = HOLE_MARK
-    tokens: int | None = None
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,7 +33,7 @@ class Writer:
         self.engine = Engine(loaded.model, self.lexicon, progress=progress)
 
     def run(self, requests: Sequence[TextRequest]) -> list[TextResult]:
-        """Raises ValueError for what cannot be done, naming it."""
+        """One result a request, in order."""
         results = self.engine.run([prepare(request, self.tokenizer, self.lexicon) for request in requests])
         return [self._finish(request, result) for request, result in zip(requests, results, strict=True)]
 
@@ -65,7 +43,7 @@ class Writer:
 
 
 def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Request:
-    """The request in token ids. Raises ValueError."""
+    """The request in token ids."""
     if request.mode == "infill":
         ids, holes = _with_holes(request, tokenizer)
     else:
@@ -86,11 +64,7 @@ def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], 
     A space in front of a mark is cut out with it, and the first token written there has to begin with white space:
     tokens carry the space in front of their word, so "The ___ of" is filled as "The" + " cat" + " of".
     """
-    if not request.hole:
-        raise ValueError("hole '' is not possible: give the characters that mark a hole, for instance ___")
     parts = request.text.split(request.hole)
-    if len(parts) == 1 and request.text:
-        raise ValueError(f"no hole: {request.hole!r} does not occur in the text; put it where words are missing")
     ids: list[int] = []
     holes: list[Hole] = []
     for number, part in enumerate(parts):
@@ -105,27 +79,16 @@ def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], 
 def _locked_ranges(request: TextRequest, starts: Tensor) -> list[tuple[int, int]]:
     if request.mode == "infill":
         return []  # nothing is deleted and only the holes are written to
-    length = len(request.text)
-    spans = []
-    for start, end in request.lock_spans:
-        if not 0 <= start < end <= length:
-            raise ValueError(f"lock span {start}:{end} is not inside the text: give 0 ≤ start < end ≤ {length}")
-        spans.append((start, end))
-    for text in request.lock_texts:
-        spans += _occurrences(text, request.text)
+    spans = [*request.lock_spans, *(span for text in request.lock_texts for span in _occurrences(text, request.text))]
     return [_token_range(start, end, starts) for start, end in spans]
 
 
-def _occurrences(text: str, whole: str) -> list[tuple[int, int]]:
+def _occurrences(text: str, whole: str) -> Iterator[tuple[int, int]]:
     """Character ranges of all occurrences, overlapping ones too."""
-    if not text:
-        raise ValueError("lock '' is not possible: give the words that must stay")
-    found = []
     place = whole.find(text)
     while place >= 0:
-        found.append((place, place + len(text)))
+        yield place, place + len(text)
         place = whole.find(text, place + 1)
-    return found
 
 
 def _token_range(start: int, end: int, starts: Tensor) -> tuple[int, int]:

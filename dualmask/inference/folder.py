@@ -1,0 +1,67 @@
+"""What a model folder holds: found, checked against its digests, and read, without starting torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dualmask import manifest
+from dualmask.config.schema import ModelConfig
+
+FORMAT = 1  # of config.json, as dualmask.export writes it
+REMEDY = "export it again (dualmask export RUN OUT)"
+
+
+class ModelFolderError(ValueError):
+    """A folder that cannot be used as a model: one line that names it and what to do."""
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """An exported folder whose files are those that were written."""
+
+    path: Path
+    config: ModelConfig
+    vocab_size: int
+
+
+def open_folder(folder: str | Path) -> ModelFolder:
+    """An exported folder, or a run's folder that holds an export. Raises ModelFolderError."""
+    path = _exported(Path(folder))
+    if trouble := manifest.problem(path):
+        raise ModelFolderError(f"model folder {path}: {trouble}; {REMEDY}")
+    config, vocab_size = _read_config(path / "config.json")
+    return ModelFolder(path, config, vocab_size)
+
+
+def _exported(folder: Path) -> Path:
+    if not folder.exists():
+        raise ModelFolderError(f"model folder {folder} does not exist: give an exported folder or a run's folder")
+    if not folder.is_dir():
+        raise ModelFolderError(f"model folder {folder} is a file: give the folder that holds model.safetensors")
+    for candidate in (folder, folder / "export"):
+        if (candidate / "model.safetensors").is_file():
+            return candidate
+    if (folder / "checkpoints").is_dir():
+        raise ModelFolderError(f"{folder} is a run without an export: make one with `dualmask export {folder} OUT`")
+    raise ModelFolderError(f"{folder} is not a model folder: it holds neither model.safetensors nor export/")
+
+
+def _read_config(file: Path) -> tuple[ModelConfig, int]:
+    try:
+        tree: Any = json.loads(file.read_text(encoding="utf-8"))
+        if tree["format"] != FORMAT:
+            raise ModelFolderError(f"{file} has format {tree['format']!r}, this version reads {FORMAT}: {REMEDY}")
+        return ModelConfig.model_validate(tree["model"]), int(tree["vocab_size"])
+    except ModelFolderError:
+        raise
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ModelFolderError(f"{file}: model.{key}: {first['msg']}; {REMEDY}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(f"{file} cannot be read ({' '.join(str(error).split())}): {REMEDY}") from None

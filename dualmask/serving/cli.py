@@ -1,0 +1,176 @@
+"""``dualmask edit | generate | summarize | infill``: text in, text out. torch starts once all is checked."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dualmask.inference.request import HOLE_MARK, Mode, TextRequest
+from dualmask.serving.options import Locks, Sampling, Setup, Source, with_options
+from dualmask.serving.texts import print_text, read_texts
+
+if TYPE_CHECKING:
+    from dualmask.inference.text import TextResult
+
+app = typer.Typer()
+
+TEXTS_AT_ONCE = 256
+PROGRESS_AFTER_SECONDS = 2
+
+Rounds = Annotated[int, typer.Option(help="Rounds; fewer are used when nothing is left to do.")]
+Growth = Annotated[
+    int | None,
+    typer.Option(help="Tokens to add in all. Default: as many as the model sees missing.", show_default=False),
+]
+MaxGrowth = Annotated[int | None, typer.Option(help="Without --growth: add at most so many.", show_default=False)]
+KeepRate = Annotated[float, typer.Option(help="Share of the tokens that is kept, 0 to 1.")]
+
+
+@app.command()
+@with_options
+def edit(
+    source: Source,
+    setup: Setup,
+    locks: Locks,
+    sampling: Sampling,
+    keep_rate: KeepRate = 0.8,
+    growth: Growth = None,
+    max_growth: MaxGrowth = None,
+    rounds: Rounds = 1,
+) -> None:
+    """Delete what can be written better, and write it anew.
+
+    In each round the tokens that the model can best restore are deleted, all but --keep-rate of them; masks are placed
+    where something is missing; all masks are filled.
+
+    \b
+    dualmask edit --model runs/quickstart "The functoin return a list of names."
+    dualmask edit --model M --keep-rate 0.9 --rounds 3 --lock "list of names" --file draft.txt
+    cat drafts.txt | dualmask edit --model M --lines --json > edits.jsonl
+    """
+    options = {"keep_rate": keep_rate, "growth": growth, "max_growth": max_growth, "rounds": rounds}
+    _run("edit", source, setup, sampling, options, locks)
+
+
+@app.command()
+@with_options
+def generate(
+    source: Source,
+    setup: Setup,
+    locks: Locks,
+    sampling: Sampling,
+    growth: Growth = None,
+    max_growth: MaxGrowth = None,
+    rounds: Rounds = 8,
+) -> None:
+    """Write text around TEXT, or from nothing. Nothing of TEXT is deleted.
+
+    \b
+    dualmask generate --model M --growth 40 --temperature 0.9 --seed 1
+    dualmask generate --model M "Returns the list." --growth 20 --rounds 4 --lock "Returns the list."
+    """
+    options = {"growth": growth, "max_growth": max_growth, "rounds": rounds}
+    _run("generate", source, setup, sampling, options, locks)
+
+
+@app.command()
+@with_options
+def summarize(
+    source: Source, setup: Setup, locks: Locks, sampling: Sampling, keep_rate: KeepRate = 0.5, rounds: Rounds = 1
+) -> None:
+    """Print the skeleton: TEXT without the tokens that can best be restored. Nothing is written.
+
+    With several rounds the text shrinks to --keep-rate step by step.
+
+    \b
+    dualmask summarize --model M --keep-rate 0.4 --file article.txt
+    """
+    _run("summarize", source, setup, sampling, {"keep_rate": keep_rate, "rounds": rounds}, locks)
+
+
+@app.command()
+@with_options
+def infill(
+    source: Source,
+    setup: Setup,
+    sampling: Sampling,
+    hole: Annotated[str, typer.Option(help="The mark of a place to fill.")] = HOLE_MARK,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens a hole. Default: as many as the model sees missing.", show_default=False),
+    ] = None,
+    rounds: Rounds = 1,
+) -> None:
+    """Write where TEXT has holes, and nowhere else.
+
+    \b
+    dualmask infill --model M "Returns the ___ of names." --tokens 3
+    dualmask infill --model M "The {} of the house {}." --hole "{}" --temperature 0.8
+    """
+    _run("infill", source, setup, sampling, {"rounds": rounds}, Locks(), hole=hole, tokens=tokens)
+
+
+def _run(
+    mode: Mode,
+    source: Source,
+    setup: Setup,
+    sampling: Sampling,
+    options: dict[str, Any],
+    locks: Locks,
+    **infill_options: Any,
+) -> None:
+    """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
+    options |= vars(sampling)
+    TextRequest("", mode, options=options)  # wrong options are named before a text is read
+    texts = read_texts(source, empty_allowed=mode == "generate")
+    _check_locks(locks, texts)
+    spans = [_span(text) for text in locks.lock_span or ()]
+    requests = []
+    for number, text in enumerate(texts, 1):
+        try:
+            requests.append(TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}" if source.lines else str(error)) from None
+    for result in _results(requests, setup):
+        text = json.dumps(result.trace, ensure_ascii=False) if setup.json else result.output
+        print_text(text, one_line=source.lines and not setup.json)
+
+
+def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResult]:
+    from dualmask.inference.folder import open_folder
+
+    open_folder(setup.model)  # before seconds are spent on starting torch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # megatron names optional packages that inference has no use for
+        from tqdm import tqdm
+
+        from dualmask.inference.loading import load
+        from dualmask.inference.text import Writer
+
+    bar = tqdm(total=0, unit=" windows", delay=PROGRESS_AFTER_SECONDS, leave=False, disable=None)
+
+    def progress(added: int, done: int) -> None:
+        bar.total += added
+        bar.update(done)
+
+    with bar:
+        writer = Writer(load(setup.model, setup.device), progress=progress)
+        for first in range(0, len(requests), TEXTS_AT_ONCE):
+            yield from writer.run(requests[first : first + TEXTS_AT_ONCE])
+
+
+def _check_locks(locks: Locks, texts: Sequence[str]) -> None:
+    for words in locks.lock or ():
+        if not any(words in text for text in texts):
+            raise ValueError(f"lock {words!r} occurs nowhere in the text: give words as they stand there")
+
+
+def _span(text: str) -> tuple[int, int]:
+    start, colon, end = text.partition(":")
+    if not (colon and start.isdecimal() and end.isdecimal()):
+        raise ValueError(f"lock span {text!r} is not possible: give two character numbers such as 10:25")
+    return int(start), int(end)

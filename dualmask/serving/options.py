@@ -1,0 +1,97 @@
+"""Options that several commands share: dataclasses whose fields become options of a typer command."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the texts come from."""
+
+    text: Annotated[str | None, typer.Argument(help="The text itself.", show_default=False)] = None
+    file: Annotated[str | None, typer.Option(help="Read the text from this UTF-8 file; - is stdin.")] = None
+    lines: Annotated[bool, typer.Option("--lines", help="Each line of the file or stdin is a text of its own.")] = False
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What must stay as it is."""
+
+    lock: Annotated[
+        list[str] | None, typer.Option(metavar="WORDS", help="Words that stay, wherever they occur; repeatable.")
+    ] = None
+    lock_span: Annotated[
+        list[str] | None, typer.Option(metavar="A:B", help="Characters A to B (not included) stay; repeatable.")
+    ] = None
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How decisions are made, and how reproducibly."""
+
+    temperature: Annotated[float, typer.Option(help="Of the words written. 0: always the most likely.")] = 0.0
+    place_temperature: Annotated[
+        float, typer.Option(help="Of what is deleted and where masks go. 0: always the best place.")
+    ] = 0.0
+    top_p: Annotated[float, typer.Option(help="Draw from the likeliest words that share this probability.")] = 1.0
+    fill_steps: Annotated[int, typer.Option(help="Fill the masks of a round in so many steps, the surest first.")] = 1
+    remask: Annotated[bool, typer.Option("--remask", help="Let later fill steps take back doubtful words.")] = False
+    seed: Annotated[int, typer.Option(help="The same seed and options give the same result.")] = 0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Which model, where it runs, what is printed."""
+
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)]
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, with the trace.")] = False
+
+
+def with_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Makes every parameter that is one of the dataclasses above appear as that dataclass's options.
+
+    typer reads a function's signature; this gives it the flat one and hands the function the grouped values.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: kind for name, kind in hints.items() if is_dataclass(kind)}
+    flat: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        flat += (
+            _options_of(groups[name])
+            if name in groups
+            else [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])]
+        )
+
+    @functools.wraps(function)
+    def call(**values: Any) -> None:
+        grouped = {
+            name: kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+            for name, kind in groups.items()
+        }
+        function(**grouped, **values)
+
+    call.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    call.__annotations__ = {parameter.name: parameter.annotation for parameter in flat}
+    return call
+
+
+def _options_of(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=inspect.Parameter.empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]

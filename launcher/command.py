@@ -1,0 +1,71 @@
+"""The command ``dualmask``: everything under one name, and one way of saying what is wrong."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from typer.exceptions import TyperException
+
+from data_pipeline.command import app as data
+from dualmask.serving.cli import app as inference
+
+USER_ERROR = 2
+INTERRUPTED = 130
+READER_GONE = 141  # as a shell reports SIGPIPE
+
+app = typer.Typer(
+    name="dualmask",
+    help="Train and run language models that write by deleting, asking and filling.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(inference)
+app.add_typer(data, name="data")
+
+
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)],
+    out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
+) -> None:
+    """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run."""
+    from dualmask.export import export as export_run
+
+    export_run(run, out)
+    typer.echo(f"model folder: {out}", err=True)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The exit code. Whatever the user can mend is one line on stderr and code 2."""
+    try:
+        return app(arguments or ["--help"], prog_name="dualmask", standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # what is still in the buffer has no reader: keep the interpreter from complaining at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except TyperException as error:
+        return _complain(error.format_message())
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except ValueError as error:
+        return _complain(str(error))
+
+
+def _complain(message: str) -> int:
+    print(f"dualmask: {' '.join(message.split())}", file=sys.stderr)
+    return USER_ERROR
+
+
+def main() -> None:
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()
