@@ -1,0 +1,70 @@
+"""Runs under a launcher: trains the curriculum once for each variant, and writes what it saw."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from data_pipeline.reader import ShardReader
+from dualmask.config.load import load_run
+from dualmask.parallel import mesh
+from dualmask.training.checkpoint import Checkpoints
+from dualmask.training.engine import init_distributed
+from dualmask.training.trainer import Surroundings, Trainer
+
+
+class Watch:
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.grad_norms: list[float] = []
+
+    def on_step(self, record) -> None:
+        self.losses.append(record.losses["total"])
+        self.grad_norms.append(record.grad_norm)
+
+    def on_stage_end(self, stage_index, stage, texts) -> None:
+        pass
+
+    def close(self, status) -> None:
+        pass
+
+
+def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra: dict) -> None:
+    run = load_run(config, overrides)
+    watch = Watch()
+    data = ShardReader(
+        run.data.path,
+        batch_size=run.batch.sequences // mesh.data_size(),
+        data_rank=mesh.data_rank(),
+        data_world=mesh.data_size(),
+        seed=run.data.shuffle_seed,
+        crop_share=run.data.crop_share,
+    )
+    around = Surroundings(vocab_size, "", Checkpoints(out / "run", 1), observers=[watch], deepspeed=extra)
+    engine = Trainer(run, data, around).fit()
+    weights = engine.whole_weights()
+    engine.close()
+    data.close()
+    if dist.get_rank() == 0:
+        torch.save({"losses": watch.losses, "grad_norms": watch.grad_norms, "weights": weights}, out / "result.pt")
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[-1]).read_text())
+    torch.set_num_threads(1)
+    init_distributed(tensor=job["tensor"], timeout_seconds=60, device=torch.device("cpu"))
+    for name, variant in job["variants"].items():
+        out = Path(job["out"]) / name
+        out.mkdir(parents=True, exist_ok=True)
+        train(Path(job["config"]), out, job["vocab_size"], variant["set"], variant.get("deepspeed", {}))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+main()

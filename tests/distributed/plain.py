@@ -1,0 +1,63 @@
+"""The same curriculum without DeepSpeed, without ranks: one process, torch.optim.AdamW, clip_grad_norm_."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from data_pipeline.reader import ShardReader
+from dualmask.config.schema import RunConfig
+from dualmask.curriculum import plan_at, total_steps
+from dualmask.losses.total import total_loss
+from dualmask.models.dualmask import DualMask, start_from, trainable
+from dualmask.parallel import mesh
+
+
+@dataclass(frozen=True)
+class Trained:
+    losses: list[float]
+    grad_norms: list[float]
+    weights: dict[str, Tensor]
+
+
+def train(run: RunConfig, vocab_size: int) -> Trained:
+    mesh.single_process()
+    torch.manual_seed(run.seed)
+    model = DualMask(run.model, vocab_size)
+    data = ShardReader(
+        run.data.path, batch_size=run.batch.sequences, seed=run.data.shuffle_seed, crop_share=run.data.crop_share
+    )
+    losses, norms = [], []
+    for step in range(total_steps(run.stages)):
+        plan = plan_at(run.stages, step)
+        if plan.step_in_stage == 0:
+            copies = start_from({name: p.detach() for name, p in model.named_parameters()}, plan.stage)
+            model.load_state_dict(copies, strict=False)  # Megatron adds empty "_extra_state" entries
+            optimizer = make_optimizer(run, model, plan.stage)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr * group["scale"]
+        batch = next(data)
+        optimizer.zero_grad()
+        loss = total_loss(model(batch, plan), batch, plan).total
+        loss.backward()
+        learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        norms.append(float(torch.nn.utils.clip_grad_norm_(learning, run.optimizer.clip)))
+        optimizer.step()
+        losses.append(loss.item())
+    data.close()
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    return Trained(losses, norms, weights)
+
+
+def make_optimizer(run, model, stage) -> torch.optim.AdamW:
+    groups = []
+    for name, parameter in model.named_parameters():
+        module = trainable(name, stage)
+        parameter.requires_grad_(module is not None)
+        if module is not None:
+            decay = run.optimizer.weight_decay if parameter.ndim > 1 else 0.0
+            groups.append({"params": [parameter], "weight_decay": decay, "scale": stage.lr_scale.get(module, 1.0)})
+    betas = (run.optimizer.beta1, run.optimizer.beta2)
+    return torch.optim.AdamW(groups, lr=stage.lr.peak, betas=betas, eps=run.optimizer.eps)
