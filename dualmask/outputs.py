@@ -38,10 +38,11 @@ class FillerOut:
 class RoundOut:
     """One round, teacher-forced: what was deleted is known, so gap counts and slots are the true ones."""
 
+    draft: Tensor  # [B, T] what was read: the target, or a corrupted copy of it
     deleted: Tensor  # [B, T] bool
     random_row: Tensor  # [B] bool: this skeleton is random, not the picker's own
     keep_rate: Tensor  # [B] asked share kept
     gap_count: Tensor  # [B, G] true number of deleted tokens in each gap of the skeleton
-    filler: FillerOut
+    filler: FillerOut | None = None  # None: the stage asks nothing of the filler
     inserter: InserterOut | None = None
     picker: PickerOut | None = None

@@ -110,6 +110,8 @@ class DeletionConfig(Section):
     random_share: Share = Field(0.5, description="share of sequences whose skeleton is random, not the picker's own")
     span_share: Share = Field(0.5, description="of the random ones: share that loses spans instead of single tokens")
     mean_span: Annotated[float, Field(ge=1.0)] = Field(3.0, description="mean length of a deleted span, tokens")
+    corrupt_share: Share = Field(0.0, description="share of sequences that come with wrong tokens to delete (`keep_oracle`)")
+    corrupt_rate: Share = Field(0.1, description="of such a sequence: share of tokens replaced by others of the same text")
     temperature: Schedule = Field(constant(1.0), description="Gumbel noise on the picker's order, and of the estimator")
     max_delete_rate: Share = Field(0.9, description="r_max of `comp_kl`: the largest share that may be deleted")
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -11,6 +12,29 @@ from dualmask.config.schema import ModelConfig
 from dualmask.layers.block import Block, key_mask
 from dualmask.layers.rotary import rotary
 from dualmask.parallel.linear import shared
+
+
+class Neighbours(nn.Module):
+    """Adds to each token a learnt, channel-wise mix of the tokens beside it (a depthwise convolution, replicated).
+
+    Attention finds the neighbours by itself only after a long plateau; given them, a small model learns in a tenth of
+    the steps (docs/method.md has the figures).
+    """
+
+    REACH = 2
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(2 * self.REACH + 1, width))
+        nn.init.normal_(self.weight, std=0.5)
+
+    def forward(self, x_BTD: Tensor, present: Tensor) -> Tensor:
+        x_BTD = x_BTD * present[..., None]
+        padded = nn.functional.pad(x_BTD, (0, 0, self.REACH, self.REACH))
+        width = x_BTD.shape[1]
+        for offset in range(2 * self.REACH + 1):
+            x_BTD = x_BTD + self.weight[offset] * padded[:, offset : offset + width]
+        return x_BTD
 
 
 class Trunk(nn.Module):
@@ -23,12 +47,14 @@ class Trunk(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         # residual branches start small, so that depth does not change the scale of the states (GPT-2)
         output_std = config.init_std / (2 * layers) ** 0.5
+        self.neighbours = Neighbours(config.hidden)
         self.blocks = nn.ModuleList(Block(config, output_std=output_std) for _ in range(layers))
         self.norm = nn.LayerNorm(config.hidden)
 
     def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool."""
         turn, mask = rotary(shared(position), self.head_width, self.theta), key_mask(present)
+        x_BTD = self.neighbours(x_BTD, present)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
                 # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice

@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dualmask.models.inserter import gap_rate
+from dualmask.ops.gaps import gap_rate
 from dualmask.outputs import RoundOut
 
 
@@ -21,7 +21,7 @@ def losses(out: RoundOut, expected: float) -> dict[str, Tensor]:
     assert out.inserter is not None
     rows = len(out.gap_count)
     present = out.inserter.gap_present
-    rate = gap_rate(out.inserter)
+    rate = gap_rate(out.inserter.gap_logits, present)
     share = rate / rate.sum(1, keepdim=True).clamp_min(1e-6)
     uniform = 1.0 / present.sum(1, keepdim=True)
     log_ratio = torch.log(share.clamp_min(1e-9) / uniform)

@@ -19,6 +19,7 @@ from dualmask.outputs import RoundOut
 def labels(out: RoundOut) -> Tensor:
     """[B, T] probability in [0, 1] at deleted places, 0 elsewhere; no gradient."""
     assert out.inserter is not None
+    assert out.filler is not None
     shape = out.deleted.shape
     flat = torch.zeros(out.deleted.numel(), device=out.deleted.device)
     restored = flat.scatter(0, out.filler.slot, out.filler.target_prob.float()).view(shape)
@@ -35,3 +36,14 @@ def loss(out: RoundOut, expected: float) -> Tensor:
     label = labels(out)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(out.picker.delete_logit, label, reduction="none")
     return (entropy * out.deleted).sum() / expected
+
+
+def oracle(out: RoundOut, target: Tensor, expected: float) -> Tensor:
+    """`keep_oracle`: binary cross entropy of the keep probability against "this token of the draft is right", over the
+    sequences that came with wrong tokens. [B, T] ``target`` is the uncorrupted text."""
+    assert out.picker is not None
+    right = out.draft == target
+    where = (out.picker.keep_prob < 1) & ~right.all(1, keepdim=True)
+    prob = out.picker.keep_prob.clamp(1e-6, 1 - 1e-6)
+    entropy = -torch.where(right, prob.log(), torch.log1p(-prob))
+    return (entropy * where).sum() / expected

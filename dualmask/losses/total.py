@@ -27,14 +27,18 @@ class LossReport:
 
 def total_loss(out: RoundOut, batch: Batch, plan: StepPlan) -> LossReport:
     expected = expected_deletions(batch, plan)
-    losses = {"recon": (out.filler.loss * out.filler.slot_weight).sum() / expected}
-    seen = {"restored_prob": _mean(out.filler.target_prob, out.filler.slot_weight)}
+    losses: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {}
+    if out.filler is not None:
+        losses["recon"] = (out.filler.loss * out.filler.slot_weight).sum() / expected
+        seen["restored_prob"] = _mean(out.filler.target_prob, out.filler.slot_weight)
     if out.inserter is not None:
         losses |= counts.losses(out, expected)
         seen["gap_accuracy"] = counts.accuracy(out)
     if out.picker is not None:
         losses |= compression.losses(out.picker, batch, out.keep_rate, plan)
         losses["keep_recover"] = recoverability.loss(out, expected)
+        losses["keep_oracle"] = recoverability.oracle(out, batch.tokens, expected)
         seen |= compression.spread(out.picker, batch)
     total = torch.zeros((), device=batch.tokens.device)
     for name, loss in losses.items():

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +13,7 @@ from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.filler import Filler
-from dualmask.models.inserter import Inserter, gap_rate
+from dualmask.models.inserter import Inserter
 from dualmask.models.picker import Picker, pick
 from dualmask.ops import deletion, gaps, noise
 from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut
@@ -36,15 +38,20 @@ class DualMask(nn.Module):
         stage = plan.stage
         keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
         deleted, random_row = self._random_deletion(batch, plan, keep_rate)
-        picker = None
+        draft, picker = batch, None
         if "picker" in stage.train:
-            picker = self.pick(batch, keep_rate, step=plan.step, temperature=plan.temperature)
+            draft = self._corrupt(batch, plan)
+            picker = self.pick(draft, keep_rate, step=plan.step, temperature=plan.temperature)
             deleted = torch.where(random_row[:, None], deleted, (picker.keep < 0.5) & batch.deletable)
         keep = batch.present & ~deleted
         counts = gaps.gap_counts(keep, deleted)
-        inserter = self._insert(batch, keep) if "inserter" in stage.train or picker is not None else None
-        filler = self._fill(batch, plan, deleted, picker, inserter)
-        return RoundOut(deleted, random_row, keep_rate, counts, filler, inserter, picker)
+        inserter = None
+        if "inserter" in stage.train or picker is not None:
+            inserter = self.count(gaps.drop(draft.tokens, keep))
+        filler = None
+        if picker is not None or plan.loss_weight["recon"] > 0:
+            filler = self._fill(batch, draft, plan, deleted, picker, inserter)
+        return RoundOut(draft.tokens, deleted, random_row, keep_rate, counts, filler, inserter, picker)
 
     def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
         logit = self.picker(self.table(batch.tokens), batch.present, keep_rate)
@@ -68,21 +75,31 @@ class DualMask(nn.Module):
             random_row = torch.ones_like(random_row)
         return deleted, random_row
 
-    def _insert(self, batch: Batch, keep: Tensor) -> InserterOut:
-        return self.count(gaps.drop(batch.tokens, keep))
+    def _corrupt(self, batch: Batch, plan: StepPlan) -> Batch:
+        how = plan.stage.deletion
+        wrong = deletion.substitute(
+            batch.tokens, batch.deletable, batch.key, plan.step, how.corrupt_share, how.corrupt_rate
+        )
+        return replace(batch, tokens=wrong)
 
     def _fill(
-        self, batch: Batch, plan: StepPlan, deleted: Tensor, picker: PickerOut | None, inserter: InserterOut | None
+        self,
+        batch: Batch,
+        draft: Batch,
+        plan: StepPlan,
+        deleted: Tensor,
+        picker: PickerOut | None,
+        inserter: InserterOut | None,
     ) -> FillerOut:
         """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
         keep = batch.present & ~deleted
-        masked = torch.where(deleted, MASK_ID, batch.tokens)
+        masked = torch.where(deleted, MASK_ID, draft.tokens)
         x_BTD = self.table(masked)
         position = gaps.contiguous_positions(*masked.shape, device=masked.device)
         if plan.stage.picker_gradient > 0 and picker is not None:
-            x_BTD = x_BTD + self._reveal_gradient(batch, picker.keep, deleted) * plan.stage.picker_gradient
+            x_BTD = x_BTD + self._reveal_gradient(draft, picker.keep, deleted) * plan.stage.picker_gradient
         if plan.loss_weight["recon"] > 0 and inserter is not None and "inserter" in plan.stage.train:
-            position = gaps.straight_through_positions(keep, gap_rate(inserter))
+            position = gaps.straight_through_positions(keep, gaps.gap_rate(inserter.gap_logits, inserter.gap_present))
         wanted = deleted if plan.stage.losses.kept_weight == 0 else batch.deletable
         slot = wanted.flatten().nonzero().squeeze(1)
         logits = self.filler(x_BTD, position, batch.present, slot, self.table)

@@ -31,9 +31,3 @@ class Inserter(nn.Module):
         h_BTD = self.trunk(x_BTD, contiguous_positions(batch, width, x_BTD.device), present)
         h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]), approximate="tanh")
         return InserterOut(self.count(h_BGD).float(), gap_present(length, width))
-
-
-def gap_rate(out: InserterOut) -> Tensor:
-    """λ [B, G]: the mean count of each gap, 0 where there is no gap."""
-    number = torch.arange(out.gap_logits.shape[-1], device=out.gap_logits.device, dtype=torch.float32)
-    return (out.gap_logits.softmax(-1) * number).sum(-1) * out.gap_present

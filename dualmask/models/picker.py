@@ -62,7 +62,9 @@ def pick(
     """
     offset = calibrate(-delete_logit, deletable, keep_rate)
     keep_logit = offset - delete_logit
-    spread = noise.logistic(key, "pick", step, delete_logit.shape[1]) if temperature > 0 else torch.zeros_like(keep_logit)
+    spread = (
+        noise.logistic(key, "pick", step, delete_logit.shape[1]) if temperature > 0 else torch.zeros_like(keep_logit)
+    )
     drawn = keep_logit.detach() + max(temperature, 1e-6) * spread
     if config.selection == "budget":
         deleted = deletion.best_first(-drawn, deletable, deletion.budget(deletable, keep_rate))

@@ -18,7 +18,7 @@ def budget(deletable: Tensor, keep_rate: Tensor) -> Tensor:
 def best_first(score: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
     """[B, T] bool: the ``number`` [B] deletable tokens with the highest ``score`` [B, T]; equal scores: leftmost first."""
     score = score.masked_fill(~deletable, float("-inf"))
-    rank = score.argsort(1, descending=True, stable=True).argsort(1)
+    rank = score.argsort(dim=1, descending=True, stable=True).argsort(1)
     return (rank < number[:, None]) & deletable
 
 
@@ -37,3 +37,14 @@ def random_scores(key: Tensor, step: int, width: int, span_share: float, mean_sp
 def keep_rates(key: Tensor, step: int, low: float, high: float) -> Tensor:
     """[B] the share of tokens that each sequence is asked to keep, uniform in [low, high]."""
     return low + (high - low) * noise.uniform(key, "keep rate", step)
+
+
+def substitute(tokens: Tensor, deletable: Tensor, key: Tensor, step: int, share: float, rate: float) -> Tensor:
+    """[B, T] tokens, of which ``share`` of the sequences have ``rate`` of their deletable tokens replaced by tokens
+    from other places of the same sequence: wrong words that are not rare ones."""
+    width = tokens.shape[1]
+    row = noise.uniform(key, "corrupt row", step) < share
+    hit = (noise.uniform(key, "corrupt token", step, width) < rate) & deletable & row[:, None]
+    inner = deletable.sum(1, keepdim=True).clamp_min(1)
+    other = 1 + (noise.uniform(key, "corrupt source", step, width) * inner).long()
+    return torch.where(hit, tokens.gather(1, other.clamp_max(width - 1)), tokens)

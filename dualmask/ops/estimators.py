@@ -1,6 +1,6 @@
 """Gradients through the keep-or-delete decision: forward in {0, 1}, backward the slope of a relaxed decision.
 
-Every function returns ``hard + relaxed − stop(relaxed)``. The relaxed functions are public, so that a test can hold
+The decision is ``hard + (relaxed − stop(relaxed))``. The relaxed functions are public, so that a test can hold
 the gradient against their finite differences.
 """
 
@@ -14,7 +14,7 @@ ZETA, GAMMA = 1.1, -0.1  # stretch of the hard concrete distribution (Louizos, W
 
 def straight_through(hard: Tensor, relaxed: Tensor) -> Tensor:
     """``hard`` forward, the gradient of ``relaxed`` backward (Bengio, Léonard, Courville 2013)."""
-    return hard + relaxed - relaxed.detach()
+    return hard + (relaxed - relaxed.detach())  # in this order the forward is exactly hard
 
 
 def calibrate(logit: Tensor, where: Tensor, mean: Tensor, steps: int = 30) -> Tensor:

@@ -90,3 +90,9 @@ def straight_through_positions(keep: Tensor, gap_rate: Tensor) -> Tensor:
     shift = torch.nn.functional.pad((moved - moved.detach()).cumsum(1), (1, 0))
     exact = contiguous_positions(*keep.shape, device=keep.device)
     return exact + shift.gather(1, gap_index(keep).clamp_min(0))
+
+
+def gap_rate(gap_logits: Tensor, present: Tensor) -> Tensor:
+    """λ [B, G]: the mean count Σ n·P(n) of each gap from logits [B, G, K+1]; 0 where there is no gap."""
+    number = torch.arange(gap_logits.shape[-1], device=gap_logits.device, dtype=torch.float32)
+    return (gap_logits.softmax(-1) * number).sum(-1) * present

@@ -44,7 +44,9 @@ def test_concave_scores_reach_the_optimum(seed: int) -> None:
     count = allocate.exact_total(score, allowed, total)
     assert torch.equal(count.sum(1), total)
     for row in range(len(score)):
-        assert value(score[row], count[row]) == pytest.approx(best_value(score[row], allowed[row], int(total[row])), abs=1e-4)
+        assert value(score[row], count[row]) == pytest.approx(
+            best_value(score[row], allowed[row], int(total[row])), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -1,0 +1,80 @@
+"""Who deletes: the picker and the heuristics that it has to beat. Each gives a [B, T] bool of exactly ``number`` tokens."""
+
+# B batch, T tokens
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dualmask.batch import Batch
+from dualmask.models.dualmask import DualMask
+from dualmask.ops import deletion, noise
+from dualmask.parallel.vocabulary import cross_entropy
+from dualmask.tokenizer import MASK_ID
+
+PROBE_STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
+
+Deleter = Callable[[Batch, Tensor], Tensor]  # (batch, keep rate [B]) → deleted [B, T]
+
+
+def random(batch: Batch, keep_rate: Tensor) -> Tensor:
+    score = noise.uniform(batch.key, "baseline", 0, batch.tokens.shape[1])
+    return deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
+
+
+def frequent(token_count: Tensor) -> Deleter:
+    """Most frequent tokens first; ``token_count`` [V]."""
+
+    def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
+        score = token_count[batch.tokens].float()
+        return deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
+
+    return delete
+
+
+def greedy(model: DualMask, *, spaced: bool) -> Deleter:
+    """What the filler is surest of first; ``spaced``: no two neighbours as long as the budget allows."""
+
+    def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
+        score = filler_probability(model, batch)
+        number = deletion.budget(batch.deletable, keep_rate)
+        if spaced:
+            return best_apart(score, batch.deletable, number)
+        return deletion.best_first(score, batch.deletable, number)
+
+    return delete
+
+
+def picker(model: DualMask) -> Deleter:
+    def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
+        return (model.pick(batch, keep_rate, step=0, temperature=0.0).keep < 0.5) & batch.deletable
+
+    return delete
+
+
+def filler_probability(model: DualMask, batch: Batch) -> Tensor:
+    """[B, T] the filler's probability of each token, in PROBE_STRIDE passes with every eighth token masked."""
+    place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+    prob = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
+    for offset in range(PROBE_STRIDE):
+        hidden = (place % PROBE_STRIDE == offset) & batch.deletable
+        slot = hidden.flatten().nonzero().squeeze(1)
+        logits = model.fill(torch.where(hidden, MASK_ID, batch.tokens), batch.length, slot)
+        found = torch.exp(-cross_entropy(logits, batch.tokens.flatten()[slot]))
+        prob.view(-1).index_copy_(0, slot, found)
+    return prob
+
+
+def best_apart(score: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
+    """Like ``best_first``, but a token beside a chosen one comes only after all others."""
+    chosen = torch.zeros_like(deletable)
+    for _ in range(int(number.max()) if len(number) else 0):
+        padded = torch.nn.functional.pad(chosen, (1, 1))
+        beside = padded[:, :-2] | padded[:, 2:]
+        rank = torch.where(beside, score - 2.0, score).masked_fill(~deletable | chosen, float("-inf"))
+        best = torch.nn.functional.one_hot(rank.argmax(1), score.shape[1]).bool()
+        chosen = chosen | (best & (chosen.sum(1) < number)[:, None] & deletable)
+    return chosen

@@ -1,0 +1,51 @@
+"""Rows of a result file: a figure, its bootstrap interval over sequences, and what it was measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+RESAMPLES = 1000
+Row = dict[str, Any]
+
+
+def interval(statistic: Callable[[np.ndarray], np.ndarray], columns: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap. ``columns`` [n, c]: additive per-sequence counts; ``statistic`` maps sums [..., c] to
+    figures [...]."""
+    draw = np.random.default_rng(0).multinomial(len(columns), np.full(len(columns), 1 / len(columns)), size=RESAMPLES)
+    low, high = np.nanquantile(statistic(draw @ columns), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def row(metric: str, statistic: Callable[[np.ndarray], np.ndarray], columns: np.ndarray, **dimensions: Any) -> Row:
+    """One line of a result file; n is the number of sequences."""
+    columns = np.asarray(columns, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        low, high = interval(statistic, columns)
+        value = float(statistic(columns.sum(0)))
+    return {"metric": metric, "value": value, "lo": low, "hi": high, "n": len(columns), **dimensions}
+
+
+def ratio(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+def f1(sums: np.ndarray) -> np.ndarray:
+    """From (true positives, predicted, actual)."""
+    return 2 * sums[..., 0] / (sums[..., 1] + sums[..., 2])
+
+
+def machine() -> dict[str, Any]:
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
