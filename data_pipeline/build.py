@@ -137,12 +137,10 @@ def _build(config: DataBuildConfig, inputs: dict[str, Inputs], work: Path) -> Ma
 
 
 def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from: str) -> dict[str, SplitInfo]:
-    """Writes the shards that are not there yet from the same rows. Raises BuildError without a training row."""
+    """Writes the shards that are not there yet from the same rows; describes them all."""
     import ray
 
     counts = {split: json.loads(packed[split].counts.read_bytes()) for split in SPLITS}
-    if not counts["train"]["rows"]:
-        raise BuildError("no training text is left after cleaning: give more source.paths or lower clean.min_words")
     files = {split: _shard_files(split, counts[split]["rows"], config.shards) for split in SPLITS}
     missing = [
         {"split": split, "number": number}
@@ -236,13 +234,16 @@ def _explained(error: Exception, config: DataBuildConfig) -> Exception:
     """The one line behind ``error``, which Ray may have wrapped several times; anything unforeseen stays as it is."""
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(inner := getattr(cause, "cause", None), BaseException):  # Ray's wrapper poses as what it wraps
+            cause = inner
         if isinstance(cause, (SourceError, VocabularyError, BuildError)):
-            return cause
+            return type(cause)(str(cause).partition("\n")[0])  # Ray appends advice of its own
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return BuildError(
                 f"the disk of {config.output} is full: make room and build again, finished parts are kept"
             )
-        if isinstance(cause, PermissionError):
-            return BuildError(f"{cause.filename or config.output}: permission denied: set output to a folder of yours")
-        cause = cause.__cause__ or getattr(cause, "cause", None)
+        if isinstance(cause, (PermissionError, NotADirectoryError, FileExistsError)):
+            where = cause.filename or config.output
+            return BuildError(f"{where}: {cause.strerror}: set output to a folder that can be written to")
+        cause = cause.__cause__
     return error

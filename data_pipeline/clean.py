@@ -26,7 +26,7 @@ _PROSE_DIRECTIVES = {
     "note", "warning", "tip", "hint", "important", "caution", "attention", "seealso", "admonition", "rubric",
     "versionadded", "versionchanged", "deprecated",
 }  # fmt: skip
-_RULE = re.compile(r"^[\W_]{3,}$")  # ==== ---- +---+ and the like
+_RULE = re.compile(r"^[\W_]{3,}$")  # ==== ---- ``` +---+ and the like
 _COLUMNS = re.compile(r"\S {3,}\S|\|.*\||\t")
 
 _MARKUP = [
@@ -79,16 +79,16 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
-    """Runs of lines that one paragraph may consist of: no blank line between, one indentation, one list item."""
+    """Runs of lines that one paragraph may consist of: nothing between, one indentation, one list item."""
     block = _Block(0, [])
     fenced = False
     for line in lines:
         stripped = line.strip()
-        if _FENCE.match(stripped):
-            fenced = not fenced
-            stripped = ""
-        if fenced or not stripped:
-            if block.lines:
+        fenced ^= bool(_FENCE.match(stripped))
+        is_rule = bool(_RULE.match(stripped))
+        if fenced or not stripped or is_rule:
+            is_heading = is_rule and len(block.lines) == 1
+            if block.lines and not is_heading:
                 yield block
             block = _Block(0, [])
             continue
@@ -107,7 +107,7 @@ def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
 
 
 def _without_code(blocks: Iterable[_Block]) -> Iterator[_Block]:
-    """Drops literal blocks, code-like directives, doctests, tables and headings."""
+    """Drops literal blocks, code-like directives, doctests and tables."""
     code_deeper_than: int | None = None  # blocks indented more than this are code
     for block in blocks:
         if code_deeper_than is not None and block.indent > code_deeper_than:
@@ -120,7 +120,7 @@ def _without_code(blocks: Iterable[_Block]) -> Iterator[_Block]:
             continue
         if block.lines[-1].endswith("::"):
             code_deeper_than = block.indent
-        if any(_RULE.match(line) or line.startswith(">>>") for line in block.lines):
+        if any(line.startswith(">>>") for line in block.lines):
             continue
         if sum(map(bool, map(_COLUMNS.search, block.lines))) * 2 > len(block.lines):
             continue

@@ -16,6 +16,7 @@ from data_pipeline import clean, dedup, embedded, sources
 from data_pipeline.files import replacing
 from data_pipeline.hashing import mix, text_hash, unit
 from data_pipeline.progress import Progress
+from data_pipeline.sources import SourceError
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
 DOCUMENTS_FILE = "documents.parquet"
@@ -47,7 +48,7 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
 
 
 def extract(config: DataBuildConfig, folder: Path) -> None:
-    """Writes ``folder/documents.parquet``; needs a running Ray. Raises SourceError."""
+    """Writes ``folder/documents.parquet``; needs a running Ray. Raises SourceError, also where nothing is left."""
     cleaned = folder / "cleaned.parquet"
     hashes, signatures = _read_and_clean(config, cleaned)
     kept = np.ones(len(hashes), bool)
@@ -57,11 +58,17 @@ def extract(config: DataBuildConfig, folder: Path) -> None:
     if config.dedup.paragraphs:
         new = dedup.first_seen([part if keep else part[:0] for part, keep in zip(hashes, kept, strict=True)])
     with replacing(folder / DOCUMENTS_FILE) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
-        first = 0
+        first, trains = 0, False
         for batch in pq.ParquetFile(cleaned).iter_batches(batch_size=_ROWS):
             part = slice(first, first + len(batch))
-            writer.write_table(_selected(batch, kept[part], new[part], config))
+            selected = _selected(batch, kept[part], new[part], config)
+            writer.write_table(selected)
+            trains |= "train" in selected["split"].to_pylist()
             first = part.stop
+        if not trains:
+            raise SourceError(
+                "no training text is left after cleaning: give more source.paths or lower clean.min_words"
+            )
     cleaned.unlink()
 
 

@@ -1,0 +1,286 @@
+"""The real pipeline on a small real corpus: Python's language reference as a folder of text files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import lzma
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from data_pipeline.build import BuildError, build
+from data_pipeline.cluster import local_ray
+from data_pipeline.files import sha256
+from data_pipeline.manifest import Manifest
+from data_pipeline.reader import ShardReader, evaluation_batches
+from data_pipeline.sources import SourceError
+from data_pipeline.verify import verify_shards
+from data_pipeline.vocabulary import VocabularyError
+from dualmask.config.data import DataBuildConfig
+from dualmask.tokenizer import Tokenizer
+
+BOILERPLATE = "This paragraph stands in every single document of the corpus."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_session() -> Iterator[None]:
+    """One Ray for all builds in this process."""
+    with local_ray(2):
+        yield
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    for name, text in sorted(topics.items()):
+        (folder / f"{name}.txt").write_text(f"{text}\n\n{BOILERPLATE}\n", encoding="utf-8")
+    original = " ".join(f"Row number {row} of this table holds the name of a town." for row in range(100))
+    (folder / "original.txt").write_text(original)
+    (folder / "revised.txt").write_text(original.replace("Row number 7 ", "The seventh row "))
+    return folder
+
+
+def config_for(output: Path, corpus: Path, **changes: object) -> DataBuildConfig:
+    values = {
+        "output": output,
+        "source": {"kind": "text", "paths": [str(corpus)]},
+        "split": {"dev": 0.15, "test": 0.15},
+        "tokenizer": {"vocab_size": 600},
+        "max_length": 32,
+        "shards": {"sequences_per_member": 16, "members_per_shard": 8},
+        "workers": 2,
+    }
+    return DataBuildConfig.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    output = tmp_path_factory.mktemp("built")
+    build(config_for(output, corpus))
+    return output
+
+
+def digests(folder: Path) -> dict[str, str]:
+    splits = Manifest.load(folder).splits.values()
+    return {shard.file: shard.sha256 for split in splits for shard in split.shards}
+
+
+def test_manifest_tells_the_truth(built: Path) -> None:
+    manifest = Manifest.load(built)
+    tokenizer = Tokenizer(built / "tokenizer.model")
+    assert (manifest.tokenizer_digest, manifest.vocab_size, manifest.max_length) == (tokenizer.digest, 600, 32)
+    assert len(manifest.splits["train"].shards) > 2
+    for name, split in manifest.splits.items():
+        assert verify_shards(built, name) == []
+        batches = list(evaluation_batches(built, name, batch_size=50))
+        assert sum(len(batch.length) for batch in batches) == split.rows
+        assert sum(int((batch.length - 2).sum()) for batch in batches) == split.tokens
+    assert not [path for path in built.rglob("*") if "partial" in path.name or path.suffix == ".npy"]
+
+
+def test_texts_of_dev_and_test_are_their_rows(built: Path) -> None:
+    tokenizer = Tokenizer(built / "tokenizer.model")
+    for split in ("dev", "test"):
+        texts = [json.loads(line)["text"] for line in (built / f"{split}.jsonl").read_text("utf-8").splitlines()]
+        rows = [
+            tokenizer.decode(row[:length].tolist())
+            for batch in evaluation_batches(built, split, batch_size=64)
+            for row, length in zip(batch.tokens, batch.length, strict=True)
+        ]
+        assert texts == rows
+        assert "\ufffd" not in "".join(texts)
+
+
+def test_no_paragraph_is_in_two_places(built: Path) -> None:
+    rows = pq.read_table(built / ".work" / "documents.parquet").to_pylist()
+    paragraphs = [paragraph.lower() for row in rows for paragraph in row["text"].split("\n")]
+    assert len(paragraphs) == len(set(paragraphs))
+    assert paragraphs.count(BOILERPLATE.lower()) == 1
+    assert len({row["split"] for row in rows}) == 3
+    assert {"original.txt", "revised.txt"} & {row["id"] for row in rows} == {"original.txt"}
+
+
+def test_train_text_is_all_there(built: Path) -> None:
+    rows = pq.read_table(built / ".work" / "documents.parquet").to_pylist()
+    tokenizer = Tokenizer(built / "tokenizer.model")
+    expected = sum(len(tokenizer.encode(row["text"])) + 1 for row in rows if row["split"] == "train")
+    assert 0 <= expected - Manifest.load(built).splits["train"].tokens < 30
+
+
+def test_two_builds_are_equal_and_workers_make_no_difference(built: Path, corpus: Path, tmp_path: Path) -> None:
+    other = build(config_for(tmp_path, corpus, workers=1))
+    assert digests(tmp_path) == digests(built)
+    assert other == Manifest.load(built)
+
+
+def test_doing_it_again_does_nothing(built: Path, corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()}
+    with caplog.at_level(logging.INFO):
+        build(config_for(built, corpus))
+    assert "nothing to do" in caplog.text
+    assert before == {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()}
+
+
+def test_a_lost_shard_is_made_again_and_no_other(built: Path, corpus: Path) -> None:
+    before = digests(built)
+    (built / "train-000001.tar").unlink()
+    kept = (built / "train-000000.tar").stat().st_mtime_ns
+    build(config_for(built, corpus))
+    assert digests(built) == before
+    assert verify_shards(built, "train") == []
+    assert (built / "train-000000.tar").stat().st_mtime_ns == kept
+
+
+def test_a_changed_key_is_named_and_only_what_follows_is_rebuilt(
+    corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build(config_for(tmp_path, corpus))
+    old_shards = set(digests(tmp_path))
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        build(config_for(tmp_path, corpus, max_length=64))
+    assert "rows: rebuilding, changed: max_length 32 → 64" in caplog.text
+    assert "documents:" not in caplog.text.replace("documents,", "")
+    assert "tokenizer:" not in caplog.text
+    assert {path.name for path in tmp_path.glob("*.tar")} == set(digests(tmp_path)) < old_shards
+
+
+def test_compressed_json_lines_with_splits_of_their_own(tmp_path: Path) -> None:
+    names = [name for name in sorted(topics) if len(topics[name]) > 1500]
+    parts = {"train": names[:30], "dev": names[30:40], "test": names[25:30] + names[40:45]}
+    for split, members in parts.items():
+        lines = [json.dumps({"id": name, "text": topics[name]}) for name in members]
+        (tmp_path / f"{split}.jsonl.xz").write_bytes(lzma.compress("\n".join(lines).encode()))
+    source = {
+        "kind": "jsonl",
+        "paths": [str(tmp_path / "train.jsonl.xz")],
+        "dev_paths": [str(tmp_path / "dev*.xz")],
+        "test_paths": [str(tmp_path / "test.jsonl.xz")],
+    }
+    build(config_for(tmp_path / "out", tmp_path, source=source, clean={"style": "plain"}))
+    rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
+    found = {split: {row["id"] for row in rows if row["split"] == split} for split in parts}
+    assert found["test"] >= set(names[25:30])  # what train and test share is the test's
+    assert found["dev"]
+    assert found["train"]
+    for split in parts:
+        assert found[split] <= set(parts[split]) - (found["test"] if split == "train" else set())
+
+
+def test_reuse_of_a_tokenizer(built: Path, corpus: Path, tmp_path: Path) -> None:
+    build(config_for(tmp_path, corpus, tokenizer={"model": str(built / "tokenizer.model")}))
+    assert digests(tmp_path) == digests(built)
+
+
+def test_webdataset_opens_the_shards(built: Path) -> None:
+    script = (
+        "import io, sys, numpy, webdataset\n"
+        "def ids(content): return numpy.load(io.BytesIO(content), allow_pickle=False)\n"
+        "data = webdataset.WebDataset(sys.argv[1], shardshuffle=False, empty_check=False)\n"
+        "print(sum(len(ids(sample['tokens.npy'])) for sample in data))\n"
+    )
+    shards = Manifest.load(built).splits["train"].shards
+    url = str(built / f"train-{{000000..{len(shards) - 1:06d}}}.tar")
+    done = subprocess.run(
+        [sys.executable, "-c", script, url], env=os.environ | {"WDS_SECURE": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == Manifest.load(built).splits["train"].rows
+
+
+def test_training_reader_on_built_data(built: Path) -> None:
+    reader = ShardReader(built, batch_size=8, crop_share=0.2, epochs=1)
+    assert sum(1 for _ in reader) == Manifest.load(built).splits["train"].rows // 8
+    assert reader.quarantined == 0
+
+
+def test_ray_listens_on_the_loopback_interface_only() -> None:
+    addresses = {
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert addresses  # Ray's own servers are among the children
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+
+
+# --- what goes wrong -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "error", "message"),
+    [
+        ('{"body": "x"}', SourceError, r"line 1: no text in source\.text_field='text'; the line has: body"),
+        ('{"text": "x"}', SourceError, "no training text is left"),
+        (json.dumps({"text": "Only a little text. " * 9}), VocabularyError, r"tokenizer\.vocab_size=600 does not fit"),
+    ],
+)
+def test_unusable_text_is_one_clear_line(tmp_path: Path, content: str, error: type[Exception], message: str) -> None:
+    (tmp_path / "x.jsonl").write_text(content)
+    source = {"kind": "jsonl", "paths": [str(tmp_path / "x.jsonl")]}
+    with pytest.raises(error, match=message) as raised:
+        build(config_for(tmp_path / "out", tmp_path, source=source, split={"dev": 0, "test": 0}))
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_output_that_cannot_be_a_folder(tmp_path: Path, corpus: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BuildError, match=r"file.*: set output to a folder"):
+        build(config_for(tmp_path / "file" / "out", corpus))
+
+
+MOMENTS = {
+    "reading": ".work/.cleaned.parquet.partial",
+    "documents": ".work/documents.json",
+    "tokenizer": ".work/tokenizer.json",
+    "first shard": ".work/*.tar.json",
+    "last shard": "dev.jsonl",
+}
+
+
+def test_killed_builds_go_on_and_end_the_same(built: Path, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from data_pipeline.build import build\n"
+        "from dualmask.config.data import DataBuildConfig\n"
+        "build(DataBuildConfig.model_validate_json(sys.argv[1]))\n"
+    )
+    arguments = [sys.executable, str(script), config_for(output, corpus).model_dump_json()]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    for pattern in MOMENTS.values():
+        process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+        kill_when(process, output, pattern)
+        assert not (output / "manifest.json").exists()
+        for shard in output.glob("*.tar"):  # whatever has its name is whole
+            assert digests(built)[shard.name] == sha256(shard)
+    build(config_for(output, corpus))
+    assert digests(output) == digests(built)
+
+
+def kill_when(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
+    """kill -9 the build as soon as a file like ``pattern`` is there."""
+    deadline = time.monotonic() + 120
+    while not list(output.glob(pattern)):
+        assert process.poll() is None, f"the build ended before {pattern} appeared"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for child in children:  # Ray's agents would leave by themselves after a minute
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
