@@ -1,0 +1,92 @@
+"""Runs on two ranks: one rank's loss or gradient is not finite at one step. What every rank sees goes to a file."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+
+sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from data_pipeline.reader import ShardReader
+from dualmask.config.deepspeed import deepspeed_config
+from dualmask.config.load import load_run
+from dualmask.curriculum import plan_at
+from dualmask.losses.total import LossReport, total_loss
+from dualmask.models.dualmask import DualMask
+from dualmask.parallel import mesh
+from dualmask.training import engine as engine_module
+from dualmask.training.step import run_step
+
+BAD_STEP, BAD_RANK = 2, 1
+
+
+class SpoilGradient(torch.autograd.Function):
+    """The value passes, its gradient becomes infinite."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * math.inf
+
+
+def spoilt(kind: str):
+    def loss(out, batch, plan) -> LossReport:
+        report = total_loss(out, batch, plan)
+        if plan.step != BAD_STEP or dist.get_rank() != BAD_RANK:
+            return report
+        total = report.total * math.nan if kind == "loss" else SpoilGradient.apply(report.total)
+        return LossReport(total, report.parts)
+
+    return loss
+
+
+def train(config: Path, overrides: list[str], kind: str, *, leave_out: bool) -> dict:
+    """Five steps, of which one is spoilt, or left out altogether."""
+    run = load_run(config, overrides)
+    stage = run.stages[0]
+    torch.manual_seed(run.seed)
+    settings = deepspeed_config(run, stage, data_size=2, cuda=False)
+    engine = engine_module.StageEngine(run, stage, DualMask(run.model, 300), settings)
+    data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
+    taken = []
+    with patch.object(engine_module, "total_loss", spoilt(kind)):
+        for step in range(5):
+            batch, plan = next(data), plan_at(run.stages, step)
+            if leave_out and step == BAD_STEP:
+                continue
+            micros = settings["gradient_accumulation_steps"]
+            before = engine.slices()
+            taken.append(run_step(engine, batch, plan, micros=micros).taken)
+            after = engine.slices()
+            assert taken[-1] or all(torch.equal(before[name], after[name]) for name in before)
+    weights = engine.slices()
+    engine.close()
+    data.close()
+    return {"taken": taken, "weights": weights}
+
+
+def main() -> None:
+    job = json.loads(Path(sys.argv[-1]).read_text())
+    torch.set_num_threads(1)
+    engine_module.init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
+    result = {}
+    for name, variant in job["variants"].items():
+        spoilt_run = train(Path(job["config"]), variant["set"], variant["kind"], leave_out=False)
+        without = train(Path(job["config"]), variant["set"], variant["kind"], leave_out=True)
+        equal = all(torch.equal(spoilt_run["weights"][key], value) for key, value in without["weights"].items())
+        result[name] = {"taken": spoilt_run["taken"], "without": without["taken"], "equal": equal}
+    Path(job["out"], f"rank{dist.get_rank()}.json").write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+main()

@@ -1,0 +1,37 @@
+"""NaN or infinity on one rank: every rank skips that step, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tiny
+
+pytestmark = pytest.mark.distributed
+
+BF16 = "parallel.precision=bf16"
+VARIANTS = {
+    **{f"zero{stage}-{kind}": {"set": [f"parallel.zero_stage={stage}"], "kind": kind}
+       for stage in range(4) for kind in ("loss", "gradient")},
+    "zero3-accumulation": {"set": ["batch.micro=2"], "kind": "gradient"},
+    **{f"bf16-zero{stage}": {"set": [f"parallel.zero_stage={stage}", BF16], "kind": "loss"} for stage in range(4)},
+}
+
+
+@pytest.fixture(scope="module")
+def seen(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    folder = tmp_path_factory.mktemp("nan")
+    config = tiny.write_config(folder, data)
+    (folder / "job.json").write_text(json.dumps({"config": str(config), "out": str(folder), "variants": VARIANTS}))
+    done = tiny.launch(2, Path(__file__).with_name("nan_worker.py"), folder / "job.json")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_all_ranks_skip_it_together(variant: str, seen: list[dict]) -> None:
+    for rank in seen:
+        assert rank[variant]["taken"] == [True, True, False, True, True]
+        assert rank[variant]["without"] == [True] * 4
+        assert rank[variant]["equal"], "the run differs from one that never saw the spoilt step"
