@@ -12,10 +12,10 @@ from typer.exceptions import TyperException
 
 from data_pipeline.command import app as data
 from dualmask.serving.cli import app as inference
+from dualmask.serving.eval_command import evaluate
 
 USER_ERROR = 2
 INTERRUPTED = 130
-READER_GONE = 141  # as a shell reports SIGPIPE
 
 app = typer.Typer(
     name="dualmask",
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(inference)
 app.add_typer(data, name="data")
+app.command(name="eval")(evaluate)
 
 
 @app.command()
@@ -34,6 +35,7 @@ def export(
     out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
 ) -> None:
     """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging files needs no more, and DeepSpeed asks for nothing else
     from dualmask.export import export as export_run
 
     export_run(run, out)
@@ -46,16 +48,21 @@ def run(arguments: Sequence[str]) -> int:
         return app(arguments or ["--help"], prog_name="dualmask", standalone_mode=False) or 0
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # what is still in the buffer has no reader: keep the interpreter from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE
     except TyperException as error:
-        return _complain(error.format_message())
+        return _complain(error.format_message() + _given(error, arguments))
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ValueError as error:
         return _complain(str(error))
+
+
+def _given(error: TyperException, arguments: Sequence[str]) -> str:
+    """The value that was refused: typer's message names the option only."""
+    words = [word for argument in arguments for word in argument.split("=", 1 if argument.startswith("--") else 0)]
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        if option in words[:-1]:
+            return f" (given: {words[words.index(option) + 1]!r})"
+    return ""
 
 
 def _complain(message: str) -> int:

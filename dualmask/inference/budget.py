@@ -45,6 +45,8 @@ class Budget:
     @property
     def pending(self) -> bool:
         """An asked length is not reached yet."""
+        if self.request.mode == "summarize":
+            return self.round < self.request.rounds
         asked = ((region, self.asked(region)) for region in self.regions)
         return self.opens and any(total is not None and total != self.grown.get(region, 0) for region, total in asked)
 

@@ -25,7 +25,7 @@ class Drafts:
     key             [N] random key: draws depend on it and on the place, on nothing else
     locked          [N, L] bool: never deleted
     region          [N, L] int64: the budget region of the gap behind the token, or CLOSED
-    spaced          [N, L] bool: what is inserted right behind the token must begin with white space
+    spaced          [N, L] bool: what is inserted right behind the token must begin with a space
     """
 
     tokens: Tensor

@@ -23,7 +23,7 @@ class Lexicon:
     continuation  [V] bool: a later byte of a character: never parted from the token in front of it
     writable      [V] bool: may be filled in. Neither special ids nor control characters nor parts of characters: slots
                   are filled each for itself, so parts would not fit together
-    begins_space  [V] bool: starts with white space
+    begins_space  [V] bool: starts with a space
     ends_sentence [V] bool: ends with . ! ? or a line break
     """
 
@@ -49,7 +49,7 @@ def read_lexicon(tokenizer: Tokenizer) -> Lexicon:
         characters=torch.where(special | continuation, 0, characters),
         continuation=continuation,
         writable=~special & plain & (byte < 0x80),
-        begins_space=torch.tensor([text[:1].isspace() for text in texts]) & ~special & (byte < 0x80),
+        begins_space=torch.tensor([text.startswith(" ") for text in texts]) & ~special,
         ends_sentence=torch.tensor([text[-1:] in (*".!?", "\n") for text in texts]),
     )
 

@@ -17,7 +17,7 @@ GATE: dict[Mode, float] = {"edit": 1.0, "summarize": 1.0, "generate": 0.0, "infi
 @dataclass(frozen=True)
 class Hole:
     """Where an infill writes: in front of token ``place``. ``tokens``: how many (None: the inserter's opinion, at least
-    one). ``spaced``: the first token written must begin with white space."""
+    one). ``spaced``: the first token written must begin with a space."""
 
     place: int
     tokens: int | None = None

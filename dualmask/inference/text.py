@@ -61,15 +61,16 @@ def character_starts(ids: Sequence[int], lexicon: Lexicon) -> Tensor:
 def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], list[Hole]]:
     """The text around the marks, and the places where they stood.
 
-    A space in front of a mark is cut out with it, and the first token written there has to begin with white space:
-    tokens carry the space in front of their word, so "The ___ of" is filled as "The" + " cat" + " of".
+    A space in front of a mark is cut out with it, and the first token written there has to begin with a space: tokens
+    carry the space in front of their word, so "The ___ of" is filled as "The" + " cat" + " of". (Not where the space is
+    all that stands between two marks.)
     """
     parts = request.text.split(request.hole)
     ids: list[int] = []
     holes: list[Hole] = []
     for number, part in enumerate(parts):
         last = number == len(parts) - 1
-        spaced = not last and part.endswith(" ")
+        spaced = not last and part.endswith(" ") and not (holes and part == " ")
         ids += tokenizer.encode(part[:-1] if spaced else part)
         if not last and not (holes and holes[-1].place == len(ids)):
             holes.append(Hole(len(ids), request.tokens, spaced))

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+import typer
+
 from dualmask.serving.options import Source
+
+READER_GONE = 141  # as a shell reports SIGPIPE
 
 
 def read_texts(source: Source, *, empty_allowed: bool) -> list[str]:
@@ -30,8 +35,13 @@ def read_texts(source: Source, *, empty_allowed: bool) -> list[str]:
 def print_text(text: str, *, one_line: bool) -> None:
     """One text on stdout, as UTF-8 whatever the locale; with ``one_line`` its line breaks become spaces."""
     text = text.replace("\n", " ") if one_line else text
-    sys.stdout.buffer.write(text.encode() + b"\n")
-    sys.stdout.buffer.flush()
+    try:
+        sys.stdout.buffer.write(text.encode() + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        # nobody reads any more, as behind `| head`: what is still buffered must not fail again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(READER_GONE) from None
 
 
 def _argument(text: str) -> str:

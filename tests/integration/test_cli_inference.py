@@ -1,0 +1,194 @@
+"""``dualmask edit | generate | summarize | infill`` as a person calls it: a real process, real bytes, exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from launcher import command
+
+ODD_TEXTS = (
+    "",
+    "A plain sentence about a list of names.",
+    "The literal [MASK] and <pad> stand here.",
+    "Unknown: 😀 日本語 é \u2581 \x01 end.",
+)
+
+
+def dualmask(*arguments: str | bytes, stdin: bytes = b"", timeout: float = 120) -> subprocess.CompletedProcess[bytes]:
+    whole = [sys.executable, "-m", "launcher.command", *arguments]
+    return subprocess.run(whole, input=stdin, capture_output=True, timeout=timeout, check=False)
+
+
+def check_refused(done: subprocess.CompletedProcess[bytes], *words: str) -> None:
+    message = done.stderr.decode()
+    assert done.returncode == 2, message
+    assert done.stdout == b""
+    assert message.count("\n") == 1
+    for word in words:
+        assert word in message
+
+
+def test_odd_texts_one_a_line(model_folder: Path, tmp_path: Path) -> None:
+    """Empty text, the literal [MASK], characters the vocabulary lacks: correct, and the trace accounts for them."""
+    (tmp_path / "texts.txt").write_bytes("\n".join(ODD_TEXTS).encode())
+    options = ("--model", str(model_folder), "--file", str(tmp_path / "texts.txt"), "--lines", "--json")
+    done = dualmask("edit", *options, "--keep-rate", "0.7", "--rounds", "2", "--lock", "[MASK]", "--lock", "日本語")
+    assert (done.returncode, done.stderr) == (0, b"")
+    results = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert [result["input"] for result in results] == list(ODD_TEXTS)
+    assert results[0]["output"] == ""
+    assert "[MASK]" in results[2]["output"]
+    assert "日本語" in results[3]["output"]
+    assert not any("\ufffd" in result["output"] for result in results)
+
+
+def test_ten_thousand_words_come_back(model_folder: Path, tmp_path: Path) -> None:
+    words = ("The statement binds a name; 日本 names are not bound.\n" * 1000).strip()
+    assert len(words.split()) == 10_000
+    same = dualmask(
+        "edit", "--model", str(model_folder), "--keep-rate", "1", "--growth", "0", stdin=words.encode() + b"\n"
+    )
+    assert (same.returncode, same.stderr) == (0, b"")
+    assert same.stdout.decode() == words + "\n"
+    (tmp_path / "long.txt").write_text(words, encoding="utf-8")
+    edited = dualmask(
+        "edit", "--model", str(model_folder), "--file", str(tmp_path / "long.txt"), "--growth", "0", "--json"
+    )
+    (result,) = [json.loads(line) for line in edited.stdout.decode().splitlines()]
+    (only,) = result["trace"]
+    assert result["input"] == words
+    assert len(only["filled"]) > 2000
+    assert sum(end - start for start, end, _ in only["deleted"]) > 1000
+
+
+def test_what_a_user_can_mend_is_one_line_and_code_2(model_folder: Path, tmp_path: Path) -> None:
+    """None of these starts torch: each answers at once."""
+    model = ("--model", str(model_folder))
+    (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
+    started = time.monotonic()
+    check_refused(dualmask("edit", *model, "--keep-rate", "1.5", "text"), "keep rate 1.5", "0", "1")
+    check_refused(dualmask("edit", "--model", str(tmp_path / "nowhere"), "text"), "nowhere does not exist")
+    check_refused(dualmask("edit", "--model", str(tmp_path), "text"), "not a model folder")
+    check_refused(dualmask("edit", *model, b"na\xefve"), "TEXT is not UTF-8", "0xEF")
+    check_refused(dualmask("edit", *model, stdin=b"two\nna\xefve"), "stdin is not UTF-8", "0xEF", "line 2")
+    check_refused(dualmask("edit", *model, "--file", str(tmp_path / "latin.txt")), "latin.txt is not UTF-8", "0xEF")
+    check_refused(dualmask("improve", *model, "text"), "improve")
+    assert time.monotonic() - started < 30
+
+
+def test_help_is_quick_and_teaches() -> None:
+    seconds = []
+    for arguments in (("--help",), ("edit", "--help"), ()):
+        started = time.monotonic()
+        done = dualmask(*arguments)
+        seconds.append(time.monotonic() - started)
+        assert done.returncode == 0
+        assert b"Usage: dualmask" in done.stdout
+    assert min(seconds) < 1.0
+    assert b"--keep-rate" in dualmask("edit", "--help").stdout
+
+
+def test_ctrl_c_ends_with_130(model_folder: Path) -> None:
+    arguments = ("generate", "--model", str(model_folder), "--growth", "1000000", "--rounds", "1000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "launcher.command", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    time.sleep(8)
+    process.send_signal(signal.SIGINT)
+    out, complaint = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, b"")
+    assert b"Traceback" not in complaint
+
+
+@pytest.fixture(scope="module")
+def model(model_folder: Path) -> tuple[str, str]:
+    return "--model", str(model_folder)
+
+
+def run(capfdbinary: pytest.CaptureFixture[bytes], *arguments: str) -> tuple[int, str, str]:
+    """The same command inside this process, which has torch already."""
+    code = command.run(arguments)
+    out, err = capfdbinary.readouterr()
+    return code, out.decode(), err.decode()
+
+
+def test_generate_from_nothing_and_by_seed(capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]) -> None:
+    options = ("generate", *model, "--growth", "12", "--temperature", "1", "--json")
+    first = run(capfdbinary, *options, "--seed", "1")
+    assert first[::2] == (0, "")
+    assert first == run(capfdbinary, *options, "--seed", "1")
+    assert first != run(capfdbinary, *options, "--seed", "2")
+    trace = json.loads(first[1])
+    assert sum(len(done["filled"]) for done in trace["trace"]) == 12
+    assert trace["seed"] == 1
+
+
+def test_summarize_and_infill(capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]) -> None:
+    text = "The value of a name is the object that it is bound to."
+    code, short, _ = run(capfdbinary, "summarize", *model, text, "--keep-rate", "0.4")
+    assert code == 0
+    assert 0 < len(short) < len(text)
+    code, filled, _ = run(capfdbinary, "infill", *model, "The {} of a {}.", "--hole", "{}", "--tokens", "2")
+    assert code == 0
+    assert filled.startswith("The ")
+    assert " of a " in filled
+    assert filled.endswith(".\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("edit", "text"), "--model"),
+        (("edit", "MODEL", "text", "--keep-rate", "much"), "'--keep-rate': Input should be a valid number"),
+        (("edit", "MODEL", "text", "--keep-rate=much"), "(given: 'much')"),
+        (("edit", "MODEL", "text", "--keep-rate", "nan"), "keep rate nan"),
+        (("edit", "MODEL", "text", "--rounds", "0"), "rounds 0"),
+        (("edit", "MODEL", "text", "--top-p", "2"), "top-p 2"),
+        (("edit", "MODEL", "text", "--unknown"), "--unknown"),
+        (("edit", "MODEL", "text", "--device", "tpu"), "device 'tpu'"),
+        (("edit", "MODEL", "text", "--lock", "words"), "lock 'words' occurs nowhere"),
+        (("edit", "MODEL", "text", "--lock-span", "3"), "lock span '3'"),
+        (("edit", "MODEL", "text", "--lock-span", "3:9"), "lock span 3:9"),
+        (("edit", "MODEL", "text", "--file", "x"), "--file"),
+        (("edit", "MODEL", "--file", "/no/such/file"), "/no/such/file: No such file"),
+        (("edit", "MODEL", "--file", "/"), "/: Is a directory"),
+        (("generate", "MODEL", "--growth", "-3"), "growth -3"),
+        (("infill", "MODEL", "text"), "no hole"),
+        (("infill", "MODEL", "a ___", "--tokens", "0"), "tokens of a hole 0"),
+        (("export", "/no/such/run", "/no/such/out"), "/no/such/run"),
+    ],
+)
+def test_refusals_name_what_is_wrong(
+    capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str], arguments: tuple[str, ...], words: str
+) -> None:
+    given = [part for argument in arguments for part in (model if argument == "MODEL" else (argument,))]
+    code, out, message = run(capfdbinary, *given)
+    assert (code, out, message.count("\n")) == (2, "", 1)
+    assert words in message
+
+
+def test_a_reader_that_goes_away_is_no_error(model_folder: Path) -> None:
+    lines = b"The name of the list.\n" * 600
+    called = f'"{sys.executable}" -m launcher.command summarize --lines --model "{model_folder}"'
+    shell = called + " | head -n 1; exit ${PIPESTATUS[0]}"
+    done = subprocess.run(["bash", "-c", shell], input=lines, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (141, b"")
+    assert done.stdout.count(b"\n") == 1
+
+
+def test_the_terminal_s_encoding_does_not_matter(model_folder: Path) -> None:
+    command_line = [sys.executable, "-m", "launcher.command", "edit", "--model", str(model_folder), "--keep-rate", "1"]
+    done = subprocess.run(
+        [*command_line, "--growth", "0", "--file", "-"],
+        input="é 😀\n".encode(),
+        capture_output=True,
+        env=dict(os.environ, LC_ALL="C", PYTHONIOENCODING="ascii"),
+        check=False,
+    )
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, "é 😀\n", b"")

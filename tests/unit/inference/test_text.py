@@ -1,0 +1,159 @@
+"""Text in, text and trace out: nothing is lost, and the trace tells the whole story."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualmask.inference.request import TextRequest
+from dualmask.inference.text import TextResult, Writer
+from dualmask.inference.trace import RoundTrace, replay
+
+ODD = (
+    "",
+    " ",
+    "\n\n",
+    "Plain words, one after another.",
+    "  spaces   in  odd places \t and\ttabs ",
+    "The literal [MASK] and <pad> <bos> <0x41> [PRED] </s> stay.",
+    "Emoji 😀👩‍👩‍👧 and flags 🇫🇷, accents é e\u0301, 日本語, العربية, \u2581 and \ufffd and \x00.",
+    "日本語だけの文章です。" * 12,
+    "The value of the expression is the object that it names. " * 40,
+)
+HOT = {"temperature": 1.0, "place_temperature": 1.0, "seed": 3}
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_nothing_to_do_returns_the_input(writer: Writer, text: str) -> None:
+    requests = [TextRequest(text, "edit", options={"keep_rate": 1.0, "growth": 0, "rounds": 3})]
+    requests += [TextRequest(text, "summarize", options={"keep_rate": 1.0})]
+    requests += [TextRequest(text, "generate", options={"growth": 0})]
+    assert [result.output for result in writer.run(requests)] == [text] * 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(max_size=80))
+def test_any_unicode_text_survives_an_edit_that_deletes_nothing(writer: Writer, text: str) -> None:
+    (result,) = writer.run([TextRequest(text, "edit", options={"keep_rate": 1.0, "growth": 0})])
+    assert result.output == text
+
+
+def skeleton(draft: str, done: RoundTrace) -> str:
+    kept, at = [], 0
+    for start, end, gone in done["deleted"]:
+        assert draft[start:end] == gone
+        kept.append(draft[at:start])
+        at = end
+    return "".join(kept) + draft[at:]
+
+
+@pytest.mark.parametrize("text", ODD)
+@pytest.mark.parametrize("heat", [{}, HOT])
+def test_the_trace_leads_from_input_to_output(writer: Writer, text: str, heat: dict[str, float]) -> None:
+    requests = [
+        TextRequest(text, "edit", options={"keep_rate": 0.6, "rounds": 3, **heat}),
+        TextRequest(text, "summarize", options={"keep_rate": 0.5, "rounds": 2, **heat}),
+        TextRequest(text, "generate", options={"growth": 12, "rounds": 3, **heat}),
+    ]
+    for request, result in zip(requests, writer.run(requests), strict=True):
+        trace = json.loads(json.dumps(result.trace))
+        assert list(trace) == ["input", "output", "mode", "rounds_used", "seed", "trace"]
+        assert (trace["input"], trace["output"], trace["mode"]) == (text, result.output, request.mode)
+        assert trace["rounds_used"] == len(trace["trace"])
+        assert [done["gate"] for done in trace["trace"]] == [float(request.mode != "generate")] * trace["rounds_used"]
+        assert replay(text, trace["trace"]) == result.output
+        draft = text
+        for done in trace["trace"]:
+            after = replay(draft, [done])
+            for fill in done["filled"]:
+                assert after[fill["position"] :].startswith(fill["text"])
+                assert 0 <= fill["confidence"] <= 1
+            assert sum(count for _, count in done["inserted"]) == len(done["filled"])
+            if request.mode == "summarize":
+                assert skeleton(draft, done) == after
+            draft = after
+
+
+def test_characters_outside_the_vocabulary_are_deleted_whole_or_not_at_all(writer: Writer) -> None:
+    text = "😀é日" * 30
+    results = writer.run([TextRequest(text, "summarize", options={"keep_rate": rate / 10}) for rate in range(11)])
+    lengths = [len(result.output) for result in results]
+    assert all(set(result.output) <= set(text) for result in results)
+    assert lengths == sorted(lengths)
+    assert lengths[0] == 0
+    assert lengths[10] == 90
+
+
+def test_empty_text_works_in_every_mode(writer: Writer) -> None:
+    edit, summary, infill, written = writer.run(
+        [
+            TextRequest("", "edit", options={"rounds": 3}),
+            TextRequest("", "summarize"),
+            TextRequest("", "infill"),
+            TextRequest("", "generate", options={"growth": 10}),
+        ]
+    )
+    assert (edit.output, summary.output, infill.output) == ("", "", "")
+    assert written.output
+
+
+def test_locked_words_and_spans_stay(writer: Writer) -> None:
+    text = "The name is bound, the name é is 日本 found, the name 😀 is lost."
+    for seed in range(20):
+        options = {"keep_rate": 0.2, "rounds": 2, "temperature": 1.0, "place_temperature": 1.0, "seed": seed}
+        (words,) = writer.run([TextRequest(text, "edit", lock_texts=["the name", "日本"], options=options)])
+        assert words.output.count("the name") >= 2
+        assert "日本" in words.output
+        (span,) = writer.run([TextRequest(text, "edit", lock_spans=[(20, 35)], options=options)])
+        assert text[20:35] in span.output
+
+
+def fillings(result: TextResult, *around: str) -> list[str]:
+    """What was written between the fixed parts of the text."""
+    rest, found = result.output, []
+    assert rest.startswith(around[0])
+    rest = rest[len(around[0]) :]
+    for part in around[1:]:
+        place = rest.index(part) if part else len(rest)
+        found.append(rest[:place])
+        rest = rest[place + len(part) :]
+    assert rest == ""
+    return found
+
+
+@pytest.mark.parametrize("heat", [{}, HOT])
+def test_infill_keeps_everything_around_the_holes(writer: Writer, heat: dict[str, float]) -> None:
+    text = "Return the {} of the house, un{}able."
+    (result,) = writer.run([TextRequest(text, "infill", hole="{}", tokens=3, options={"rounds": 2, **heat})])
+    first, second = fillings(result, "Return the", " of the house, un", "able.")
+    assert first.startswith(" ")
+    assert second
+    assert sum(len(done["filled"]) for done in result.trace["trace"]) == 6
+    assert replay("Return the of the house, unable.", result.trace["trace"]) == result.output
+
+
+def test_marks_side_by_side_are_one_hole_and_ends_can_be_holes(writer: Writer) -> None:
+    (result,) = writer.run([TextRequest("______ is ___", "infill", tokens=2)])
+    assert " is" in result.output
+    assert sum(len(done["filled"]) for done in result.trace["trace"]) == 4
+    (two,) = writer.run([TextRequest("___ ___", "infill", tokens=2)])
+    assert sum(len(done["filled"]) for done in two.trace["trace"]) == 4
+    (blank,) = writer.run([TextRequest("___", "infill", tokens=20)])
+    assert sum(len(done["filled"]) for done in blank.trace["trace"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"text": "no hole", "mode": "infill"}, "no hole"),
+        ({"text": "x ___", "mode": "infill", "hole": ""}, "hole"),
+        ({"text": "x ___", "mode": "infill", "tokens": 0}, "tokens of a hole 0"),
+        ({"text": "abc", "mode": "edit", "lock_texts": [""]}, "lock"),
+        ({"text": "abc", "mode": "edit", "lock_spans": [(2, 9)]}, "lock span 2:9"),
+        ({"text": "abc", "mode": "edit", "options": {"keep_rate": 1.5}}, "keep rate 1.5"),
+    ],
+)
+def test_impossible_requests_are_refused(request_: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        TextRequest(**request_)

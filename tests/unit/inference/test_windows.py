@@ -1,0 +1,70 @@
+import torch
+
+from dualmask.inference.lexicon import Lexicon
+from dualmask.inference.loading import Loaded
+from dualmask.inference.text import Writer
+from dualmask.inference.windows import WindowedModel, cut
+from dualmask.ops.gaps import Skeleton
+from dualmask.tokenizer import BOS_ID, EOS_ID
+
+
+def test_every_place_is_in_exactly_one_core_and_every_window_fits() -> None:
+    for capacity in (6, 14, 62):
+        for length in [*range(2, 200), 1000, 1001]:
+            windows = cut(0, length, capacity, border=[place % 3 for place in range(length)])
+            covered = [place for window in windows for place in range(window.start, window.end)]
+            assert covered == list(range(length - 1)), (capacity, length)
+            for window in windows:
+                assert window.left <= max(window.start, 1)
+                assert window.end <= window.right <= length - 1
+                assert window.right - window.left <= capacity
+    assert len(cut(0, 64, 62, [])) == 1
+
+
+def test_windows_begin_where_words_begin() -> None:
+    border = [2 if place % 20 == 5 else place % 2 for place in range(300)]
+    starts = [window.start for window in cut(0, 300, 40, border)][1:]
+    assert all(border[start] > 0 for start in starts)
+    assert any(border[start] == 2 for start in starts)
+
+
+def windowed(loaded: Loaded, lexicon: Lexicon) -> WindowedModel:
+    return WindowedModel(loaded.model, lexicon)
+
+
+def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(262, loaded.tokenizer.vocab_size, (3, 20), generator=generator)
+    length = torch.tensor([20, 9, 2])
+    tokens[:, 0] = BOS_ID
+    tokens[torch.arange(3), length - 1] = EOS_ID
+    model = windowed(loaded, writer.lexicon)
+    rate = torch.full((3,), 0.5)
+    logits = model.delete_logits(tokens, length, rate)
+    gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3))
+    for row, size in enumerate(length.tolist()):
+        alone = tokens[row : row + 1, :size]
+        exact = loaded.model.picker(loaded.model.table(alone), torch.ones(1, size, dtype=torch.bool), rate[:1])
+        assert torch.allclose(logits[row, : size - 1], exact[0, :-1], atol=1e-4)
+        counts = loaded.model.count(Skeleton(alone, length[row : row + 1])).gap_logits
+        assert torch.allclose(gaps[row, : size - 1], counts[0], atol=1e-4)
+
+
+def test_fill_writes_the_slots_and_nothing_else(loaded: Loaded, writer: Writer) -> None:
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.randint(262, loaded.tokenizer.vocab_size, (2, 150), generator=generator)
+    tokens[:, 0], tokens[:, -1] = BOS_ID, EOS_ID
+    slots = torch.rand(2, 150, generator=generator) < 0.3
+    slots[:, 0], slots[:, -1] = False, False
+    seen = []
+
+    def choose(logits: torch.Tensor, slot: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert logits.shape == (len(slot), loaded.tokenizer.vocab_size)
+        seen.append(slot)
+        return slot + 1000, torch.full(slot.shape, 0.5)
+
+    filled, confidence = windowed(loaded, writer.lexicon).fill(tokens, torch.tensor([150, 150]), slots, choose)
+    place = torch.arange(300).view(2, 150)
+    assert torch.equal(torch.cat(seen).sort().values, place[slots])
+    assert torch.equal(filled, torch.where(slots, place + 1000, tokens))
+    assert torch.equal(confidence, torch.where(slots, 0.5, 1.0))
