@@ -32,6 +32,7 @@ _CLEANED = pa.schema(
     ]
 )
 _ROWS = 256  # documents of one table on its way
+_TASKS = 48  # enough that all processes end at about the same time
 
 
 def inputs(config: DataBuildConfig) -> dict[str, Any]:
@@ -80,7 +81,7 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
     rows = [
         {"unit": number, "name": unit.name, "path": unit.path, "split": unit.split} for number, unit in enumerate(units)
     ]
-    tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), 64))
+    tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _TASKS))
     options = {"source": config.source, "style": config.clean.style, "min_words": config.clean.min_words}
     cleaned = tasks.map_batches(clean_units, fn_kwargs=options, batch_format="pyarrow", batch_size=_ROWS)
     hashes: list[np.ndarray] = []

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a data folder holds, with the digest of every shard. Written last: it vouches for the rest."""
+"""``manifest.json``: what a data folder holds, with each shard's digest. Written last, so it vouches for the rest."""
 
 from __future__ import annotations
 

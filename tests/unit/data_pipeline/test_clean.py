@@ -22,7 +22,7 @@ from data_pipeline.clean import paragraphs
         ),
         (".. note::\n\n    The body of a note stays.", ["The body of a note stays."]),
         ("```\nThe fence hides this sentence.\n```\nThe rest is shown to all.", ["The rest is shown to all."]),
-        ("Title of This Page\n==================\nThe text below a title.", []),
+        ("Title of This Page.\n===================\nThe text below a title.", ["The text below a title."]),
         ("Title\n=====\n\nThe text below a title.", ["The text below a title."]),
         ("Use :class:`~a.b.Thing` and ``code`` with **care** here.", ["Use Thing and code with care here."]),
         ("See :ref:`the manual <label>` and `this page <to>`_ for it.", ["See the manual and this page for it."]),

@@ -1,0 +1,33 @@
+from pathlib import Path
+
+import pytest
+
+from dualmask.config.data import DataBuildConfig
+from dualmask.config.load import ConfigError, dump, load_yaml_model
+
+CONFIGS = sorted(Path(__file__).parents[3].joinpath("configs", "data").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_every_shipped_file_loads_and_survives_a_round_trip(file: Path, tmp_path: Path) -> None:
+    config = load_yaml_model(file, DataBuildConfig)
+    (tmp_path / "copy.yaml").write_text(dump(config))
+    assert load_yaml_model(tmp_path / "copy.yaml", DataBuildConfig) == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("source.kind=web", r"source\.kind = 'web'"),
+        ("source.paths=[x]", r"source\.paths has no meaning for kind=embedded"),
+        ("source.kind=text", r"source\.paths is empty, kind=text needs"),
+        ("split.dev=0.99", r"split\.dev=0\.99 \+ split\.test=0\.02 leave nothing"),
+        ("max_length=4", r"max_length = 4: should be greater than or equal to 16"),
+        ("tokenizer.vocab=4", r"tokenizer\.vocab is not a key; did you mean tokenizer\.vocab_size\?"),
+        ("dedup.near_duplicate=0", r"dedup\.near_duplicate = 0: should be greater than 0"),
+    ],
+)
+def test_bad_values_are_one_line_with_the_key(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as raised:
+        load_yaml_model(CONFIGS[0], DataBuildConfig, [override])
+    assert len(str(raised.value).splitlines()) == 1
