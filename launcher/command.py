@@ -13,6 +13,7 @@ from typer.exceptions import TyperException
 from data_pipeline.command import app as data
 from dualmask.serving.cli import app as inference
 from dualmask.serving.eval_command import evaluate
+from dualmask.serving.eval_command import evaluate
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.add_typer(inference)
 app.add_typer(data, name="data")
+app.command("eval")(evaluate)
 app.command(name="eval")(evaluate)
 
 
@@ -49,7 +51,11 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except TyperException as error:
-        return _complain(error.format_message() + _given(error, arguments))
+        message = error.format_message()
+        if message.startswith("Usage:"):  # a group that was called without a command
+            print(message)
+            return 0
+        return _complain(message + _given(error, arguments))
     except OSError as error:
         return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except ValueError as error:

@@ -28,13 +28,20 @@ def choose(
 
 def _draw(logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:
     """[M] from the nucleus of the tempered distribution, by inverting its cumulative probability."""
-    tempered = (logits / temperature.clamp_min(1e-6)[:, None]).softmax(-1)
-    ordered, token = tempered.sort(dim=-1, descending=True, stable=True)
-    mass = ordered.cumsum(-1)
-    nucleus = ordered * (mass - ordered < top_p[:, None])  # the first token always stays
-    reached = nucleus.cumsum(-1)
-    place = (reached < uniform[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
-    return token.gather(-1, place.clamp_max(logits.shape[-1] - 1)).squeeze(-1)
+    prob = (logits / temperature.clamp_min(1e-6)[:, None]).softmax(-1)
+    limited = top_p < 1
+    if limited.any():
+        prob[limited] = _nucleus(prob[limited], top_p[limited])
+    reached = prob.cumsum(-1)
+    place = (reached < uniform[:, None] * reached[:, -1:]).sum(-1)
+    return place.clamp_max(logits.shape[-1] - 1)
+
+
+def _nucleus(prob: Tensor, top_p: Tensor) -> Tensor:
+    """[M, V] ``prob`` with 0 outside the smallest set of most likely tokens that holds ``top_p`` of it."""
+    ordered, token = prob.sort(dim=-1, descending=True, stable=True)
+    before = ordered.cumsum(-1) - ordered
+    return torch.zeros_like(prob).scatter(-1, token, ordered * (before < top_p[:, None]))
 
 
 def still_open(slots: Tensor, step: int, steps: Tensor) -> Tensor:
