@@ -13,7 +13,6 @@ from typer.exceptions import TyperException
 from data_pipeline.command import app as data
 from dualmask.serving.cli import app as inference
 from dualmask.serving.eval_command import evaluate
-from dualmask.serving.eval_command import evaluate
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -28,7 +27,6 @@ app = typer.Typer(
 app.add_typer(inference)
 app.add_typer(data, name="data")
 app.command("eval")(evaluate)
-app.command(name="eval")(evaluate)
 
 
 @app.command()
