@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PickerOut:
-    delete_logit: Tensor  # [B, T] logit that filler and inserter restore the token if it is deleted
+    delete_logit: Tensor  # [B, T] logit that the token is restored if it is deleted, given who else is
     keep_prob: Tensor  # [B, T] in (0, 1): p; 1 on BOS, EOS and padding
     keep: Tensor  # [B, T] float in {0, 1}: m, with the estimator's gradient
 

@@ -1,4 +1,4 @@
-"""Who deletes: the picker and the heuristics that it has to beat. Each gives a [B, T] bool of exactly ``number`` tokens."""
+"""Who deletes: the picker and the heuristics that it has to beat. Each gives [B, T] bool of exactly the asked number."""
 
 # B batch, T tokens
 

@@ -1,4 +1,4 @@
-"""DualMaskLM, one round (method.md §1): delete, count, fill. Every decision is a mask over the batch, never a branch."""
+"""DualMaskLM, one round (method.md §1): delete, count, fill. Decisions are masks over the batch, never branches."""
 
 # B batch, T tokens, G gaps = T-1, D width, M slots
 
@@ -14,7 +14,7 @@ from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.filler import Filler
 from dualmask.models.inserter import Inserter
-from dualmask.models.picker import Picker, pick
+from dualmask.models.picker import Picker, decide, describe
 from dualmask.ops import deletion, gaps, noise
 from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut
 from dualmask.parallel.vocabulary import TokenTable, cross_entropy
@@ -41,8 +41,10 @@ class DualMask(nn.Module):
         draft, picker = batch, None
         if "picker" in stage.train:
             draft = self._corrupt(batch, plan)
-            picker = self.pick(draft, keep_rate, step=plan.step, temperature=plan.temperature)
-            deleted = torch.where(random_row[:, None], deleted, (picker.keep < 0.5) & batch.deletable)
+            picker = self.pick(
+                draft, keep_rate, step=plan.step, temperature=plan.temperature, forced=(random_row, deleted)
+            )
+            deleted = (picker.keep < 0.5) & batch.deletable
         keep = batch.present & ~deleted
         counts = gaps.gap_counts(keep, deleted)
         inserter = None
@@ -50,12 +52,27 @@ class DualMask(nn.Module):
             inserter = self.count(gaps.drop(draft.tokens, keep))
         filler = None
         if picker is not None or plan.loss_weight["recon"] > 0:
-            filler = self._fill(batch, draft, plan, deleted, picker, inserter)
+            filler = self._fill(batch, draft, plan, deleted, random_row, picker, inserter)
         return RoundOut(draft.tokens, deleted, random_row, keep_rate, counts, filler, inserter, picker)
 
-    def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
-        logit = self.picker(self.table(batch.tokens), batch.present, keep_rate)
-        return pick(self.config, logit, batch.deletable, keep_rate, batch.key, step, temperature)
+    def pick(
+        self,
+        batch: Batch,
+        keep_rate: Tensor,
+        *,
+        step: int,
+        temperature: float,
+        forced: tuple[Tensor, Tensor] | None = None,
+    ) -> PickerOut:
+        """The picker's deletion of ``batch``. ``forced`` (rows [B], deleted [B, T]): in these rows the deletion is given,
+        and the picker only judges it."""
+        logits = self.picker(self.table(batch.tokens), batch.present, keep_rate)
+        spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
+        deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
+        if forced is not None:
+            rows, other = forced
+            deleted = torch.where(rows[:, None], other, deleted)
+        return describe(self.config, logits.given(deleted), deleted, batch.deletable, keep_rate, spread, temperature)
 
     def count(self, skeleton: gaps.Skeleton) -> InserterOut:
         return self.inserter(self.table(skeleton.tokens), skeleton.length)
@@ -88,6 +105,7 @@ class DualMask(nn.Module):
         draft: Batch,
         plan: StepPlan,
         deleted: Tensor,
+        random_row: Tensor,
         picker: PickerOut | None,
         inserter: InserterOut | None,
     ) -> FillerOut:
@@ -97,7 +115,7 @@ class DualMask(nn.Module):
         x_BTD = self.table(masked)
         position = gaps.contiguous_positions(*masked.shape, device=masked.device)
         if plan.stage.picker_gradient > 0 and picker is not None:
-            x_BTD = x_BTD + self._reveal_gradient(draft, picker.keep, deleted) * plan.stage.picker_gradient
+            x_BTD = x_BTD + self._reveal_gradient(draft, picker.keep, random_row) * plan.stage.picker_gradient
         if plan.loss_weight["recon"] > 0 and inserter is not None and "inserter" in plan.stage.train:
             position = gaps.straight_through_positions(keep, gaps.gap_rate(inserter.gap_logits, inserter.gap_present))
         wanted = deleted if plan.stage.losses.kept_weight == 0 else batch.deletable
@@ -108,14 +126,13 @@ class DualMask(nn.Module):
         weight = torch.where(deleted.flatten()[slot], 1.0, plan.stage.losses.kept_weight)
         return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
 
-    def _reveal_gradient(self, batch: Batch, keep: Tensor, deleted: Tensor) -> Tensor:
+    def _reveal_gradient(self, batch: Batch, keep: Tensor, random_row: Tensor) -> Tensor:
         """[B, T, D] zero forward; backward what mixing ``m·emb(x) + (1−m)·emb([MASK])`` says about each decision m.
 
-        Only where the batch really uses the picker's decision (a random skeleton says nothing about it).
+        A random skeleton says nothing about the picker's decisions.
         """
-        own = ((keep < 0.5) == deleted).all(1, keepdim=True)
         contrast = (self.table(batch.tokens) - self.table(torch.full_like(batch.tokens, MASK_ID))).detach()
-        return ((keep - keep.detach()) * own)[..., None] * contrast
+        return ((keep - keep.detach()) * ~random_row[:, None])[..., None] * contrast
 
 
 def trainable(name: str, stage: StageConfig) -> str | None:

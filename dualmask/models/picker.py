@@ -5,13 +5,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from dualmask.config.schema import ModelConfig
 from dualmask.layers.trunk import Trunk
-from dualmask.ops import deletion, noise
+from dualmask.ops import deletion
 from dualmask.ops.estimators import calibrate, relaxed_keep, straight_through
 from dualmask.ops.gaps import contiguous_positions
 from dualmask.outputs import PickerOut
@@ -26,51 +27,68 @@ def rate_features(keep_rate: Tensor) -> Tensor:
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 
+@dataclass(frozen=True)
+class DeleteLogits:
+    """What the picker thinks before anything is decided (see ``ops.deletion``)."""
+
+    alone: Tensor  # [B, T]
+    beside: Tensor  # [B, T, 2·REACH]
+
+    def given(self, deleted: Tensor) -> Tensor:
+        return deletion.given_neighbours(self.alone, self.beside, deleted)
+
+
 class Picker(nn.Module):
     def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.trunk = Trunk(config, config.picker_layers, activation_checkpointing=activation_checkpointing)
         self.rate = nn.Linear(RATE_FEATURES, config.hidden)
-        self.delete = nn.Linear(config.hidden, 1)
+        self.delete = nn.Linear(config.hidden, 1 + len(deletion.OFFSETS))
         # a copied trunk must first do what it did before
         nn.init.zeros_(self.rate.weight)
         nn.init.zeros_(self.rate.bias)
         nn.init.normal_(self.delete.weight, std=config.init_std)
         nn.init.zeros_(self.delete.bias)
 
-    def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor) -> Tensor:
-        """[B, T] delete logits in float32 from the embeddings of the whole text and the asked keep rate [B]."""
+    def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor) -> DeleteLogits:
+        """Delete logits in float32 from the embeddings of the whole text and the asked keep rate [B]."""
         rate = self.rate(rate_features(keep_rate).to(x_BTD.dtype))
         position = contiguous_positions(*present.shape, device=present.device)
         h_BTD = self.trunk(x_BTD + rate[:, None], position, present)
-        return self.delete(h_BTD).squeeze(-1).float()
+        logits = self.delete(h_BTD).float()
+        return DeleteLogits(logits[..., 0], logits[..., 1:])
 
 
-def pick(
+@torch.no_grad()
+def decide(
+    config: ModelConfig, logits: DeleteLogits, deletable: Tensor, keep_rate: Tensor, spread: Tensor, temperature: float
+) -> Tensor:
+    """[B, T] bool: what the picker deletes. ``spread`` [B, T]: logistic noise, scaled by the temperature (0: none).
+
+    ``budget``: exactly the asked number, chosen together; ``free``: each token for itself, the asked share on average.
+    """
+    alone = logits.alone + temperature * spread
+    if config.selection == "budget":
+        return deletion.choose(alone, logits.beside, deletable, deletion.budget(deletable, keep_rate))
+    return (alone > calibrate(-logits.alone, deletable, keep_rate)) & deletable
+
+
+def describe(
     config: ModelConfig,
     delete_logit: Tensor,
+    deleted: Tensor,
     deletable: Tensor,
     keep_rate: Tensor,
-    key: Tensor,
-    step: int,
+    spread: Tensor,
     temperature: float,
 ) -> PickerOut:
-    """Decides with noise. ``budget``: the asked number of tokens, best first; ``free``: each token for itself.
+    """The decision as the losses see it: probabilities, and the decision with the estimator's gradient.
 
     The keep probability is calibrated per sequence to the asked rate, so that the label-taught logit may keep its own
-    meaning (probability of being restored). temperature 0: no noise.
+    meaning (probability of being restored).
     """
-    offset = calibrate(-delete_logit, deletable, keep_rate)
-    keep_logit = offset - delete_logit
-    spread = (
-        noise.logistic(key, "pick", step, delete_logit.shape[1]) if temperature > 0 else torch.zeros_like(keep_logit)
-    )
-    drawn = keep_logit.detach() + max(temperature, 1e-6) * spread
-    if config.selection == "budget":
-        deleted = deletion.best_first(-drawn, deletable, deletion.budget(deletable, keep_rate))
-    else:
-        deleted = (drawn < 0) & deletable
-    relaxed = relaxed_keep(config.estimator, keep_logit, spread, max(temperature, 0.1))
+    keep_logit = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
+    relaxed = relaxed_keep(config.estimator, keep_logit, -spread, max(temperature, 0.1))
     relaxed = torch.where(deletable, relaxed, 1.0)
     keep_prob = torch.where(deletable, torch.sigmoid(keep_logit), 1.0)
     return PickerOut(delete_logit, keep_prob, straight_through((~deleted).float(), relaxed))

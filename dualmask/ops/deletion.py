@@ -1,6 +1,10 @@
-"""Choosing which tokens to delete: an exact budget per sequence, by score or at random (single tokens or spans)."""
+"""Choosing which tokens to delete: an exact budget per sequence, at random (tokens or spans) or by expected gain.
 
-# B batch, T tokens
+The gain model is pairwise: token i comes back with probability sigmoid(alone_i + Σ_o beside_{i,o}·[i+o deleted too]),
+with o the neighbours within REACH. Deleting a token therefore also costs its deleted neighbours something.
+"""
+
+# B batch, T tokens, R = REACH
 
 from __future__ import annotations
 
@@ -9,6 +13,10 @@ from torch import Tensor
 
 from dualmask.ops import noise
 
+REACH = 2  # how far deletions see each other
+OFFSETS = tuple(o for o in range(-REACH, REACH + 1) if o)
+PASSES = 8  # of ``choose``
+
 
 def budget(deletable: Tensor, keep_rate: Tensor) -> Tensor:
     """[B] number of tokens to delete: round((1 − keep_rate) · deletable tokens)."""
@@ -16,7 +24,7 @@ def budget(deletable: Tensor, keep_rate: Tensor) -> Tensor:
 
 
 def best_first(score: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
-    """[B, T] bool: the ``number`` [B] deletable tokens with the highest ``score`` [B, T]; equal scores: leftmost first."""
+    """[B, T] bool: the ``number`` [B] deletable tokens with the highest ``score`` [B, T]; of equals the leftmost."""
     score = score.masked_fill(~deletable, float("-inf"))
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(1)
     return (rank < number[:, None]) & deletable
@@ -48,3 +56,48 @@ def substitute(tokens: Tensor, deletable: Tensor, key: Tensor, step: int, share:
     inner = deletable.sum(1, keepdim=True).clamp_min(1)
     other = 1 + (noise.uniform(key, "corrupt source", step, width) * inner).long()
     return torch.where(hit, tokens.gather(1, other.clamp_max(width - 1)), tokens)
+
+
+def shift(x: Tensor, offset: int) -> Tensor:
+    """[B, T] with x[i + offset] at place i, zero beyond the ends."""
+    width = x.shape[1]
+    return torch.nn.functional.pad(x, (REACH, REACH))[:, REACH + offset : REACH + offset + width]
+
+
+def given_neighbours(alone: Tensor, beside: Tensor, deleted: Tensor) -> Tensor:
+    """[B, T] logit that each token comes back, given which others are deleted.
+
+    alone [B, T], beside [B, T, 2R] in the order of OFFSETS, deleted [B, T] bool.
+    """
+    gone = deleted.to(alone)
+    return alone + sum(beside[..., k] * shift(gone, offset) for k, offset in enumerate(OFFSETS))
+
+
+def gains(alone: Tensor, beside: Tensor, chosen: Tensor) -> Tensor:
+    """[B, T] change in the expected number of restored tokens if one more token is deleted."""
+    logit = given_neighbours(alone, beside, chosen)
+    prob = torch.sigmoid(logit)
+    gain = prob
+    for k, offset in enumerate(OFFSETS):
+        # what token i + offset, if chosen, loses when token i goes: i is its neighbour at −offset
+        opposite = len(OFFSETS) - 1 - k
+        change = (torch.sigmoid(logit + beside[..., opposite]) - prob) * chosen
+        gain = gain + shift(change, offset)
+    return gain
+
+
+def choose(alone: Tensor, beside: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
+    """[B, T] bool: ``number`` [B] tokens that together promise the most restored ones, chosen in PASSES passes.
+
+    In each pass tokens that gain more than everyone within REACH come first, so that neighbours wait for each other's
+    decision. No gradient.
+    """
+    chosen = torch.zeros_like(deletable)
+    window = 2 * REACH + 1
+    for turn in range(1, PASSES + 1):
+        gain = gains(alone, beside, chosen).masked_fill(~deletable | chosen, -9.0)
+        highest = torch.nn.functional.max_pool1d(gain[:, None], window, stride=1, padding=REACH)[:, 0]
+        score = torch.where(gain >= highest, gain, gain - 4.0)
+        wanted = (number * turn + PASSES - 1) // PASSES - chosen.sum(1)
+        chosen = chosen | best_first(score, deletable & ~chosen, wanted)
+    return chosen

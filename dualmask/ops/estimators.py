@@ -18,7 +18,7 @@ def straight_through(hard: Tensor, relaxed: Tensor) -> Tensor:
 
 
 def calibrate(logit: Tensor, where: Tensor, mean: Tensor, steps: int = 30) -> Tensor:
-    """[B, 1] offset b with mean of sigmoid(b + logit) over ``where`` equal to ``mean`` [B], by bisection; no gradient."""
+    """[B, 1] offset b so that sigmoid(b + logit) has the given ``mean`` [B] over ``where``; bisection, no gradient."""
     logit = logit.detach().float()
     low = logit.new_full((len(logit), 1), -60.0)
     high = -low

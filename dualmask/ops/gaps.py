@@ -56,7 +56,7 @@ class Masked:
 
 
 def insert(skeleton: Skeleton, count: Tensor, width: int) -> Masked:
-    """Opens ``count`` [B, G] masks in the gaps of the skeleton. Whatever passes ``width`` is cut: callers bound counts."""
+    """Opens ``count`` [B, G] masks in the gaps of the skeleton. What passes ``width`` is cut: callers bound counts."""
     tokens, length = skeleton.tokens, skeleton.length
     batch, size = tokens.shape
     count = count * gap_present(length, size)
