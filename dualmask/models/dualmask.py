@@ -64,7 +64,7 @@ class DualMask(nn.Module):
         temperature: float,
         forced: tuple[Tensor, Tensor] | None = None,
     ) -> PickerOut:
-        """The picker's deletion of ``batch``. ``forced`` (rows [B], deleted [B, T]): in these rows the deletion is given,
+        """The picker's deletion of ``batch``. ``forced`` (rows [B], deleted [B, T]): there the deletion is given,
         and the picker only judges it."""
         logits = self.picker(self.table(batch.tokens), batch.present, keep_rate)
         spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
