@@ -1,4 +1,4 @@
-"""Everything that can be known to be wrong before a process group exists: configuration, data, ranks. Imports no torch."""
+"""Everything that can be known to be wrong before a process group exists: configuration, data, ranks. No torch."""
 
 from __future__ import annotations
 

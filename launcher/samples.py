@@ -17,6 +17,8 @@ def sample_round(engine: StageEngine, batch: Batch, plan: StepPlan, tokenizer: T
     """``{"stage-….txt": text}`` from one teacher-forced round over the batch's first rows. Collective."""
     batch = batch.rows(slice(0, ROWS)).to(engine.device)
     out = engine.inspect(batch, plan)
+    if out.filler is None:  # a stage that teaches the inserter alone fills nothing
+        return {}
     best = whole_vocabulary(out.filler.logits, tokenizer.vocab_size).argmax(-1)
     filled = batch.tokens.flatten().scatter(0, out.filler.slot, best).view_as(batch.tokens)
     filled = torch.where(out.deleted, filled, batch.tokens)

@@ -14,6 +14,7 @@ from pathlib import Path
 # the launcher puts this folder first on the path, where its files could hide libraries; the root belongs there
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from dualmask.training.errors import TrainingError
 from launcher import preflight
 
 
@@ -51,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
         if first:
             print(f"error: {error}", file=sys.stderr)
         return 2
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)  # every rank: it may be this rank's own disk
+        return 1
 
 
 def prepare_environment(device: str) -> None:

@@ -23,8 +23,8 @@ _HARMLESS = (
 def require_same_run(saved: dict[str, Any], run: RunConfig, *, stage_index: int, steps_done: int) -> None:
     """Raises ConfigError naming the first key in which ``run`` contradicts the ``saved`` configuration.
 
-    ``steps_done`` of stage ``stage_index`` lie behind the checkpoint. That stage may become longer or shorter, and later
-    stages may be anything: they have not begun.
+    ``steps_done`` steps of stage ``stage_index`` lie behind the checkpoint. That stage may become longer or shorter,
+    and later stages may be anything: they have not begun.
     """
     old, new = flatten(saved), flatten(run)
     for key in sorted(old.keys() | new.keys()):

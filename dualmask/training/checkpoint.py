@@ -1,6 +1,7 @@
-"""Checkpoints that are either whole or not there: a sealed folder per step, renamed into place; the newest good one wins.
+"""Checkpoints that are whole or not there: a sealed folder per step, renamed into place; the newest good one wins.
 
-``OUTPUT/checkpoints/step-00000200/``: ``shards/`` (DeepSpeed's), ``state.json`` (where the run stands), ``manifest.json``.
+``OUTPUT/checkpoints/step-00000200/`` holds ``shards/`` (DeepSpeed's), ``state.json`` (where the run stands) and
+``manifest.json``.
 Methods that take an engine are collective, and so is ``newest``. The folder must be one that all ranks see.
 """
 
@@ -54,7 +55,7 @@ class Checkpoints:
     def save(self, engine: StageEngine, state: TrainingState) -> Path:
         """Writes everything aside, seals it, renames it into place, and drops what exceeds ``keep_last``.
 
-        Raises RuntimeError if that fails (a full disk): the checkpoints before it are untouched.
+        Raises TrainingError if that fails (a full disk): the checkpoints before it are untouched.
         """
         aside, final = self.folder / _SAVING, self.folder / f"step-{state.step:08d}"
         try:

@@ -250,7 +250,7 @@ def whole_weights_on_disk(folder: Path, axes: dict[str, int], tensor: int) -> di
 
 
 def _slice_on_disk(shards: Path, rank: int) -> dict[str, Tensor]:
-    """One tensor-parallel rank's parameters. DeepSpeed's merger knows only rank 00, so it is shown that rank's files."""
+    """One tensor-parallel rank's parameters. DeepSpeed's merger knows only rank 00: it is shown this rank's as that."""
     mark = f"mp_rank_{rank:02d}_"
     with tempfile.TemporaryDirectory() as view:
         for file in shards.resolve().glob(f"*{mark}*.pt"):

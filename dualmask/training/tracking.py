@@ -6,6 +6,7 @@ training. What could not be sent is still in ``metrics.jsonl``.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import sys
@@ -105,6 +106,8 @@ class _Store:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):
+            logging.getLogger(name).setLevel(logging.WARNING)
         self._run, self._key = run, key
         self._uri = _ready(run.tracking.uri)
         self._client = MlflowClient(self._uri)

@@ -21,6 +21,7 @@ from dualmask.models.dualmask import DualMask, start_from
 from dualmask.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, load_slices, split_axes
+from dualmask.training.errors import TrainingError
 from dualmask.training.metrics import Observer, StepRecord
 from dualmask.training.step import StepResult, run_step
 
@@ -148,9 +149,9 @@ class Trainer:
             what = "loss or gradient not finite, skipped by all ranks"
             print(f"step {plan.step}: {what} ({self.skipped} so far)", file=sys.stderr, flush=True)
         if self._skipped_in_a_row >= MOST_SKIPPED:
-            raise FloatingPointError(
-                f"{MOST_SKIPPED} steps in a row were not finite, up to step {plan.step}: training cannot go on. "
-                f"Lower stages.{plan.stage_index}.lr.peak (now {plan.stage.lr.peak}) or optimizer.clip, "
+            raise TrainingError(
+                f"{MOST_SKIPPED} steps in a row were not finite, up to step {plan.step}: training cannot go on; "
+                f"lower stages.{plan.stage_index}.lr.peak (now {plan.stage.lr.peak}) or optimizer.clip, "
                 "and resume from a checkpoint before it"
             )
 

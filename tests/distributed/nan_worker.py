@@ -11,8 +11,6 @@ from unittest.mock import patch
 import torch
 import torch.distributed as dist
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 from data_pipeline.reader import ShardReader
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run

@@ -9,8 +9,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 from data_pipeline.reader import ShardReader
 from dualmask.config.load import load_run
 from dualmask.parallel import mesh

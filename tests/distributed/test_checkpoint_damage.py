@@ -29,7 +29,7 @@ def test_falls_back(finished: tuple[Path, Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(output, copy)
     shutil.rmtree(copy / "export")
-    newest, second, good = sorted((copy / "checkpoints").iterdir(), reverse=True)
+    newest, second, *_ = sorted((copy / "checkpoints").iterdir(), reverse=True)
     broken = tiny.largest_file(newest), "state.json"
     tiny.damage(newest, broken[0], truncate=True)
     tiny.damage(second, broken[1], truncate=False)

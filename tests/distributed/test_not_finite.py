@@ -12,8 +12,11 @@ pytestmark = pytest.mark.distributed
 
 BF16 = "parallel.precision=bf16"
 VARIANTS = {
-    **{f"zero{stage}-{kind}": {"set": [f"parallel.zero_stage={stage}"], "kind": kind}
-       for stage in range(4) for kind in ("loss", "gradient")},
+    **{
+        f"zero{stage}-{kind}": {"set": [f"parallel.zero_stage={stage}"], "kind": kind}
+        for stage in range(4)
+        for kind in ("loss", "gradient")
+    },
     "zero3-accumulation": {"set": ["batch.micro=2"], "kind": "gradient"},
     **{f"bf16-zero{stage}": {"set": [f"parallel.zero_stage={stage}", BF16], "kind": "loss"} for stage in range(4)},
 }

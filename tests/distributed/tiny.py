@@ -26,7 +26,14 @@ VOCAB, LENGTH, ROWS = 300, 16, 32
 CONFIG: dict[str, Any] = {
     "name": "tiny",
     "seed": 3,
-    "model": {"hidden": 32, "heads": 4, "filler_layers": 1, "inserter_layers": 1, "picker_layers": 1, "max_length": LENGTH},
+    "model": {
+        "hidden": 32,
+        "heads": 4,
+        "filler_layers": 1,
+        "inserter_layers": 1,
+        "picker_layers": 1,
+        "max_length": LENGTH,
+    },
     "batch": {"sequences": 8},
     "optimizer": {"eps": 1e-4},  # 1e-8 blows up the rounding noise of gradients that should be zero
     "stages": [
@@ -121,7 +128,7 @@ def train(ranks: int, config: Path, *arguments: object, timeout: float = 300) ->
 
 
 def start_ranks(ranks: int, config: Path, *arguments: object) -> list[subprocess.Popen[str]]:
-    """The ranks themselves, as torchrun or srun start them: quicker than a launcher, and each can be killed by itself."""
+    """The ranks themselves, as torchrun or srun start them: quicker than a launcher, and each can be killed alone."""
     port = str(free_port())
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(ranks)}
     command = [sys.executable, str(ROOT / "launcher" / "train.py"), "--config", str(config), *map(str, arguments)]
@@ -151,7 +158,9 @@ def finish(ranks: list[subprocess.Popen[str]], timeout: float = 120) -> list[int
 def read_record(output: Path) -> list[dict[str, Any]]:
     """``metrics.jsonl`` without what depends on the clock."""
     lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in ("tokens_per_second", "data_wait")} for line in lines]
+    return [
+        {key: value for key, value in line.items() if key not in ("tokens_per_second", "data_wait")} for line in lines
+    ]
 
 
 def damage(folder: Path, name: str, *, truncate: bool) -> None:

@@ -1,0 +1,101 @@
+"""What the command says and returns: one line and code 2 for what cannot run, before anything starts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+import yaml
+
+from dualmask.manifest import digest
+
+SCRIPT = tiny.ROOT / "launcher" / "train.py"
+
+
+@pytest.fixture(scope="module")
+def config(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_config(tmp_path_factory.mktemp("launcher"), data)
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The single complaint, which is all that the ranks wrote to stderr."""
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in done.stderr
+    return line
+
+
+BAD = {
+    "unknown key": (["--set", "modle.hidden=32"], ["modle", "did you mean model?"]),
+    "tp and heads": (["--set", "parallel.tensor=3"], ["parallel.tensor=3", "model.heads=4"]),
+    "negative lr": (["--set", "stages.0.lr.peak=-1"], ["stages.0.lr.peak = -1", "greater than 0"]),
+    "ranks": (["--set", "parallel.tensor=2"], ["parallel.tensor=2", "processes=1"]),
+    "micro": (["--set", "batch.micro=3"], ["batch.micro=3", "8 sequences"]),
+    "length": (["--set", "model.max_length=32"], ["model.max_length=32", "16"]),
+    "vocabulary": (["--set", "model.vocab_size=100"], ["model.vocab_size=100", "300"]),
+    "no data": (["--set", "data.path=/nowhere"], ["/nowhere", "dualmask data build"]),
+    "no such override": (["--set", "stages"], ["key=value"]),
+    "deepspeed file": (["--deepspeed_config", "/nowhere.json"], ["/nowhere.json", "No such file"]),
+    "resume": (["--resume", "/nowhere"], ["/nowhere", "manifest.json is missing"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_configuration(case: str, config: Path) -> None:
+    arguments, expected = BAD[case]
+    line = one_line(tiny.train(1, config, *arguments))
+    assert all(text in line for text in expected), line
+    assert not (config.parent / "tiny").exists(), "nothing may be written before everything is checked"
+
+
+def test_missing_and_unsafe_files(tmp_path: Path) -> None:
+    assert "No such file" in one_line(tiny.train(1, tmp_path / "absent.yaml"))
+    unsafe = tmp_path / "unsafe.yaml"
+    unsafe.write_text(f"name: !!python/object/apply:os.system ['touch {tmp_path}/run']\n")
+    assert "only plain YAML" in one_line(tiny.train(1, unsafe))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.distributed
+def test_bad_configuration_under_the_real_launcher(config: Path) -> None:
+    line = one_line(tiny.train(2, config, "--set", "batch.sequences=7"))
+    assert "batch.sequences=7 must be a multiple of the 2 data-parallel ranks" in line
+
+
+@pytest.mark.distributed
+def test_dry_run(config: Path) -> None:
+    done = tiny.train(1, config, "--dry-run", "--set", "parallel.zero_stage=1")
+    assert done.returncode == 0, done.stderr
+    plan = yaml.safe_load(done.stdout)
+    assert plan["steps"] == 14
+    assert plan["deepspeed"]["zero_optimization"]["stage"] == 1
+    for stage in plan["stages"]:
+        assert sum(stage["parameters"].values()) == plan["parameters"]
+    assert not (config.parent / "tiny").exists()
+
+
+@pytest.mark.distributed
+def test_never_finite(data: Path, tmp_path: Path) -> None:
+    """A learning rate that destroys the model: the run says so and ends instead of skipping for ever."""
+    config = tiny.write_config(tmp_path, data)
+    done = tiny.train(1, config, "--set", "stages.0.lr.peak=1e30", "--set", "stages.0.steps=40")
+    assert done.returncode == 1
+    assert "20 steps in a row were not finite" in done.stderr
+    assert "lower stages.0.lr.peak (now 1e+30)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.distributed
+def test_torchrun(data: Path, tmp_path: Path) -> None:
+    """torchrun starts it too, and gives the very bytes that ranks started otherwise give."""
+    first, second = (tiny.write_config(tmp_path, data, name) for name in ("first", "second"))
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--nproc_per_node=2", f"--master_port={tiny.free_port()}", SCRIPT, "--config", first]
+    done = subprocess.run(command, env=tiny.environment(), cwd=tiny.ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert tiny.finish(tiny.start_ranks(2, second)) == [0, 0]
+    one, other = (digest(tmp_path / name / "export" / "model.safetensors") for name in ("first", "second"))
+    assert one == other
