@@ -63,7 +63,7 @@ class Engine:
 
     def _run_group(self, requests: Sequence[Request]) -> list[Result]:
         drafts = start(requests, self.device)
-        deletable = drafts.deletable.sum(1).tolist()
+        deletable = self.player.deletable(drafts).sum(1).tolist()
         limits = self.config.max_length, self.config.max_gap_count
         budgets = [Budget(r, n, natural_room(r, *limits)) for r, n in zip(requests, deletable, strict=True)]
         traces: list[list[Round]] = [[] for _ in requests]

@@ -48,25 +48,32 @@ class RoundPlayer:
             budget.close_round(lost, grown)
         return after, list(_trace(gate, drafts, keep, count, after, slots, confidence))
 
+    def deletable(self, drafts: Drafts) -> Tensor:
+        """[N, L] bool: what may be deleted; of a character that is made of several bytes the first."""
+        return drafts.deletable & ~self.lexicon.continuation[drafts.tokens]
+
     def _deleted(self, drafts: Drafts, budgets: Sequence[Budget]) -> Tensor:
-        """[N, L] bool: the picker's choice. The bytes of a character go together or stay together."""
-        deletable = drafts.deletable
-        number = self._tensor(
-            [b.deletions(n) for b, n in zip(budgets, deletable.sum(1).tolist(), strict=True)], torch.long
-        )
+        """[N, L] bool: the picker's choice. The bytes of a character go with its first one, and count as one token."""
+        deletable = self.deletable(drafts)
+        wanted = [b.deletions(n) for b, n in zip(budgets, deletable.sum(1).tolist(), strict=True)]
+        number = self._tensor(wanted, torch.long)
         if not number.any():
             return torch.zeros_like(deletable)
         keep_rate = self._tensor([budget.keep_rate() for budget in budgets])
-        logit = self.model.delete_logits(drafts.tokens, drafts.length, keep_rate)
+        logits = self.model.delete_logits(drafts.tokens, drafts.length, keep_rate)
         heat = self._tensor([budget.request.place_temperature for budget in budgets])
-        spread = heat[:, None] * noise.logistic(drafts.key, "pick", budgets[0].round, logit.shape[1])
-        character = (~self.lexicon.continuation[drafts.tokens]).cumsum(1) - 1
-        score = _group_mean(logit + spread, character)
+        spread = noise.logistic(drafts.key, "pick", budgets[0].round, deletable.shape[1])
+        alone = logits.alone + heat[:, None] * spread
         if self.selection == "free":
-            surely = (score > calibrate(-logit, deletable, keep_rate)) & deletable
-            number = surely.sum(1) * (number > 0)
-        chosen = deletion.best_first(score, deletable, number)
-        return chosen & (_group_mean(chosen.float(), character) == 1)
+            chosen = (alone > calibrate(-logits.alone, deletable, keep_rate)) & deletable & (number > 0)[:, None]
+        else:
+            chosen = deletion.choose(alone, logits.beside, deletable, number)
+        return chosen.gather(1, self._first_byte(drafts.tokens))
+
+    def _first_byte(self, tokens: Tensor) -> Tensor:
+        """[N, L] the place of the token that begins the character in which this one stands."""
+        place = torch.arange(tokens.shape[1], device=self.device)
+        return torch.where(self.lexicon.continuation[tokens], 0, place).cummax(1).values
 
     def _counts(
         self, skeletons: Drafts, budgets: Sequence[Budget], lost: Sequence[int]
@@ -125,13 +132,6 @@ class RoundPlayer:
 
     def _tensor(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(values, device=self.device, dtype=dtype)
-
-
-def _group_mean(values: Tensor, group: Tensor) -> Tensor:
-    """[N, L] each value replaced by the mean of its group [N, L] (numbers 0 … L-1)."""
-    total = torch.zeros_like(values).scatter_add(1, group, values)
-    size = torch.zeros_like(values).scatter_add(1, group, torch.ones_like(values))
-    return (total / size.clamp_min(1)).gather(1, group)
 
 
 def _trace(

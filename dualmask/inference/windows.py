@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualmask.batch import Batch
 from dualmask.inference.lexicon import Lexicon
 from dualmask.models.dualmask import DualMask
+from dualmask.models.picker import DeleteLogits
+from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
@@ -83,16 +84,14 @@ class WindowedModel:
         self.max_count = model.config.max_gap_count
         self.capacity = model.config.max_length - 2
 
-    def delete_logits(self, tokens: Tensor, length: Tensor, keep_rate: Tensor) -> Tensor:
-        """[N, L] the picker's logits, from drafts [N, L] and the asked keep rates [N]; 0 on padding."""
-        out = torch.zeros(tokens.shape, device=tokens.device)
+    def delete_logits(self, tokens: Tensor, length: Tensor, keep_rate: Tensor) -> DeleteLogits:
+        """What the picker thinks of drafts [N, L] at the asked keep rates [N]; 0 on padding."""
+        out = torch.zeros(*tokens.shape, 1 + len(OFFSETS), device=tokens.device)
         for view in self._views(tokens, length, [self.capacity] * len(tokens)):
-            key = torch.zeros_like(view.length)
-            picked = self.model.pick(
-                Batch(view.tokens, view.length, key), keep_rate[view.row[:, 0]], step=0, temperature=0.0
-            )
-            self._collect(out, view, picked.delete_logit.float())
-        return out
+            present = torch.arange(view.tokens.shape[1], device=tokens.device) < view.length[:, None]
+            logits = self.model.picker(self.model.table(view.tokens), present, keep_rate[view.row[:, 0]])
+            self._collect(out, view, torch.cat([logits.alone[..., None], logits.beside], dim=-1))
+        return DeleteLogits(out[..., 0], out[..., 1:])
 
     def gap_logits(self, skeleton: Skeleton, expected: Tensor) -> Tensor:
         """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened.

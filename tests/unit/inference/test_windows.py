@@ -45,7 +45,8 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
     for row, size in enumerate(length.tolist()):
         alone = tokens[row : row + 1, :size]
         exact = loaded.model.picker(loaded.model.table(alone), torch.ones(1, size, dtype=torch.bool), rate[:1])
-        assert torch.allclose(logits[row, : size - 1], exact[0, :-1], atol=1e-4)
+        assert torch.allclose(logits.alone[row, : size - 1], exact.alone[0, :-1], atol=1e-4)
+        assert torch.allclose(logits.beside[row, : size - 1], exact.beside[0, :-1], atol=1e-4)
         counts = loaded.model.count(Skeleton(alone, length[row : row + 1])).gap_logits
         assert torch.allclose(gaps[row, : size - 1], counts[0], atol=1e-4)
 
