@@ -31,6 +31,7 @@ from dualmask.models.dualmask import DualMask, trainable
 from dualmask.outputs import RoundOut
 from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
+from dualmask.training.errors import TrainingError
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -40,7 +41,7 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
     _quieten()
     timeout = datetime.timedelta(seconds=timeout_seconds)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if os.environ.get("WORLD_SIZE", "1") == "1":
+    if os.environ.get("WORLD_SIZE", "1") == "1" and not dist.is_initialized():
         # a store inside this process: no port is opened
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
@@ -128,11 +129,12 @@ class StageEngine:
         """One clipped AdamW step. Returns the norm of the whole gradient before clipping, and whether it was taken.
 
         If any gradient of any rank is not finite, no rank changes a parameter or an optimizer state. Raises
-        RuntimeError if a learning parameter got no gradient: ZeRO would silently apply that of the step before again.
+        TrainingError if a learning parameter got no gradient: ZeRO would silently apply that of the step before again.
         """
         if missing := sorted(self._learning.keys() - self._touched):
-            raise RuntimeError(
-                f"stage {self.stage.name}: no gradient reached {missing[0]} (and {len(missing) - 1} more)"
+            raise TrainingError(
+                f"stage {self.stage.name}: no gradient reached {missing[0]} (and {len(missing) - 1} more): "
+                f"leave its module out of train={list(self.stage.train)}, or give it a loss"
             )
         self._touched.clear()
         for group in self._engine.optimizer.param_groups:

@@ -35,7 +35,7 @@ class Tracker:
     def __init__(self, run: RunConfig, key: str, *, dataset: dict[str, str]) -> None:
         self._run, self._every = run, run.tracking.every_steps
         self._jobs: queue.Queue[Callable[[_Store], None]] = queue.Queue(_MOST_WAITING)
-        self._failing = False
+        self.failing = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(key, dataset), name="mlflow", daemon=True)
         self._thread.start()
@@ -54,7 +54,7 @@ class Tracker:
         self._put(lambda store: store.finish(status))
         self._closing.set()
         end = time.monotonic() + _LONGEST_FAREWELL
-        while self._thread.is_alive() and time.monotonic() < end and not self._failing:
+        while self._thread.is_alive() and time.monotonic() < end and not self.failing:
             self._thread.join(0.2)
         if self._thread.is_alive():
             _say(f"not everything reached {self._run.tracking.uri}; the record is in {self._run.output}/metrics.jsonl")
@@ -63,9 +63,9 @@ class Tracker:
         try:
             self._jobs.put_nowait(job)
         except queue.Full:
-            if not self._failing:
+            if not self.failing:
                 _say("too much is waiting to be sent; leaving some out")
-                self._failing = True
+                self.failing = True
 
     def _work(self, key: str, dataset: dict[str, str]) -> None:
         store = self._insist(lambda: _Store(self._run, key, dataset))
@@ -82,15 +82,15 @@ class Tracker:
         while True:
             try:
                 result = action()
-                if self._failing:
+                if self.failing:
                     _say("the server answers again")
-                self._failing = False
+                self.failing = False
                 return result
             except Exception as error:  # whatever a network, a disk or mlflow can raise: it must not reach training
-                if not self._failing:
+                if not self.failing:
                     reason = " ".join(str(error).split())[:200]
                     _say(f"{self._run.tracking.uri} does not take what is sent; training goes on. {reason}")
-                self._failing = True
+                self.failing = True
                 if self._closing.wait(pause):
                     return None
                 pause = min(2 * pause, _LONGEST_PAUSE)
