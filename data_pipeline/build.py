@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,33 +92,10 @@ def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | N
 
 def _build(config: DataBuildConfig, inputs: dict[str, Inputs], work: Path) -> Manifest:
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # vouches for nothing while files change
-    tokenizer_file = config.output / TOKENIZER_FILE
     packed = {split: Packed.of(work, split) for split in SPLITS}
-    stages = Stages(work)
     start = time.monotonic()
-    with local_ray(config.workers or os.cpu_count() or 1):
-        stages.run(
-            "documents",
-            inputs["documents"],
-            [work / documents.DOCUMENTS_FILE],
-            lambda: documents.extract(config, work),
-        )
-        stages.run(
-            "tokenizer",
-            inputs["tokenizer"],
-            [tokenizer_file],
-            lambda: vocabulary.make(config.tokenizer, work, tokenizer_file, config.seed),
-        )
-        stages.run(
-            "rows",
-            inputs["rows"],
-            [file for split in packed.values() for file in split.files],
-            lambda: packing.pack(work, tokenizer_file, config.max_length, config.seed),
-        )
-        start_shards = time.monotonic()
-        splits = _write_shards(config, packed, digest(inputs["shards"]))
-        stages.seconds["shards"] = time.monotonic() - start_shards
-    tokenizer = Tokenizer(tokenizer_file)
+    splits, seconds = _run_stages(config, inputs, work, packed)
+    tokenizer = Tokenizer(config.output / TOKENIZER_FILE)
     for split in ("dev", "test"):
         _write_texts(config.output / f"{split}.jsonl", split, packed[split], tokenizer)
     manifest = Manifest(
@@ -132,8 +110,32 @@ def _build(config: DataBuildConfig, inputs: dict[str, Inputs], work: Path) -> Ma
     manifest.save(config.output)
     _tidy(config.output, manifest, packed)
     write_atomically(work / _BUILD_RECORD, json.dumps(digest(inputs)).encode())
-    _report(manifest, config.output, stages.seconds | {"all": time.monotonic() - start})
+    _report(manifest, config.output, seconds | {"all": time.monotonic() - start})
     return manifest
+
+
+def _run_stages(
+    config: DataBuildConfig, inputs: dict[str, Inputs], work: Path, packed: dict[str, Packed]
+) -> tuple[dict[str, SplitInfo], dict[str, float]]:
+    """The splits, and the seconds that each stage took which was not done before."""
+    tokenizer = config.output / TOKENIZER_FILE
+    outputs = {
+        "documents": [work / documents.DOCUMENTS_FILE],
+        "tokenizer": [tokenizer],
+        "rows": [file for split in packed.values() for file in split.files],
+    }
+    actions: dict[str, Callable[[], None]] = {
+        "documents": lambda: documents.extract(config, work),
+        "tokenizer": lambda: vocabulary.make(config.tokenizer, work, tokenizer, config.seed),
+        "rows": lambda: packing.pack(work, tokenizer, config.max_length, config.seed),
+    }
+    stages = Stages(work)
+    with local_ray(config.workers or os.cpu_count() or 1):
+        for name, action in actions.items():
+            stages.run(name, inputs[name], outputs[name], action)
+        start = time.monotonic()
+        splits = _write_shards(config, packed, digest(inputs["shards"]))
+    return splits, stages.seconds | {"shards": time.monotonic() - start}
 
 
 def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from: str) -> dict[str, SplitInfo]:

@@ -37,6 +37,7 @@ def local_ray(workers: int) -> Iterator[None]:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True  # a build is a pure function of its input
+    context.raise_original_map_exception = True  # so that the build can tell a full disk from a bad file
     context.target_max_block_size = _BLOCK_BYTES
     try:
         yield

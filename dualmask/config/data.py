@@ -47,7 +47,7 @@ class DedupConfig(Section):
 
 
 class SplitConfig(Section):
-    """Shares by document hash, where the source has no files of its own for that split."""
+    """Shares by document hash; unused where the source has dev_paths or test_paths (the rest is then all train)."""
 
     dev: Share = 0.02
     test: Share = 0.02

@@ -1,0 +1,114 @@
+"""The reader against plain webdataset, one sequence a member: ``python -m benchmarks.shard_reader --json out.json``.
+
+Both arms make the same int64 batches from the same random sequences, in turns; the ratio is of tokens a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from data_pipeline.manifest import Manifest, SplitInfo
+from data_pipeline.reader import ShardReader
+from data_pipeline.shards import write_shard
+from dualmask.evaluation.report import write
+from dualmask.tokenizer import BOS_ID, EOS_ID, PRED_ID
+
+os.environ["WDS_SECURE"] = "1"
+import webdataset
+
+VOCAB, LENGTH, SEQUENCES, PER_MEMBER, BATCH = 8192, 512, 8192, 128, 64
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True, help="result file")
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        rows = random_rows()
+        arms = {"reader": reader_arm(Path(place, "ours"), rows), "webdataset": webdataset_arm(Path(place), rows)}
+        speeds: dict[str, list[float]] = {name: [] for name in arms}
+        for _ in range(arguments.repeats):
+            for name, run in arms.items():
+                start = time.perf_counter()
+                count = run()
+                speeds[name].append(count * LENGTH / (time.perf_counter() - start))
+    ratios = [ours / theirs for ours, theirs in zip(*speeds.values(), strict=True)]
+    figures = {f"tokens_per_second_{name}": values for name, values in speeds.items()} | {"ratio_vs_webdataset": ratios}
+    result = write(arguments.json, "shard_reader", [summary(name, values) for name, values in figures.items()])
+    for row in result["rows"]:
+        print(f"{row['metric']:32} {row['value']:14,.1f}   ({row['lo']:,.1f} … {row['hi']:,.1f}, n = {row['n']})")
+
+
+def summary(metric: str, values: list[float]) -> dict[str, object]:
+    """The median, and the least and greatest."""
+    return {
+        "metric": metric,
+        "value": statistics.median(values),
+        "lo": min(values),
+        "hi": max(values),
+        "n": len(values),
+        "length": LENGTH,
+    }
+
+
+def random_rows() -> np.ndarray:
+    rows = np.random.default_rng(0).integers(PRED_ID + 1, VOCAB, (SEQUENCES, LENGTH)).astype(np.uint16)
+    rows[:, 0], rows[:, -1] = BOS_ID, EOS_ID
+    return rows
+
+
+def reader_arm(folder: Path, rows: np.ndarray) -> Callable[[], int]:
+    folder.mkdir()
+    shard = write_shard(folder, "train-000000.tar", np.split(rows, SEQUENCES // PER_MEMBER))
+    Manifest(
+        source="random",
+        config_digest="0" * 64,
+        tokenizer_digest="0" * 64,
+        vocab_size=VOCAB,
+        max_length=LENGTH,
+        dtype="uint16",
+        splits={"train": SplitInfo(documents=1, tokens=rows.size, rows=SEQUENCES, shards=(shard,))},
+    ).save(folder)
+
+    def run() -> int:
+        reader = ShardReader(folder, batch_size=BATCH, epochs=1)
+        return sum(len(batch.tokens) for batch in reader)
+
+    return run
+
+
+def webdataset_arm(folder: Path, rows: np.ndarray) -> Callable[[], int]:
+    path = folder / "single.tar"
+    with tarfile.open(path, "w") as tar:
+        for number, row in enumerate(rows):
+            content = io.BytesIO()
+            np.save(content, row, allow_pickle=False)
+            entry = tarfile.TarInfo(f"{number:06d}.tokens.npy")
+            entry.size = content.tell()
+            content.seek(0)
+            tar.addfile(entry, content)
+
+    def batches() -> Iterator[torch.Tensor]:
+        samples = iter(webdataset.WebDataset(str(path), shardshuffle=False, empty_check=False))
+        while part := list(islice(samples, BATCH)):
+            arrays = [np.load(io.BytesIO(sample["tokens.npy"]), allow_pickle=False) for sample in part]
+            yield torch.from_numpy(np.stack(arrays).astype(np.int64))
+
+    return lambda: sum(len(tokens) for tokens in batches())
+
+
+if __name__ == "__main__":
+    main()
