@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from dualmask.inference.request import Request
@@ -38,9 +37,9 @@ class Budget:
     def opens(self) -> bool:
         """Masks may be opened at all: not in a summary, nor where nothing is there to edit."""
         request = self.request
-        return request.mode != "summarize" and (
-            request.mode != "edit" or bool(request.ids) or request.growth is not None
-        )
+        if request.mode == "edit":
+            return bool(request.ids) or request.growth is not None
+        return request.mode != "summarize"
 
     @property
     def pending(self) -> bool:
@@ -56,8 +55,10 @@ class Budget:
         asked = self.asked(region)
         if asked is None:
             return None
-        line = asked * min((self.round + 1) / self.request.rounds, 1.0)
-        return math.trunc(math.copysign(math.ceil(abs(line)), line)) - self.grown.get(region, 0)
+        rounds = self.request.rounds
+        share = asked * min(self.round + 1, rounds)  # of asked · rounds; rounded away from zero below
+        line = share // rounds if asked < 0 else -(-share // rounds)
+        return line - self.grown.get(region, 0)
 
     def keep_rate(self) -> float:
         """Of this round. A summary in several rounds comes to its keep rate step by step."""

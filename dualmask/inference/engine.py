@@ -36,7 +36,7 @@ def seen_before(rounds: Sequence[Round]) -> bool:
 
 
 class Engine:
-    """Runs requests on a model of any family with ``pick``, ``count`` and ``fill``."""
+    """Runs requests on a model. ``stops``: rules that end a request's rounds early; any that holds is enough."""
 
     def __init__(
         self,

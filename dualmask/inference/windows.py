@@ -23,6 +23,7 @@ from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 TOKENS_A_FORWARD = 16_384
+LOGITS_A_FORWARD = 2**25  # of the filler, were every token a [MASK]: 128 MiB in float32
 SMALLEST_WINDOW = 16
 
 Progress = Callable[[int, int], None]  # (windows added to the work, windows done)
@@ -117,7 +118,8 @@ class WindowedModel:
         """
         confidence = torch.ones(tokens.shape, device=tokens.device)
         filled = tokens.clone()
-        for view in self._views(tokens, length, [self.capacity] * len(tokens)):
+        most = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(self.lexicon.writable))
+        for view in self._views(tokens, length, [self.capacity] * len(tokens), most):
             wanted = view.core & slots[view.row, view.place]
             if not wanted.any():
                 continue
@@ -128,8 +130,10 @@ class WindowedModel:
             confidence.view(-1)[source] = sure
         return filled, confidence
 
-    def _views(self, tokens: Tensor, length: Tensor, capacity: list[int]) -> Iterator[View]:
-        """All windows of all drafts, in forwards of bounded size, windows of like width together."""
+    def _views(
+        self, tokens: Tensor, length: Tensor, capacity: list[int], most: int = TOKENS_A_FORWARD
+    ) -> Iterator[View]:
+        """All windows of all drafts, windows of like width together, at most ``most`` tokens a forward."""
         border = self._border(tokens).tolist() if int(length.max()) - 2 > min(capacity) else [[]] * len(tokens)
         windows = [
             window for row, size in enumerate(length.tolist()) for window in cut(row, size, capacity[row], border[row])
@@ -137,7 +141,7 @@ class WindowedModel:
         windows.sort(key=lambda window: window.right - window.left)
         self._report(len(windows), 0)
         while windows:
-            number = max(1, TOKENS_A_FORWARD // self.model.config.max_length)
+            number = max(1, most // self.model.config.max_length)
             part, windows = windows[:number], windows[number:]
             yield _view(part, tokens)
             self._report(0, len(part))
