@@ -1,4 +1,4 @@
-"""Every key of a run's YAML file, with its default, its meaning and its bounds. Pure: imports neither torch nor an engine.
+"""Every key of a run's YAML file, with its default, meaning and bounds. Pure: imports neither torch nor an engine.
 
 A configuration that loads can run: what contradicts itself fails here, with both numbers in the message.
 """
@@ -32,6 +32,9 @@ class ModelConfig(Section):
     inserter_layers: Positive = 4
     picker_layers: Positive = 4
     ffn_multiple: Positive = Field(4, description="width of the MLP over hidden")
+    picker_probes: Annotated[int, Field(ge=0)] = Field(
+        4, description="filler passes whose opinion of every token the picker reads first; 0: it reads the text alone"
+    )
     max_length: Annotated[int, Field(ge=8)] = Field(64, description="tokens a sequence, BOS and EOS included")
     max_gap_count: Positive = Field(8, description="K: most [MASK]s that one gap can take in one round")
     rope_theta: Annotated[float, Field(gt=1.0)] = 10_000.0
@@ -41,7 +44,7 @@ class ModelConfig(Section):
     )
     selection: Literal["budget", "free"] = Field(
         "budget",
-        description="budget: exactly the asked share of tokens is deleted, best first; free: each token by its own draw",
+        description="budget: exactly the asked share of tokens is deleted; free: each token by its own draw",
     )
 
     @model_validator(mode="after")
@@ -55,8 +58,12 @@ class ModelConfig(Section):
 
 class DataConfig(Section):
     path: Path = Field(description="folder made by `dualmask data build` (holds manifest.json)")
-    crop_share: Share = Field(0.15, description="share of training sequences cut to a random length, so that short texts work")
-    verify: Literal["digest", "size"] = Field("digest", description="what is compared with the manifest before training")
+    crop_share: Share = Field(
+        0.15, description="share of training sequences cut to a random length, so that short texts work"
+    )
+    verify: Literal["digest", "size"] = Field(
+        "digest", description="what is compared with the manifest before training"
+    )
     shuffle_seed: int = 0
 
 
@@ -110,9 +117,16 @@ class DeletionConfig(Section):
     random_share: Share = Field(0.5, description="share of sequences whose skeleton is random, not the picker's own")
     span_share: Share = Field(0.5, description="of the random ones: share that loses spans instead of single tokens")
     mean_span: Annotated[float, Field(ge=1.0)] = Field(3.0, description="mean length of a deleted span, tokens")
-    corrupt_share: Share = Field(0.0, description="share of sequences that come with wrong tokens to delete (`keep_oracle`)")
-    corrupt_rate: Share = Field(0.1, description="of such a sequence: share of tokens replaced by others of the same text")
+    corrupt_share: Share = Field(
+        0.0, description="share of sequences that come with wrong tokens to delete (`keep_oracle`)"
+    )
+    corrupt_rate: Share = Field(
+        0.1, description="of such a sequence: share of tokens replaced by others of the same text"
+    )
     temperature: Schedule = Field(constant(1.0), description="Gumbel noise on the picker's order, and of the estimator")
+    count_power: Share = Field(
+        1.0, description="`keep_recover` label: P(token) · P(count) to this power; 0: holes need not be found again"
+    )
     max_delete_rate: Share = Field(0.9, description="r_max of `comp_kl`: the largest share that may be deleted")
 
 
@@ -122,7 +136,9 @@ class StageConfig(Section):
     train: tuple[Module, ...] = Field(min_length=1, description="modules that learn; the others are frozen")
     start_from: dict[Module, Module] = Field({}, description="module: trunk it is copied from when the stage begins")
     lr: LearningRate
-    lr_scale: dict[Module, Annotated[float, Field(gt=0.0)]] = Field({}, description="learning rate of a module over the stage's")
+    lr_scale: dict[Module, Annotated[float, Field(gt=0.0)]] = Field(
+        {}, description="learning rate of a module over the stage's"
+    )
     losses: LossWeights = LossWeights()
     deletion: DeletionConfig = DeletionConfig()
     picker_gradient: Share = Field(
@@ -139,7 +155,9 @@ class StageConfig(Section):
             raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
         if low.start > high.start or low.end > high.end:
-            raise ValueError(f"deletion.keep_rate_low={low.start}…{low.end} exceeds keep_rate_high={high.start}…{high.end}")
+            raise ValueError(
+                f"deletion.keep_rate_low={low.start}…{low.end} exceeds keep_rate_high={high.start}…{high.end}"
+            )
         return self
 
 

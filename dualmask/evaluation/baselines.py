@@ -1,4 +1,4 @@
-"""Who deletes: the picker and the heuristics that it has to beat. Each gives [B, T] bool of exactly the asked number."""
+"""Who deletes: the picker and the heuristics that it has to beat. Each gives [B, T] bool of the number asked."""
 
 # B batch, T tokens
 
@@ -12,8 +12,8 @@ from torch import Tensor
 from dualmask.batch import Batch
 from dualmask.models.dualmask import DualMask
 from dualmask.ops import deletion, noise
+from dualmask.ops.probe import filler_probability
 from dualmask.parallel.vocabulary import cross_entropy
-from dualmask.tokenizer import MASK_ID
 
 PROBE_STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
 
@@ -39,7 +39,7 @@ def greedy(model: DualMask, *, spaced: bool) -> Deleter:
     """What the filler is surest of first; ``spaced``: no two neighbours as long as the budget allows."""
 
     def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
-        score = filler_probability(model, batch)
+        score = filler_probability(model.fill, cross_entropy, batch, PROBE_STRIDE)
         number = deletion.budget(batch.deletable, keep_rate)
         if spaced:
             return best_apart(score, batch.deletable, number)
@@ -53,19 +53,6 @@ def picker(model: DualMask) -> Deleter:
         return (model.pick(batch, keep_rate, step=0, temperature=0.0).keep < 0.5) & batch.deletable
 
     return delete
-
-
-def filler_probability(model: DualMask, batch: Batch) -> Tensor:
-    """[B, T] the filler's probability of each token, in PROBE_STRIDE passes with every eighth token masked."""
-    place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    prob = torch.zeros(batch.tokens.shape, device=batch.tokens.device)
-    for offset in range(PROBE_STRIDE):
-        hidden = (place % PROBE_STRIDE == offset) & batch.deletable
-        slot = hidden.flatten().nonzero().squeeze(1)
-        logits = model.fill(torch.where(hidden, MASK_ID, batch.tokens), batch.length, slot)
-        found = torch.exp(-cross_entropy(logits, batch.tokens.flatten()[slot]))
-        prob.view(-1).index_copy_(0, slot, found)
-    return prob
 
 
 def best_apart(score: Tensor, deletable: Tensor, number: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from dualmask.ops.gaps import gap_index
 from dualmask.outputs import RoundOut
 
 
-def labels(out: RoundOut) -> Tensor:
-    """[B, T] probability in [0, 1] at deleted places, 0 elsewhere; no gradient."""
+def labels(out: RoundOut, count_power: float = 1.0) -> Tensor:
+    """P(token) · P(count)^count_power: [B, T] probability in [0, 1] at deleted places, 0 elsewhere; no gradient."""
     assert out.inserter is not None
     assert out.filler is not None
     shape = out.deleted.shape
@@ -25,15 +25,15 @@ def labels(out: RoundOut) -> Tensor:
     restored = flat.scatter(0, out.filler.slot, out.filler.target_prob.float()).view(shape)
     found = count_log_prob(out.inserter.gap_logits.detach(), out.gap_count).exp()
     most = out.inserter.gap_logits.shape[-1] - 1
-    found = torch.where(out.gap_count <= most, found, 0.0)
+    found = torch.where(out.gap_count <= most, found, 0.0) ** count_power
     gap = gap_index(~out.deleted).clamp(0, found.shape[1] - 1)
     return restored * found.gather(1, gap) * out.deleted
 
 
-def loss(out: RoundOut, expected: float) -> Tensor:
+def loss(out: RoundOut, expected: float, count_power: float = 1.0) -> Tensor:
     """Binary cross entropy against the labels over the deleted tokens."""
     assert out.picker is not None
-    label = labels(out)
+    label = labels(out, count_power)
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(out.picker.delete_logit, label, reduction="none")
     return (entropy * out.deleted).sum() / expected
 

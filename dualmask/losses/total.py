@@ -37,7 +37,7 @@ def total_loss(out: RoundOut, batch: Batch, plan: StepPlan) -> LossReport:
         seen["gap_accuracy"] = counts.accuracy(out)
     if out.picker is not None:
         losses |= compression.losses(out.picker, batch, out.keep_rate, plan)
-        losses["keep_recover"] = recoverability.loss(out, expected)
+        losses["keep_recover"] = recoverability.loss(out, expected, plan.stage.deletion.count_power)
         losses["keep_oracle"] = recoverability.oracle(out, batch.tokens, expected)
         seen |= compression.spread(out.picker, batch)
     total = torch.zeros((), device=batch.tokens.device)

@@ -16,6 +16,7 @@ from dualmask.models.filler import Filler
 from dualmask.models.inserter import Inserter
 from dualmask.models.picker import Picker, decide, describe
 from dualmask.ops import deletion, gaps, noise
+from dualmask.ops.probe import filler_probability
 from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut
 from dualmask.parallel.vocabulary import TokenTable, cross_entropy
 from dualmask.tokenizer import MASK_ID
@@ -66,7 +67,7 @@ class DualMask(nn.Module):
     ) -> PickerOut:
         """The picker's deletion of ``batch``. ``forced`` (rows [B], deleted [B, T]): there the deletion is given,
         and the picker only judges it."""
-        logits = self.picker(self.table(batch.tokens), batch.present, keep_rate)
+        logits = self.picker(self.table(batch.tokens), batch.present, keep_rate, self._opinion(batch))
         spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
         deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
         if forced is not None:
@@ -74,12 +75,18 @@ class DualMask(nn.Module):
             deleted = torch.where(rows[:, None], other, deleted)
         return describe(self.config, logits.given(deleted), deleted, batch.deletable, keep_rate, spread, temperature)
 
+    def _opinion(self, batch: Batch) -> Tensor:
+        """[B, T] the filler's probability of each token; 0.5 says nothing."""
+        if self.config.picker_probes == 0:
+            return torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
+        return filler_probability(self.fill, cross_entropy, batch, self.config.picker_probes)
+
     def count(self, skeleton: gaps.Skeleton) -> InserterOut:
         return self.inserter(self.table(skeleton.tokens), skeleton.length)
 
     def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
         """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, W] that hold [MASK]s."""
-        position = gaps.contiguous_positions(*tokens.shape, device=tokens.device)
+        position = gaps.contiguous_positions(tokens)
         present = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
         return self.filler(self.table(tokens), position, present, slot, self.table)
 
@@ -113,7 +120,7 @@ class DualMask(nn.Module):
         keep = batch.present & ~deleted
         masked = torch.where(deleted, MASK_ID, draft.tokens)
         x_BTD = self.table(masked)
-        position = gaps.contiguous_positions(*masked.shape, device=masked.device)
+        position = gaps.contiguous_positions(masked)
         if plan.stage.picker_gradient > 0 and picker is not None:
             x_BTD = x_BTD + self._reveal_gradient(draft, picker.keep, random_row) * plan.stage.picker_gradient
         if plan.loss_weight["recon"] > 0 and inserter is not None and "inserter" in plan.stage.train:

@@ -26,8 +26,8 @@ class Inserter(nn.Module):
 
     def forward(self, x_BTD: Tensor, length: Tensor) -> InserterOut:
         """x_BTD: embeddings of the skeleton; length [B]."""
-        batch, width, _ = x_BTD.shape
+        width = x_BTD.shape[1]
         present = torch.arange(width, device=x_BTD.device) < length[:, None]
-        h_BTD = self.trunk(x_BTD, contiguous_positions(batch, width, x_BTD.device), present)
+        h_BTD = self.trunk(x_BTD, contiguous_positions(x_BTD), present)
         h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]), approximate="tanh")
         return InserterOut(self.count(h_BGD).float(), gap_present(length, width))

@@ -43,20 +43,27 @@ class Picker(nn.Module):
         super().__init__()
         self.trunk = Trunk(config, config.picker_layers, activation_checkpointing=activation_checkpointing)
         self.rate = nn.Linear(RATE_FEATURES, config.hidden)
+        self.opinion = nn.Linear(1, config.hidden)
+        self.trust = nn.Parameter(torch.ones(1))  # of the filler's own logit: the picker starts as the greedy heuristic
         self.delete = nn.Linear(config.hidden, 1 + len(deletion.OFFSETS))
         # a copied trunk must first do what it did before
         nn.init.zeros_(self.rate.weight)
         nn.init.zeros_(self.rate.bias)
+        nn.init.zeros_(self.opinion.weight)
+        nn.init.zeros_(self.opinion.bias)
         nn.init.normal_(self.delete.weight, std=config.init_std)
         nn.init.zeros_(self.delete.bias)
 
-    def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor) -> DeleteLogits:
-        """Delete logits in float32 from the embeddings of the whole text and the asked keep rate [B]."""
+    def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, filler_prob: Tensor) -> DeleteLogits:
+        """Delete logits in float32 from the embeddings of the whole text, the asked keep rate [B] and the filler's
+        probability of each token [B, T] (see ``ops.probe``; all 0.5 where it was not asked)."""
+        believed = torch.logit(filler_prob.float(), eps=1e-4)
         rate = self.rate(rate_features(keep_rate).to(x_BTD.dtype))
-        position = contiguous_positions(*present.shape, device=present.device)
-        h_BTD = self.trunk(x_BTD + rate[:, None], position, present)
+        position = contiguous_positions(present)
+        opinion = self.opinion(believed[..., None].to(x_BTD.dtype))
+        h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
         logits = self.delete(h_BTD).float()
-        return DeleteLogits(logits[..., 0], logits[..., 1:])
+        return DeleteLogits(logits[..., 0] + self.trust * believed, logits[..., 1:])
 
 
 @torch.no_grad()

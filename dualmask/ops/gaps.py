@@ -71,9 +71,9 @@ def insert(skeleton: Skeleton, count: Tensor, width: int) -> Masked:
     return Masked(torch.where(present, out, PAD_ID), new_length, present & ~kept, gap_index(kept))
 
 
-def contiguous_positions(batch: int, width: int, device: torch.device) -> Tensor:
-    """[B, W] float 0, 1, 2, …: real-valued, because rotary positions may carry a gradient."""
-    return torch.arange(width, device=device, dtype=torch.float32).expand(batch, width)
+def contiguous_positions(like: Tensor) -> Tensor:
+    """[B, W] float 0, 1, 2, … shaped like ``like`` [B, W, …]; real-valued, because positions may carry a gradient."""
+    return torch.arange(like.shape[1], device=like.device, dtype=torch.float32).expand(like.shape[:2])
 
 
 def straight_through_positions(keep: Tensor, gap_rate: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def straight_through_positions(keep: Tensor, gap_rate: Tensor) -> Tensor:
     share = gap_rate / gap_rate.sum(1, keepdim=True).clamp_min(1e-6)
     moved = number * share
     shift = torch.nn.functional.pad((moved - moved.detach()).cumsum(1), (1, 0))
-    exact = contiguous_positions(*keep.shape, device=keep.device)
+    exact = contiguous_positions(keep)
     return exact + shift.gather(1, gap_index(keep).clamp_min(0))
 
 

@@ -92,7 +92,7 @@ def test_revealing_gradient_is_the_slope_of_the_mixed_embedding():
     keep = torch.where(batch.deletable & (torch.arange(WIDTH) % 3 == 1), 0.0, 1.0).double()
     deleted = (keep < 0.5) & batch.deletable
     masked = torch.where(deleted, MASK_ID, batch.tokens)
-    position = gaps.contiguous_positions(*masked.shape, device=masked.device).double()
+    position = gaps.contiguous_positions(masked).double()
     slot = deleted.flatten().nonzero().squeeze(1)
     target = batch.tokens.flatten()[slot]
 
