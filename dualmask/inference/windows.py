@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dualmask.batch import Batch
 from dualmask.inference.lexicon import Lexicon
 from dualmask.models.dualmask import DualMask
 from dualmask.models.picker import DeleteLogits
@@ -23,7 +24,7 @@ from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 TOKENS_A_FORWARD = 16_384
-LOGITS_A_FORWARD = 2**25  # of the filler, were every token a [MASK]: 128 MiB in float32
+LOGITS_A_FORWARD = 2**25  # of the filler, should every token be asked for: 128 MiB in float32
 SMALLEST_WINDOW = 16
 
 Progress = Callable[[int, int], None]  # (windows added to the work, windows done)
@@ -84,13 +85,14 @@ class WindowedModel:
         self.progress = progress
         self.max_count = model.config.max_gap_count
         self.capacity = model.config.max_length - 2
+        self.most_logits = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(lexicon.writable))
 
     def delete_logits(self, tokens: Tensor, length: Tensor, keep_rate: Tensor) -> DeleteLogits:
         """What the picker thinks of drafts [N, L] at the asked keep rates [N]; 0 on padding."""
         out = torch.zeros(*tokens.shape, 1 + len(OFFSETS), device=tokens.device)
-        for view in self._views(tokens, length, [self.capacity] * len(tokens)):
-            present = torch.arange(view.tokens.shape[1], device=tokens.device) < view.length[:, None]
-            logits = self.model.picker(self.model.table(view.tokens), present, keep_rate[view.row[:, 0]])
+        for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
+            batch = Batch(view.tokens, view.length, key=torch.zeros_like(view.length))  # nothing is drawn here
+            logits = self.model.delete_logits(batch, keep_rate[view.row[:, 0]])
             self._collect(out, view, torch.cat([logits.alone[..., None], logits.beside], dim=-1))
         return DeleteLogits(out[..., 0], out[..., 1:])
 
@@ -118,8 +120,7 @@ class WindowedModel:
         """
         confidence = torch.ones(tokens.shape, device=tokens.device)
         filled = tokens.clone()
-        most = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(self.lexicon.writable))
-        for view in self._views(tokens, length, [self.capacity] * len(tokens), most):
+        for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
             wanted = view.core & slots[view.row, view.place]
             if not wanted.any():
                 continue

@@ -14,7 +14,7 @@ from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.filler import Filler
 from dualmask.models.inserter import Inserter
-from dualmask.models.picker import Picker, decide, describe
+from dualmask.models.picker import DeleteLogits, Picker, decide, describe
 from dualmask.ops import deletion, gaps, noise
 from dualmask.ops.probe import filler_probability
 from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut
@@ -67,13 +67,17 @@ class DualMask(nn.Module):
     ) -> PickerOut:
         """The picker's deletion of ``batch``. ``forced`` (rows [B], deleted [B, T]): there the deletion is given,
         and the picker only judges it."""
-        logits = self.picker(self.table(batch.tokens), batch.present, keep_rate, self._opinion(batch))
+        logits = self.delete_logits(batch, keep_rate)
         spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
         deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
         if forced is not None:
             rows, other = forced
             deleted = torch.where(rows[:, None], other, deleted)
         return describe(self.config, logits.given(deleted), deleted, batch.deletable, keep_rate, spread, temperature)
+
+    def delete_logits(self, batch: Batch, keep_rate: Tensor) -> DeleteLogits:
+        """What the picker thinks of ``batch`` before it decides."""
+        return self.picker(self.table(batch.tokens), batch.present, keep_rate, self._opinion(batch))
 
     def _opinion(self, batch: Batch) -> Tensor:
         """[B, T] the filler's probability of each token; 0.5 says nothing."""

@@ -10,7 +10,7 @@ from dualmask.batch import Batch
 from dualmask.inference.engine import Engine
 from dualmask.inference.loading import Loaded
 from dualmask.inference.request import Hole, Request, Result
-from dualmask.ops import gaps
+from dualmask.ops import allocate, gaps
 from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 
 FIRST_PIECE = 262  # behind the special ids and the 256 bytes
@@ -212,19 +212,19 @@ def test_impossible_requests_name_option_and_value(options: dict[str, object], w
 
 def test_one_edit_is_the_model_s_own_picks_counts_and_fills(loaded: Loaded, engine: Engine) -> None:
     """The engine against the model called by hand, on a text that fits."""
-    model, text = loaded.model, ids(11, 5)
+    model, text = loaded.model, ids(11, 25)
     tokens = torch.tensor([[BOS_ID, *text, EOS_ID]])
-    batch = Batch(tokens, torch.tensor([7]), torch.tensor([0]))
+    batch = Batch(tokens, torch.tensor([27]), torch.tensor([0]))
     with torch.no_grad():
         keep = model.pick(batch, torch.tensor([0.8]), step=0, temperature=0.0).keep > 0.5
         skeleton = gaps.drop(tokens, keep)
         out = model.count(skeleton)
-        masked = gaps.insert(skeleton, out.gap_logits.argmax(-1) * out.gap_present, 300)
+        count = allocate.exact_total(out.gap_logits.log_softmax(-1), out.gap_present, torch.tensor([5]))
+        masked = gaps.insert(skeleton, count, 27)
         slot = masked.is_mask.flatten().nonzero().squeeze(1)
         logits = model.fill(masked.tokens, masked.length, slot)[:, :512]
     written = logits.masked_fill(~engine.player.lexicon.writable, float("-inf")).argmax(-1)
-    expected = masked.tokens.flatten().scatter(0, slot, written)[1 : int(masked.length) - 1]
-    (result,) = engine.run([Request(text, "edit", keep_rate=0.8, max_growth=1000)])
-    assert int(masked.length) <= loaded.config.max_length
+    expected = masked.tokens.flatten().scatter(0, slot, written)[1:-1].tolist()
+    (result,) = engine.run([Request(text, "edit", keep_rate=0.8, growth=0)])
     assert result.rounds[0].deleted == (~keep[0]).nonzero().squeeze(1).tolist()
-    assert result.ids == expected.tolist()
+    assert result.ids == expected

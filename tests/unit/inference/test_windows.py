@@ -1,5 +1,6 @@
 import torch
 
+from dualmask.batch import Batch
 from dualmask.inference.lexicon import Lexicon
 from dualmask.inference.loading import Loaded
 from dualmask.inference.text import Writer
@@ -44,7 +45,8 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
     gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3))
     for row, size in enumerate(length.tolist()):
         alone = tokens[row : row + 1, :size]
-        exact = loaded.model.picker(loaded.model.table(alone), torch.ones(1, size, dtype=torch.bool), rate[:1])
+        batch = Batch(alone, length[row : row + 1], torch.zeros(1, dtype=torch.long))
+        exact = loaded.model.delete_logits(batch, rate[:1])
         assert torch.allclose(logits.alone[row, : size - 1], exact.alone[0, :-1], atol=1e-4)
         assert torch.allclose(logits.beside[row, : size - 1], exact.beside[0, :-1], atol=1e-4)
         counts = loaded.model.count(Skeleton(alone, length[row : row + 1])).gap_logits
