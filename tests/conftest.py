@@ -1,4 +1,4 @@
-"""Shared fixtures. Threads are bounded before torch starts: the suite shares two cores with the processes it launches."""
+"""Shared fixtures. Threads are bounded before torch starts: the suite shares its cores with what it launches."""
 
 import os
 
