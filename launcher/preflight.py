@@ -21,7 +21,7 @@ from dualmask.curriculum import total_steps
 @dataclass(frozen=True)
 class Preflight:
     run: RunConfig
-    vocab_size: int  # of the tokenizer, or more if the run says so
+    vocab_size: int
     tokenizer: Path
     data_digest: str
     deepspeed: dict[str, Any]  # the user's additions
@@ -46,12 +46,13 @@ def check(config: str, overrides: list[str], deepspeed_file: str | None, world: 
             f"{config}: model.max_length={run.model.max_length} differs from the data's {data.max_length}; "
             f"set it to {data.max_length} or build data of that length"
         )
-    vocab_size = run.model.vocab_size or data.vocab_size
-    if vocab_size < data.vocab_size:
-        raise ConfigError(f"{config}: model.vocab_size={vocab_size} is less than the tokenizer's {data.vocab_size}")
+    if run.model.vocab_size not in (None, data.vocab_size):
+        raise ConfigError(
+            f"{config}: model.vocab_size={run.model.vocab_size} differs from the data's {data.vocab_size}; remove it"
+        )
     extra = load_user_config(deepspeed_file) if deepspeed_file else {}
     digest = hashlib.sha256((run.data.path / MANIFEST_FILE).read_bytes()).hexdigest()
-    return Preflight(run, vocab_size, tokenizer, digest, extra)
+    return Preflight(run, data.vocab_size, tokenizer, digest, extra)
 
 
 class RunRecord:

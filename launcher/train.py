@@ -71,6 +71,7 @@ def prepare_environment(device: str) -> None:
         local = int(os.environ.get("LOCAL_WORLD_SIZE", preflight.world_size()))
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // local, 1)))
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        os.environ.setdefault("LOCAL_SIZE", str(local))  # else DeepSpeed starts numactl in every step to count sockets
 
 
 if __name__ == "__main__":

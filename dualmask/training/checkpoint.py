@@ -20,6 +20,7 @@ import torch.distributed as dist
 
 from dualmask import manifest
 from dualmask.training.engine import StageEngine
+from dualmask.training.errors import TrainingError
 
 _SAVING = ".saving"
 
@@ -73,8 +74,10 @@ class Checkpoints:
             _barrier()
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
-            raise RuntimeError(
-                f"checkpoint {final} could not be written, those before it are intact: {reason}"
+            free = shutil.disk_usage(self.folder).free // 2**20
+            raise TrainingError(
+                f"checkpoint {final} could not be written, those before it are intact; "
+                f"{free} MiB are free there: {reason}"
             ) from error
         return final
 

@@ -199,11 +199,8 @@ class StageEngine:
 
     def _plain_norm(self) -> float:
         """Norm of the averaged gradient where no ZeRO optimizer measures it: split parameters count on every rank."""
-        square = torch.zeros((), dtype=torch.float64, device=self.device)
-        for parameter in self._learning.values():
-            if split_axis(parameter) is not None or mesh.tensor_rank() == 0:
-                assert parameter.grad is not None
-                square += parameter.grad.double().square().sum()
+        counted = [p for p in self._learning.values() if split_axis(p) is not None or mesh.tensor_rank() == 0]
+        square = torch.nn.utils.get_total_norm([p.grad for p in counted]).double().square()
         dist.all_reduce(square, group=mesh.tensor_group())
         return math.sqrt(square.item())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,25 @@ def test_export_from_a_checkpoint(finished: tuple[Path, Path], tmp_path: Path) -
     for name in manifest.files_of(output / "export"):
         assert (tmp_path / "made" / name).read_bytes() == (output / "export" / name).read_bytes(), name
         assert (tmp_path / "copied" / name).read_bytes() == (output / "export" / name).read_bytes(), name
+
+
+def test_disk_full(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """A checkpoint that cannot be written ends the run with one line; the ones before it are intact, and suffice."""
+    config, output = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    before = {path.name for path in (copy / "checkpoints").iterdir()}
+    longer = ["--config", str(config), "--set", f"output={copy}", "--set", "stages.2.steps=7"]
+    command = [sys.executable, str(tiny.ROOT / "launcher" / "train.py"), *longer]
+    small_files = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command]  # KiB a file
+    surroundings = {"env": tiny.environment(), "cwd": tiny.ROOT, "capture_output": True, "text": True}
+    done = subprocess.run(small_files, timeout=120, **surroundings)
+    assert done.returncode == 1
+    assert "could not be written, those before it are intact" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {path.name for path in (copy / "checkpoints").glob("step-*")} == before
+    assert tiny.train(1, config, *longer[2:]).returncode == 0
+    assert len(tiny.read_record(copy)) == 16
 
 
 def test_export_refuses_damage(finished: tuple[Path, Path], tmp_path: Path) -> None:

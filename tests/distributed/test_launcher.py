@@ -35,7 +35,7 @@ BAD = {
     "ranks": (["--set", "parallel.tensor=2"], ["parallel.tensor=2", "processes=1"]),
     "micro": (["--set", "batch.micro=3"], ["batch.micro=3", "8 sequences"]),
     "length": (["--set", "model.max_length=32"], ["model.max_length=32", "16"]),
-    "vocabulary": (["--set", "model.vocab_size=100"], ["model.vocab_size=100", "300"]),
+    "vocabulary": (["--set", "model.vocab_size=100"], ["model.vocab_size=100", "300", "remove it"]),
     "no data": (["--set", "data.path=/nowhere"], ["/nowhere", "dualmask data build"]),
     "no such override": (["--set", "stages"], ["key=value"]),
     "deepspeed file": (["--deepspeed_config", "/nowhere.json"], ["/nowhere.json", "No such file"]),

@@ -26,7 +26,10 @@ def uri(folder: Path) -> str:
 def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     """Runs by name, of a training that was stopped in its second stage and then resumed."""
     config = tiny.write_config(folder, data, tracking={"enabled": True, "uri": uri, "every_steps": 2})
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
     stopped = tiny.start_ranks(1, config, "--set", "stages.1.steps=4000")
+    monkeypatch.undo()
     while stopped[0].poll() is None and not (folder / "tiny/checkpoints/step-00000006").exists():
         pass
     stopped[0].terminate()
@@ -48,6 +51,10 @@ def test_parent_and_stages(runs: dict[str, Run]) -> None:
     for name, run in runs.items():
         if name != "tiny":
             assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+
+
+def test_system_metrics(runs: dict[str, Run]) -> None:
+    assert "system/cpu_utilization_percentage" in runs["tiny"].data.metrics
 
 
 def test_parameters_and_dataset(runs: dict[str, Run]) -> None:
