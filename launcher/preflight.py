@@ -14,6 +14,7 @@ from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest
 from dualmask import manifest
 from dualmask.config.deepspeed import load_user_config, micro_batches
 from dualmask.config.load import ConfigError, load_run
+from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import total_steps
 
@@ -72,10 +73,15 @@ class RunRecord:
 
     @property
     def complete(self) -> bool:
-        """Nothing is left to do for this configuration."""
-        stored = self.read()
-        same = stored.get("config", {}).get("stages") == self._run.model_dump(mode="json")["stages"]
-        return same and stored.get("status") == "complete" and (self._run.output / "export").is_dir()
+        """Nothing is left to do: this very run has ended, and its export is there."""
+        stored, last = self.read(), len(self._run.stages) - 1
+        if stored.get("status") != "complete" or not (self._run.output / "export").is_dir():
+            return False
+        try:
+            require_same_run(stored.get("config", {}), self._run, stage_index=last, steps_done=0)
+        except ConfigError:
+            return False  # the training itself will name the difference
+        return stored.get("total_steps") == total_steps(self._run.stages)
 
     def write(self, status: str, step: int, key: str, versions: dict[str, str]) -> None:
         """``status``: running, preempted, failed or complete."""

@@ -127,6 +127,25 @@ def test_killed_under_the_real_launcher(uninterrupted: list[dict], data: Path, f
     assert (again.returncode, again.stdout) == (0, f"{folder / 'launched'}: already complete\n")
 
 
+def test_finished_run_of_another_configuration(uninterrupted: list[dict], data: Path, folder: Path) -> None:
+    """It is neither "already complete" nor silently trained further: the key that differs is named."""
+    config = tiny.write_config(folder, data, "whole", checkpoint={"every_steps": 4, "keep_last": 3})
+    codes = tiny.start_ranks(2, config, *SETTINGS, "--set", "seed=4")
+    said = [rank.communicate(timeout=120)[0] for rank in codes]
+    assert tiny.finish(codes) == [2, 2]
+    assert "seed = 4 differs from 3" in said[0]
+    assert "--resume never" in said[0]
+
+
+def test_resume_from_a_path(uninterrupted: list[dict], data: Path, folder: Path) -> None:
+    """A checkpoint given by its path, of another run folder: the rest of the record is the same."""
+    config = tiny.write_config(folder, data, "branch", checkpoint={"every_steps": 100})
+    oldest = min((folder / "whole" / "checkpoints").glob("step-*"))
+    assert tiny.finish(tiny.start_ranks(2, config, *SETTINGS, "--resume", oldest)) == [0, 0]
+    done = int(oldest.name.removeprefix("step-"))
+    assert tiny.read_record(folder / "branch") == uninterrupted[done:]
+
+
 def test_other_number_of_ranks(uninterrupted: list[dict], data: Path, folder: Path) -> None:
     config = tiny.write_config(folder, data, "whole", checkpoint={"every_steps": 4, "keep_last": 3})
     more = ["--set", "stages.2.steps=12"]  # so that there is something left to do

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,8 +33,11 @@ def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
     stopped = tiny.start_ranks(1, config, "--set", "stages.1.steps=4000")
     monkeypatch.undo()
-    while stopped[0].poll() is None and not (folder / "tiny/checkpoints/step-00000006").exists():
-        pass
+    end = time.monotonic() + 120
+    while not system_metrics_in(folder / "runs" / "mlflow.db"):
+        assert stopped[0].poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.1)
     stopped[0].terminate()
     assert tiny.finish(stopped) == [75]
     steps = len(tiny.read_record(folder / "tiny")) - 5
@@ -42,6 +48,15 @@ def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     found = client.search_runs([experiment.experiment_id])
     assert len(found) == 4, "one parent and one run a stage, though two processes logged them"
     return {run.info.run_name: run for run in found}
+
+
+def system_metrics_in(store: Path) -> bool:
+    """Reads beside MLflow, which may not have made its tables yet."""
+    try:
+        with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as reader:
+            return bool(reader.execute("select count(*) from metrics where key like 'system/cpu%'").fetchone()[0])
+    except sqlite3.OperationalError:
+        return False
 
 
 def test_parent_and_stages(runs: dict[str, Run]) -> None:
