@@ -18,7 +18,7 @@ from dualmask.parallel import mesh
 
 
 def megatron_config() -> ModelParallelConfig:
-    """CPU-drawn weights: every rank draws the whole matrix and keeps its part, so weights do not depend on the degree."""
+    """Weights are drawn on the CPU: every rank draws the whole matrix and keeps its part, whatever the degree."""
     return ModelParallelConfig(
         tensor_model_parallel_size=mesh.tensor_size(),
         use_cpu_initialization=True,

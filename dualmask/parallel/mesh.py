@@ -1,4 +1,4 @@
-"""Who works together: tensor-parallel groups inside data-parallel groups, on top of an initialised torch.distributed."""
+"""Who works together: tensor-parallel groups inside data-parallel ones, on top of an initialised torch.distributed."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -50,9 +51,11 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
 
 
 def _quieten() -> None:
-    """Leaves out two warnings: skipped steps are the trainer's to report, and modules that return named tensors work
-    under ZeRO-3 as long as they own no parameter themselves."""
+    """Leaves out what nobody can act on: skipped steps are the trainer's to report, and modules that return named
+    tensors work under ZeRO-3 as long as they own no parameter themselves."""
     known = ("OVERFLOW! Skipping step", "A module has unknown inputs or outputs type")
+    # DeepSpeed still calls collectives by the names that torch 2.13 renames
+    warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
     logger = logging.getLogger("DeepSpeed")
     logger.setLevel(logging.WARNING)
     logger.addFilter(lambda entry: not any(text in entry.getMessage() for text in known))

@@ -24,7 +24,7 @@ pytestmark = [
 
 @pytest.fixture
 def pages(tmp_path: Path):
-    """Addresses: the runs of an experiment with a parent and a stage, as the tracker nests them, and the stage's own."""
+    """Addresses of an experiment with a parent run and a stage, as the tracker nests them, and of that stage."""
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     client = MlflowClient(uri)
     experiment = client.create_experiment("dualmask", artifact_location=(tmp_path / "artifacts").as_uri())
