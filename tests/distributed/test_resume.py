@@ -37,14 +37,6 @@ def uninterrupted(data: Path, folder: Path) -> list[dict]:
     return record
 
 
-def steps_done(output: Path) -> int:
-    """Lines of the record, or 0 before it begins."""
-    try:
-        return (output / "metrics.jsonl").read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
-
-
 def wait_until(condition: Callable[[], bool], ranks: list[subprocess.Popen[str]]) -> None:
     end = time.monotonic() + 120
     while not condition():
@@ -55,13 +47,13 @@ def wait_until(condition: Callable[[], bool], ranks: list[subprocess.Popen[str]]
 
 def kill_once(config: Path, output: Path, draw: random.Random) -> None:
     """Starts the run, kills −9 one rank at a drawn moment, and sees the other die of it by itself."""
-    before = steps_done(output)
+    before = tiny.steps_done(output)
     goal = before + draw.randint(1, 5)
     while_saving = draw.random() < 0.5
     ranks = tiny.start_ranks(2, config, *SETTINGS)
     try:
         # the record of a resumed run is first cut back to the checkpoint, then grows beyond the goal
-        wait_until(lambda: steps_done(output) >= goal, ranks)
+        wait_until(lambda: tiny.steps_done(output) >= goal, ranks)
         if while_saving:
             wait_until((output / "checkpoints" / ".saving").exists, ranks)
         time.sleep(draw.random() * 0.05)
@@ -100,11 +92,11 @@ def test_asked_to_stop(uninterrupted: list[dict], data: Path, folder: Path) -> N
     output = folder / "asked"
     for number, goal, victim in ((signal.SIGTERM, 3, 1), (signal.SIGUSR1, 12, 0)):
         ranks = tiny.start_ranks(2, config, *SETTINGS)
-        wait_until(lambda goal=goal: steps_done(output) >= goal, ranks)
+        wait_until(lambda goal=goal: tiny.steps_done(output) >= goal, ranks)
         os.kill(ranks[victim].pid, number)
         assert tiny.finish(ranks) == [75, 75]
         newest = max((output / "checkpoints").glob("step-*"))
-        assert newest.name == f"step-{steps_done(output):08d}"
+        assert newest.name == f"step-{tiny.steps_done(output):08d}"
     assert tiny.finish(tiny.start_ranks(2, config, *SETTINGS)) == [0, 0]
     assert tiny.read_record(output) == uninterrupted
 
@@ -114,7 +106,7 @@ def test_killed_under_the_real_launcher(uninterrupted: list[dict], data: Path, f
     script = tiny.ROOT / "launcher" / "train.py"
     command = tiny.command(2, script, "--config", config, *SETTINGS)
     launcher = subprocess.Popen(command, env=tiny.environment(), cwd=tiny.ROOT, stdout=subprocess.PIPE, text=True)
-    wait_until(lambda: steps_done(folder / "launched") >= 14, [launcher])
+    wait_until(lambda: tiny.steps_done(folder / "launched") >= 14, [launcher])
     ranks = [p for p in psutil.Process(launcher.pid).children(recursive=True) if str(script) in p.cmdline()[2:3]]
     assert len(ranks) == 2
     ranks[1].kill()

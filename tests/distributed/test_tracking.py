@@ -34,7 +34,7 @@ def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     stopped = tiny.start_ranks(1, config, "--set", "stages.1.steps=4000")
     monkeypatch.undo()
     end = time.monotonic() + 120
-    while not system_metrics_in(folder / "runs" / "mlflow.db"):
+    while not system_metrics_in(folder / "runs" / "mlflow.db") or tiny.steps_done(folder / "tiny") < 7:
         assert stopped[0].poll() is None
         assert time.monotonic() < end
         time.sleep(0.1)

@@ -163,6 +163,14 @@ def read_record(output: Path) -> list[dict[str, Any]]:
     ]
 
 
+def steps_done(output: Path) -> int:
+    """Lines of the record, or 0 before it begins."""
+    try:
+        return (output / "metrics.jsonl").read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
 def damage(folder: Path, name: str, *, truncate: bool) -> None:
     """Cuts a file in half, or flips one bit in its middle."""
     content = bytearray((folder / name).read_bytes())
