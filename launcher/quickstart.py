@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -29,7 +30,7 @@ def main() -> None:
     loaded = load(run.output)
     lines = texts.read_texts(run.data.path / "test.jsonl")
     result = figures(run, loaded, lines)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100)
     console.print(report.restoration_table(result["rows"], RATES))
     console.print(f"{SEQUENCES} held-out sequences; intervals and all figures: {run.output / 'results.json'}\n")
     for name, text in example.show(loaded, lines, keep_rate=0.7).items():

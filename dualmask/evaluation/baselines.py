@@ -35,12 +35,25 @@ def frequent(token_count: Tensor) -> Deleter:
     return delete
 
 
-def greedy(model: DualMask, *, spaced: bool) -> Deleter:
+class FillerScores:
+    """The filler's probability of each token of a batch; asked once a batch, whatever the number of rates."""
+
+    def __init__(self, model: DualMask) -> None:
+        self._model = model
+        self._known: dict[int, tuple[Batch, Tensor]] = {}  # holds the batch too, so that its id stays its own
+
+    def __call__(self, batch: Batch) -> Tensor:
+        if id(batch) not in self._known:
+            score = filler_probability(self._model.fill, cross_entropy, batch, PROBE_STRIDE)
+            self._known[id(batch)] = batch, score
+        return self._known[id(batch)][1]
+
+
+def greedy(score_of: FillerScores, *, spaced: bool) -> Deleter:
     """What the filler is surest of first; ``spaced``: no two neighbours as long as the budget allows."""
 
     def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
-        score = filler_probability(model.fill, cross_entropy, batch, PROBE_STRIDE)
-        number = deletion.budget(batch.deletable, keep_rate)
+        score, number = score_of(batch), deletion.budget(batch.deletable, keep_rate)
         if spaced:
             return best_apart(score, batch.deletable, number)
         return deletion.best_first(score, batch.deletable, number)

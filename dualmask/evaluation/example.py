@@ -13,10 +13,10 @@ from dualmask.tokenizer import BOS_ID, EOS_ID, MASK, MASK_ID, PAD_ID
 
 @torch.no_grad()
 def show(loaded: Loaded, lines: list[str], keep_rate: float) -> dict[str, str]:
-    """The first text that fills a sequence; deleted by the picker, places and words by the model's own opinion."""
+    """A text that does not repeat itself; deleted by the picker, places and words by the model's own opinion."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    longest = max(lines[:20], key=len)
-    batch = texts.batches([longest], tokenizer, loaded.config.max_length, limit=1)[0]
+    varied = max(lines[:200], key=lambda line: len({word for word in line.split() if word.islower()}))
+    batch = texts.batches([varied], tokenizer, loaded.config.max_length, limit=1)[0]
     batch = batch.to(next(model.parameters()).device)
     picked = model.pick(batch, torch.full((1,), keep_rate, device=batch.tokens.device), step=0, temperature=0.0)
     skeleton = gaps.drop(batch.tokens, batch.present & (picked.keep > 0.5))

@@ -40,12 +40,13 @@ class Restored:
 
 
 def deleters(model: DualMask, token_count: Tensor) -> dict[str, Deleter]:
+    scores = baselines.FillerScores(model)
     return {
         "picker": baselines.picker(model),
         "random": baselines.random,
         "frequent": baselines.frequent(token_count),
-        "greedy_plain": baselines.greedy(model, spaced=False),
-        "greedy_spaced": baselines.greedy(model, spaced=True),
+        "greedy_plain": baselines.greedy(scores, spaced=False),
+        "greedy_spaced": baselines.greedy(scores, spaced=True),
     }
 
 

@@ -13,6 +13,7 @@ from dualmask.evaluation.statistics import Row, machine
 
 METHODS = ("random", "frequent", "greedy", "picker")
 KINDS = ("true", "predicted", "shuffled")
+SHORT = {"true": "true", "predicted": "pred."}  # gaps, in a table that fits a narrow terminal
 
 
 def write(path: Path, suite: str, rows: Sequence[Row], **about: Any) -> dict[str, Any]:
@@ -47,14 +48,14 @@ def with_strongest_greedy(rows: list[Row]) -> list[Row]:
 
 
 def restoration_table(rows: Sequence[Row], rates: Sequence[float]) -> Table:
-    """Share of deleted tokens restored, by method, share deleted and kind of gaps; gap F1 on the right."""
-    table = Table(title="Share of deleted tokens restored exactly (same filler, same number of deletions)")
-    table.add_column("deleter")
+    """Share of deleted tokens restored, by method, kind of gaps and share deleted; gap F1 on the right."""
+    table = Table(title="Share of deleted tokens restored exactly, by share deleted (same filler, same number)")
+    table.add_column("deleter\n")
     for kind in ("true", "predicted"):
         for rate in rates:
-            table.add_column(f"{kind} gaps\n{rate:.0%} deleted", justify="right")
+            table.add_column(f"{SHORT[kind]}\n{rate:.0%}", justify="right", no_wrap=True)
     for rate in rates:
-        table.add_column(f"gap F1\n{rate:.0%} deleted", justify="right")
+        table.add_column(f"gap F1\n{rate:.0%}", justify="right", no_wrap=True)
     for method in METHODS:
         cells = [
             _cell(find(rows, metric="restored", method=method, gaps=kind, deleted=rate))

@@ -89,7 +89,11 @@ def test_all_deleters_delete_the_same_number(rate):
     asked = torch.full((4,), 1 - rate)
     number = deletion.budget(batch.deletable, asked)
     counts = reconstruction.token_counts([batch], VOCAB)
-    for delete in (baselines.random, baselines.frequent(counts), baselines.greedy(Scripted(), spaced=True)):
+    for delete in (
+        baselines.random,
+        baselines.frequent(counts),
+        baselines.greedy(baselines.FillerScores(Scripted()), spaced=True),
+    ):
         deleted = delete(batch, asked)
         assert torch.equal(deleted.sum(1), number)
         assert not (deleted & ~batch.deletable).any()
