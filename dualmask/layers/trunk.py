@@ -17,8 +17,7 @@ from dualmask.parallel.linear import shared
 class Neighbours(nn.Module):
     """Adds to each token a learnt, channel-wise mix of the tokens beside it (a depthwise convolution, replicated).
 
-    Attention finds the neighbours by itself only after a long plateau; given them, a small model learns in a tenth of
-    the steps (docs/method.md has the figures).
+    Attention finds the neighbours by itself only after a long plateau; a small model is spared it.
     """
 
     REACH = 2
