@@ -42,10 +42,10 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
     _quieten()
     timeout = datetime.timedelta(seconds=timeout_seconds)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    if os.environ.get("WORLD_SIZE", "1") == "1" and not dist.is_initialized():
-        # a store inside this process: no port is opened
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
+        if not dist.is_initialized():  # a store inside this process: no port is opened
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False, auto_mpi_discovery=False)
     mesh.initialize(tensor)
 
