@@ -10,6 +10,17 @@ import torch
 from torch import Tensor
 
 
+def present(length: Tensor, width: int) -> Tensor:
+    """[B, T] bool: not padding, for sequences of ``length`` [B] in rows of ``width`` places."""
+    return torch.arange(width, device=length.device) < length[:, None]
+
+
+def deletable(length: Tensor, width: int) -> Tensor:
+    """[B, T] bool: neither padding nor BOS nor EOS."""
+    place = torch.arange(width, device=length.device)
+    return (place > 0) & (place < length[:, None] - 1)
+
+
 @dataclass(frozen=True)
 class Batch:
     """A batch of sequences ``<bos> … <eos>``, padded on the right.
@@ -31,13 +42,12 @@ class Batch:
     @property
     def present(self) -> Tensor:
         """[B, T] bool: not padding."""
-        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.length[:, None]
+        return present(self.length, self.tokens.shape[1])
 
     @property
     def deletable(self) -> Tensor:
         """[B, T] bool: neither padding nor BOS nor EOS."""
-        place = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return (place > 0) & (place < self.length[:, None] - 1)
+        return deletable(self.length, self.tokens.shape[1])
 
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.tokens.to(device), self.length.to(device), self.key.to(device))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dualmask.batch import deletable, present
 from dualmask.inference.lexicon import Lexicon
 from dualmask.inference.request import Request
 from dualmask.ops import gaps
@@ -37,12 +38,11 @@ class Drafts:
 
     @property
     def present(self) -> Tensor:
-        return torch.arange(self.tokens.shape[1], device=self.tokens.device) < self.length[:, None]
+        return present(self.length, self.tokens.shape[1])
 
     @property
     def deletable(self) -> Tensor:
-        place = torch.arange(self.tokens.shape[1], device=self.tokens.device)
-        return (place > 0) & (place < self.length[:, None] - 1) & ~self.locked
+        return deletable(self.length, self.tokens.shape[1]) & ~self.locked
 
     def rows(self, index: Sequence[int]) -> Drafts:
         """Some of the drafts, padding cut."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dualmask.batch import Batch
+from dualmask.batch import Batch, present
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.filler import Filler
@@ -91,8 +91,7 @@ class DualMask(nn.Module):
     def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
         """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, W] that hold [MASK]s."""
         position = gaps.contiguous_positions(tokens)
-        present = torch.arange(tokens.shape[1], device=tokens.device) < length[:, None]
-        return self.filler(self.table(tokens), position, present, slot, self.table)
+        return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
 
     def _random_deletion(self, batch: Batch, plan: StepPlan, keep_rate: Tensor) -> tuple[Tensor, Tensor]:
         how = plan.stage.deletion

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from dualmask.batch import present
 from dualmask.config.schema import ModelConfig
 from dualmask.layers.trunk import Trunk
 from dualmask.ops.gaps import contiguous_positions, gap_present
@@ -27,7 +27,6 @@ class Inserter(nn.Module):
     def forward(self, x_BTD: Tensor, length: Tensor) -> InserterOut:
         """x_BTD: embeddings of the skeleton; length [B]."""
         width = x_BTD.shape[1]
-        present = torch.arange(width, device=x_BTD.device) < length[:, None]
-        h_BTD = self.trunk(x_BTD, contiguous_positions(x_BTD), present)
+        h_BTD = self.trunk(x_BTD, contiguous_positions(x_BTD), present(length, width))
         h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]), approximate="tanh")
         return InserterOut(self.count(h_BGD).float(), gap_present(length, width))

@@ -206,3 +206,20 @@ def test_trainable_groups():
     assert trainable("table.weight", stage) is None
     assert trainable("filler.up.weight", stage) is None
     assert trainable("table.weight", stage.model_copy(update={"train": ("filler",)})) == "filler"
+
+
+def test_oracle_rewards_doubting_the_wrong_tokens_and_only_in_corrupted_texts():
+    model, batch = make_model(), make_batch()
+    plan = stage_plan(deletion={"random_share": 0.5, "corrupt_share": 1.0, "corrupt_rate": 0.3})
+    out = model(batch, plan)
+    wrong = out.draft != batch.tokens
+    assert wrong.any()
+
+    def oracle(prob):
+        keep_prob = torch.where(batch.deletable, prob, 1.0)
+        return recoverability.oracle(replace(out, picker=replace(out.picker, keep_prob=keep_prob)), batch.tokens, 10.0)
+
+    knowing, guessing = torch.where(wrong, 0.1, 0.9), torch.full(wrong.shape, 0.5)
+    assert oracle(knowing) < oracle(guessing) < oracle(1 - knowing)
+    clean = replace(out, draft=batch.tokens)
+    assert recoverability.oracle(clean, batch.tokens, 10.0) == 0
