@@ -29,8 +29,6 @@ def test_near_drafts_have_different_digests() -> None:
     whole = torch.full((len(drafts),), 32)
     shorter = [draft_digest(text[None], torch.tensor([length])) for length in range(32)]
     digests = torch.cat([draft_digest(drafts, whole), *shorter])
-        [draft_digest(drafts, whole), *(draft_digest(text[None], torch.tensor([n])) for n in range(32))]
-    )
     assert len(digests.unique()) == len(drafts) + 32
 
 
