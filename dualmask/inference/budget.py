@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
-from dualmask.inference.request import Request
+from dualmask.config.schema import StopConfig
+from dualmask.inference.request import FORCED_GATE, Request
 
 TEXT = 0  # the one region of an edit or a generation; the holes of an infill are regions 1, 2, …
 
@@ -34,6 +36,25 @@ class Budget:
         return range(1, len(self.request.holes) + 1) if self.request.mode == "infill" else range(TEXT, TEXT + 1)
 
     @property
+    def over(self) -> bool:
+        """The rounds asked for were played; what follows only mends the length."""
+        return self.round >= self.request.rounds
+
+    @property
+    def gate(self) -> float | None:
+        """The decision forced on this round; None: the Gate's own."""
+        if self.request.mode == "auto" and self.over:
+            return 0.0
+        return FORCED_GATE.get(self.request.mode)
+
+    @property
+    def stop(self) -> StopConfig:
+        """What may end the rounds early beside having nothing to do. Nothing else does while a length is pending."""
+        if self.pending:
+            return StopConfig()
+        return StopConfig(confidence=self.request.stop_confidence, edit_distance=self.request.stop_distance)
+
+    @property
     def opens(self) -> bool:
         """Masks may be opened at all: not in a summary, nor where nothing is there to edit."""
         request = self.request
@@ -45,37 +66,35 @@ class Budget:
     def pending(self) -> bool:
         """An asked length is not reached yet."""
         if self.request.mode == "summarize":
-            return self.round < self.request.rounds
+            return not self.over
         asked = ((region, self.asked(region)) for region in self.regions)
         return self.opens and any(total is not None and total != self.grown.get(region, 0) for region, total in asked)
 
     def due(self, region: int) -> int | None:
-        """Asked growth of this round: the straight line over the rounds, less what has grown, so that no gap's limit
-        makes the text shorter for good. None: the inserter decides."""
+        """Asked growth of this round: the schedule's share of it, less what has grown, so that no gap's limit makes the
+        text shorter for good. None: the inserter decides."""
         asked = self.asked(region)
         if asked is None:
             return None
-        rounds = self.request.rounds
-        share = asked * min(self.round + 1, rounds)  # of asked · rounds; rounded away from zero below
-        line = share // rounds if asked < 0 else -(-share // rounds)
-        return line - self.grown.get(region, 0)
+        share = min((self.round + 1) / self.request.rounds, 1.0)
+        if self.request.growth_schedule == "cosine":
+            share = 1 - math.cos(share * math.pi / 2)
+        line = math.ceil(abs(asked) * share - 1e-6)  # rounded away from zero
+        return int(math.copysign(line, asked)) - self.grown.get(region, 0)
 
-    def keep_rate(self) -> float:
-        """Of this round. A summary in several rounds comes to its keep rate step by step."""
+    def deletions(self, deletable: int) -> int | None:
+        """Tokens to delete among ``deletable`` ones, should the round edit. None: those that are wrong, be they many or
+        few. Rounds beyond those asked for only mend the length; a summary comes to its keep rate step by step."""
         request = self.request
-        return request.keep_rate ** (1 / request.rounds) if request.mode == "summarize" else request.keep_rate
-
-    def deletions(self, deletable: int) -> int:
-        """Tokens to delete among ``deletable`` ones. Rounds beyond those asked for only mend the length."""
-        request = self.request
-        if request.mode in ("generate", "infill"):
+        if self.gate == 0:
             return 0
         if request.mode == "summarize":
+            assert request.keep_rate is not None  # no such request exists
             target = round(self.deletable * request.keep_rate ** ((self.round + 1) / request.rounds))
             return max(deletable - target, 0)
-        if self.round >= request.rounds:
+        if self.over:
             return min(max(-(self.due(TEXT) or 0), 0), deletable)
-        return round((1 - request.keep_rate) * deletable)
+        return None if request.keep_rate is None else round((1 - request.keep_rate) * deletable)
 
     def masks(self, region: int, deleted: int, likely: int, rate: float) -> int:
         """Masks to open in a region. ``likely``: sum of its gaps' most likely counts, ``rate``: of the mean counts."""
@@ -101,6 +120,6 @@ def natural_room(request: Request, max_length: int, max_gap_count: int) -> int:
     """
     if request.mode == "infill":
         return max_gap_count
-    if request.mode == "generate":
-        return max(max_length - 2 - len(request.ids), max_gap_count)
-    return max(len(request.ids), max_gap_count)
+    written = max(max_length - 2 - len(request.ids), max_gap_count)
+    edited = max(len(request.ids), max_gap_count)
+    return {"generate": written, "auto": max(written, edited)}.get(request.mode, edited)

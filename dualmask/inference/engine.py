@@ -1,57 +1,40 @@
 """The engine: requests in, results with their traces out. Knows ids; knows nothing of text.
 
-A round is a function from drafts to drafts (delete, count, open, fill); what ends the rounds is a list of rules over
-the trace. Results do not depend on what else is in the batch, nor on padding: every draw is a function of the request's
-seed, the round and the place.
+A round is a function from drafts to drafts (delete, count, open, fill); what ends the rounds stands in
+``dualmask/stopping.py``. Results do not depend on what else is in the batch, nor on padding: every draw is a function
+of the request's seed, the round and the place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from dualmask.inference.budget import Budget, natural_room
-from dualmask.inference.drafts import start
+from dualmask.inference.drafts import Drafts, start
 from dualmask.inference.lexicon import Lexicon
 from dualmask.inference.request import Request, Result, Round
-from dualmask.inference.rounds import RoundPlayer
+from dualmask.inference.rounds import Played, RoundPlayer
 from dualmask.inference.windows import Progress, WindowedModel
 from dualmask.models.dualmask import DualMask
-
-StopRule = Callable[[Sequence[Round]], bool]
+from dualmask.ops.alignment import edit_distance
+from dualmask.stopping import Reason, draft_digest, reasons
 
 REQUESTS_AT_ONCE = 64
 TOKENS_AT_ONCE = 65_536
 
 
-def idle(rounds: Sequence[Round]) -> bool:
-    """The last round deleted and inserted nothing."""
-    return not rounds[-1].deleted and not rounds[-1].inserted
-
-
-def seen_before(rounds: Sequence[Round]) -> bool:
-    """The last round led to a draft that was there before: what follows would repeat itself."""
-    return any(rounds[-1].result == earlier.draft for earlier in rounds)
-
-
 class Engine:
-    """Runs requests on a model. ``stops``: rules that end a request's rounds early; any that holds is enough."""
+    """Runs requests on a model. ``progress`` hears of the windows that are to be read and of those that were."""
 
-    def __init__(
-        self,
-        model: DualMask,
-        lexicon: Lexicon,
-        *,
-        stops: Sequence[StopRule] = (idle, seen_before),
-        progress: Progress | None = None,
-    ) -> None:
+    def __init__(self, model: DualMask, lexicon: Lexicon, *, progress: Progress | None = None) -> None:
         self.config = model.config
         self.device = next(model.parameters()).device
         lexicon = lexicon.to(self.device)
         windowed = WindowedModel(model.eval(), lexicon, progress)
-        self.player = RoundPlayer(windowed, lexicon, model.config.selection, self.device)
-        self.stops = tuple(stops)
+        self.player = RoundPlayer(windowed, lexicon, self.device)
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> list[Result]:
@@ -67,25 +50,44 @@ class Engine:
         limits = self.config.max_length, self.config.max_gap_count
         budgets = [Budget(r, n, natural_room(r, *limits)) for r, n in zip(requests, deletable, strict=True)]
         traces: list[list[Round]] = [[] for _ in requests]
+        stopped = [Reason.NONE for _ in requests]
         active = list(range(len(requests)))
+        seen = draft_digest(drafts.tokens, drafts.length)[:, None]
         while active:
-            drafts, rounds = self.player.play(drafts, [budgets[index] for index in active])
-            for index, done in zip(active, rounds, strict=True):
+            mine = [budgets[index] for index in active]
+            played = self.player.play(drafts, mine)
+            digest = draft_digest(played.drafts.tokens, played.drafts.length)
+            why = _reasons(drafts, played, digest, seen, mine)
+            for index, done, reason in zip(active, played.rounds, why, strict=True):
                 traces[index].append(done)
-            going = [row for row, index in enumerate(active) if not self._finished(budgets[index], traces[index])]
+                stopped[index] = reason
+            going = [row for row, reason in enumerate(why) if not _finished(mine[row], reason)]
             active = [active[row] for row in going]
-            drafts = drafts.rows(going) if going else drafts
+            drafts = played.drafts.rows(going) if going else drafts
+            seen = torch.cat([seen, digest[:, None]], dim=1)[going]
         return [
-            Result(request, trace[-1].result[1:-1], tuple(trace))
-            for request, trace in zip(requests, traces, strict=True)
+            Result(request, trace[-1].result[1:-1], tuple(trace), reason)
+            for request, trace, reason in zip(requests, traces, stopped, strict=True)
         ]
 
-    def _finished(self, budget: Budget, trace: Sequence[Round]) -> bool:
-        """The rounds asked for are over, or a rule stops them; an asked length keeps them going while that helps."""
-        over = budget.round >= budget.request.rounds
-        if budget.pending and not over:
-            return False
-        return (over and not budget.pending) or any(stop(trace) for stop in self.stops)
+
+def _reasons(before: Drafts, played: Played, digest: Tensor, seen: Tensor, budgets: Sequence[Budget]) -> list[Reason]:
+    """Why each text may stop after this round; requests of different criteria may be mixed."""
+    after, stops = played.drafts, [budget.stop for budget in budgets]
+    distance = torch.ones_like(played.confidence)
+    if any(stop.edit_distance is not None for stop in stops):
+        distance = edit_distance(before.tokens, before.length, after.tokens, after.length)
+    facts = {"changed": played.changed, "digest": digest, "seen": seen}
+    facts |= {"confidence": played.confidence, "distance": distance}
+    by_stop = {stop: reasons(stop, **facts).tolist() for stop in set(stops)}
+    return [Reason(by_stop[stop][row]) for row, stop in enumerate(stops)]
+
+
+def _finished(budget: Budget, reason: Reason) -> bool:
+    """The rounds asked for are over, or a criterion holds; an asked length keeps them going while that helps."""
+    if budget.pending:
+        return budget.over and reason != Reason.NONE
+    return budget.over or reason != Reason.NONE
 
 
 def _groups(requests: Sequence[Request]) -> Iterator[list[int]]:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-Mode = Literal["edit", "generate", "summarize", "infill"]
+if TYPE_CHECKING:
+    from dualmask.stopping import Reason
+
+Mode = Literal["edit", "generate", "auto", "summarize", "infill"]
 MODES: tuple[Mode, ...] = get_args(Mode)
-GATE: dict[Mode, float] = {"edit": 1.0, "summarize": 1.0, "generate": 0.0, "infill": 0.0}
+FORCED_GATE: dict[Mode, float] = {"edit": 1.0, "summarize": 1.0, "generate": 0.0, "infill": 0.0}  # auto decides
+GrowthSchedule = Literal["linear", "cosine"]
+GROWTH_SCHEDULES: tuple[GrowthSchedule, ...] = get_args(GrowthSchedule)
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,16 @@ class Request:
     """One text in token ids and what to do with it. Raises ValueError.
 
     ids                the text's tokens, without BOS and EOS
-    keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary
-    growth             tokens that the result has more than the text (edit, generate; negative in an edit only),
-                       spread evenly over the rounds; None: the inserter's own opinion, at most ``max_growth``
+    keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary;
+                       None (not in a summary): all are kept but those that the model takes for wrong
+    edit_threshold     a token counts as wrong if the model's probability for that is above this
+    gate_threshold     auto: a round edits if the Gate's probability for that is above this (seed 000: τ_edit)
+    growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
+                       spread over the rounds; None: the inserter's own opinion, at most ``max_growth``
+    growth_schedule    linear: the same number in every round; cosine: few in the early rounds (MaskGIT)
     rounds             the engine stops earlier when nothing is left to do; an asked length may take further rounds
+    stop_confidence    stop once the tokens of the last fill have this mean probability; None: never for that reason
+    stop_distance      stop once a round changes less than this share of the text; None: never for that reason
     locked             token ranges [start, end): never deleted, nothing is inserted inside
     temperature        of the tokens written; 0: always the most likely
     place_temperature  of what is deleted and how many masks go where; 0: always the best
@@ -42,10 +53,15 @@ class Request:
 
     ids: Sequence[int]
     mode: Mode
-    keep_rate: float = 0.8
+    keep_rate: float | None = None
+    edit_threshold: float = 0.5
+    gate_threshold: float = 0.5
     growth: int | None = None
     max_growth: int | None = None
+    growth_schedule: GrowthSchedule = "linear"
     rounds: int = 1
+    stop_confidence: float | None = None
+    stop_distance: float | None = None
     locked: Sequence[tuple[int, int]] = ()
     holes: Sequence[Hole] = ()
     temperature: float = 0.0
@@ -57,7 +73,15 @@ class Request:
 
     def __post_init__(self) -> None:
         _check(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
-        _check(0 <= self.keep_rate <= 1, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
+        if self.keep_rate is not None or self.mode == "summarize":
+            right = self.keep_rate is not None and 0 <= self.keep_rate <= 1
+            _check(right, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
+        _check(0 <= self.edit_threshold <= 1, "edit threshold", self.edit_threshold, "a probability, 0 … 1")
+        _check(0 <= self.gate_threshold <= 1, "gate threshold", self.gate_threshold, "a probability, 0 … 1")
+        for name, limit in (("stop confidence", self.stop_confidence), ("stop distance", self.stop_distance)):
+            _check(limit is None or 0 <= limit <= 1, name, limit, "0 … 1, or leave it out")
+        known = self.growth_schedule in GROWTH_SCHEDULES
+        _check(known, "growth schedule", self.growth_schedule, " or ".join(GROWTH_SCHEDULES))
         _check(1 <= self.rounds <= 1000, "rounds", self.rounds, "1 … 1000")
         _check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
         _check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
@@ -115,7 +139,7 @@ class Round:
     """What one round did, in places of token sequences that include BOS (place 0) and EOS.
 
     draft     ids before the round
-    gate      1: edit, 0: nothing may be deleted
+    gate      probability that the round edits: the Gate's own in auto, else 1 (edit) or 0 (nothing may be deleted)
     deleted   places in the draft
     inserted  (place, count): masks opened behind the kept token at this place of the draft
     filled    (place in the result, id, confidence)
@@ -135,6 +159,7 @@ class Result:
     request: Request
     ids: list[int]  # without BOS and EOS
     rounds: tuple[Round, ...]
+    stopped: Reason  # NONE: the rounds asked for were over
 
 
 def _check(right: bool, name: str, value: object, allowed: str) -> None:

@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,29 +16,44 @@ from dualmask.inference.budget import Budget
 from dualmask.inference.drafts import Drafts
 from dualmask.inference.lexicon import Lexicon
 from dualmask.inference.regions import gather_regions
-from dualmask.inference.request import GATE, Round
+from dualmask.inference.request import Round
 from dualmask.inference.windows import WindowedModel
-from dualmask.ops import allocate, deletion, noise
-from dualmask.ops.estimators import calibrate
+from dualmask.models.picker import decide
+from dualmask.ops import allocate, noise
 from dualmask.ops.gaps import Skeleton, gap_rate
+from dualmask.stopping import fill_confidence
 from dualmask.tokenizer import MASK_ID
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True)
+class Played:
+    """What a round did to a batch of drafts.
+
+    drafts      after the round
+    changed     [N] bool: something was deleted or inserted
+    confidence  [N] mean confidence of what was filled, 0 where nothing was
+    rounds      one a draft
+    """
+
+    drafts: Drafts
+    changed: Tensor
+    confidence: Tensor
+    rounds: list[Round]
+
+
 class RoundPlayer:
     """Plays rounds on a model. All drafts of a call are in the same round of their requests."""
 
-    def __init__(self, model: WindowedModel, lexicon: Lexicon, selection: str, device: torch.device) -> None:
+    def __init__(self, model: WindowedModel, lexicon: Lexicon, device: torch.device) -> None:
         self.model = model
         self.lexicon = lexicon
-        self.selection = selection
         self.device = device
 
-    def play(self, drafts: Drafts, budgets: Sequence[Budget]) -> tuple[Drafts, list[Round]]:
-        """The drafts after one round, and what was done to each. Closes the round in the budgets."""
-        gate = [GATE[budget.request.mode] for budget in budgets]
-        deleted = self._deleted(drafts, budgets)
+    def play(self, drafts: Drafts, budgets: Sequence[Budget]) -> Played:
+        """One round. Closes it in the budgets."""
+        deleted, gate = self._deleted(drafts, budgets)
         keep = drafts.present & ~deleted
         skeletons = drafts.drop(keep)
         count, opened = self._counts(skeletons, budgets, deleted.sum(1).tolist())
@@ -46,29 +62,48 @@ class RoundPlayer:
         after = replace(masked, tokens=filled)
         for budget, lost, grown in zip(budgets, deleted.sum(1).tolist(), opened, strict=True):
             budget.close_round(lost, grown)
-        return after, list(_trace(gate, drafts, keep, count, after, slots, confidence))
+        return Played(
+            drafts=after,
+            changed=deleted.any(1) | slots.any(1),
+            confidence=fill_confidence(confidence, slots),
+            rounds=list(_trace(gate.tolist(), drafts, keep, count, after, slots, confidence)),
+        )
 
     def deletable(self, drafts: Drafts) -> Tensor:
         """[N, L] bool: what may be deleted; of a character that is made of several bytes the first."""
         return drafts.deletable & ~self.lexicon.continuation[drafts.tokens]
 
-    def _deleted(self, drafts: Drafts, budgets: Sequence[Budget]) -> Tensor:
-        """[N, L] bool: the picker's choice. The bytes of a character go with its first one, and count as one token."""
+    def _deleted(self, drafts: Drafts, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
+        """[N, L] bool: the picker's choice where Gate and budget allow one; and [N] the probability of editing.
+
+        The bytes of a character go with its first one, and count as one token.
+        """
         deletable = self.deletable(drafts)
-        wanted = [b.deletions(n) for b, n in zip(budgets, deletable.sum(1).tolist(), strict=True)]
-        number = self._tensor(wanted, torch.long)
-        if not number.any():
-            return torch.zeros_like(deletable)
-        keep_rate = self._tensor([budget.keep_rate() for budget in budgets])
-        logits = self.model.delete_logits(drafts.tokens, drafts.length, keep_rate)
+        places = deletable.sum(1)
+        number = [budget.deletions(most) for budget, most in zip(budgets, places.tolist(), strict=True)]
+        forced = self._tensor([math.nan if budget.gate is None else budget.gate for budget in budgets])
+        if not any(number) and None not in number:
+            return torch.zeros_like(deletable), forced
+        keep_rate = 1 - self._tensor([most or 0 for most in number]) / places.clamp_min(1)  # 1: what is wrong
+        reading = self.model.read(drafts.tokens, drafts.length, keep_rate)
+        threshold = self._tensor([budget.request.edit_threshold for budget in budgets])
+        logits = replace(reading.logits, wrong=reading.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
         heat = self._tensor([budget.request.place_temperature for budget in budgets])
         spread = noise.logistic(drafts.key, "pick", budgets[0].round, deletable.shape[1])
-        alone = logits.alone + heat[:, None] * spread
-        if self.selection == "free":
-            chosen = (alone > calibrate(-logits.alone, deletable, keep_rate)) & deletable & (number > 0)[:, None]
-        else:
-            chosen = deletion.choose(alone, logits.beside, deletable, number)
-        return chosen.gather(1, self._first_byte(drafts.tokens))
+        chosen = decide(self.model.config, logits, deletable, keep_rate, spread, heat[:, None])
+        edits, gate = self._gate(reading.gate_logit, drafts.present, forced, budgets)
+        chosen &= edits & self._tensor([most != 0 for most in number], torch.bool)[:, None]
+        return chosen.gather(1, self._first_byte(drafts.tokens)), gate
+
+    def _gate(self, logit: Tensor, present: Tensor, forced: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
+        """[N, L] bool: may be edited; [N] the probability of that: a long draft's is that of its worst window.
+
+        logit [N, L]: the Gate's on the window in which a token stands; forced [N]: a decision, or NaN.
+        """
+        prob = torch.where(forced.isnan()[:, None], torch.sigmoid(logit), forced[:, None])
+        threshold = self._tensor([budget.request.gate_threshold for budget in budgets])
+        edits = torch.where(forced.isnan()[:, None], prob > threshold[:, None], forced[:, None] > 0)
+        return edits, prob.masked_fill(~present, 0.0).amax(1)
 
     def _first_byte(self, tokens: Tensor) -> Tensor:
         """[N, L] the place of the token that begins the character in which this one stands."""

@@ -19,7 +19,10 @@ from dualmask.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class TextResult:
+    """``draft``: the text before the first round: the input, for an infill without its marks."""
+
     input: str
+    draft: str
     output: str
     trace: Trace
 
@@ -39,7 +42,8 @@ class Writer:
 
     def _finish(self, request: TextRequest, result: Result) -> TextResult:
         trace = describe(request.text, result, self.tokenizer, self.lexicon)
-        return TextResult(request.text, trace["output"], trace)
+        draft = self.tokenizer.decode(result.rounds[0].draft)
+        return TextResult(request.text, draft, trace["output"], trace)
 
 
 def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Request:

@@ -1,9 +1,12 @@
 """What happened to a text, round by round, as one JSON object a text.
 
-``{"input", "output", "mode", "rounds_used", "seed", "trace": [round, …]}``, and of each round
+``{"input", "output", "mode", "rounds_used", "stopped", "seed", "trace": [round, …]}``. ``mode`` is what was asked;
+``stopped`` says why there were no more rounds: rounds (those asked for were over), nothing_to_do, seen_before,
+confident or settled (``dualmask/stopping.py``). Of each round
 
 * ``round``     1, 2, …
-* ``gate``      1.0: tokens may be deleted (edit, summarize); 0.0: none may (generate, infill)
+* ``gate``      probability that the round edits. 1.0: tokens may be deleted (edit, summarize); 0.0: none may (generate,
+                infill); auto: the Gate's own, and tokens may be deleted where it is above ``gate_threshold``
 * ``deleted``   [[start, end, text], …]: characters [start, end) of the draft before the round, which are ``text``
 * ``inserted``  [[position, count], …]: ``count`` masks opened at this character of the draft before the round, in front
   of whatever was deleted there
@@ -44,6 +47,7 @@ class Trace(TypedDict):
     output: str
     mode: str
     rounds_used: int
+    stopped: str
     seed: int
     trace: list[RoundTrace]
 
@@ -55,6 +59,7 @@ def describe(text: str, result: Result, tokenizer: Tokenizer, lexicon: Lexicon) 
         output=tokenizer.decode(result.ids),
         mode=result.request.mode,
         rounds_used=len(rounds),
+        stopped=result.stopped.word,
         seed=result.request.seed,
         trace=rounds,
     )
@@ -80,7 +85,7 @@ def _describe_round(number: int, done: Round, tokenizer: Tokenizer, lexicon: Lex
     spans = [(before[run[0]], before[run[-1] + 1]) for run in _runs(done.deleted)]
     return RoundTrace(
         round=number,
-        gate=done.gate,
+        gate=round(done.gate, 6),
         deleted=[(start, end, draft[start:end]) for start, end in spans],
         inserted=[(before[place + 1], count) for place, count in done.inserted],
         filled=[

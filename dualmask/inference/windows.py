@@ -42,6 +42,14 @@ class Window:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What the model thinks of whole drafts; 0 on padding."""
+
+    logits: DeleteLogits
+    gate_logit: Tensor  # [N, L] the Gate's on the window in whose core the token stands
+
+
+@dataclass(frozen=True)
 class View:
     """Windows of one forward, and where their places come from."""
 
@@ -81,20 +89,23 @@ class WindowedModel:
 
     def __init__(self, model: DualMask, lexicon: Lexicon, progress: Progress | None = None) -> None:
         self.model = model
+        self.config = model.config
         self.lexicon = lexicon
         self.progress = progress
         self.max_count = model.config.max_gap_count
         self.capacity = model.config.max_length - 2
         self.most_logits = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(lexicon.writable))
 
-    def delete_logits(self, tokens: Tensor, length: Tensor, keep_rate: Tensor) -> DeleteLogits:
-        """What the picker thinks of drafts [N, L] at the asked keep rates [N]; 0 on padding."""
-        out = torch.zeros(*tokens.shape, 1 + len(OFFSETS), device=tokens.device)
+    def read(self, tokens: Tensor, length: Tensor, keep_rate: Tensor) -> Reading:
+        """What picker and Gate think of drafts [N, L] at the asked keep rates [N]."""
+        out = torch.zeros(*tokens.shape, 3 + len(OFFSETS), device=tokens.device)
         for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
             batch = Batch(view.tokens, view.length, key=torch.zeros_like(view.length))  # nothing is drawn here
-            logits = self.model.delete_logits(batch, keep_rate[view.row[:, 0]])
-            self._collect(out, view, torch.cat([logits.alone[..., None], logits.beside], dim=-1))
-        return DeleteLogits(out[..., 0], out[..., 1:])
+            reading = self.model.read(batch, keep_rate[view.row[:, 0]])
+            logits, gate = reading.logits, reading.gate_logit[:, None].expand(view.tokens.shape)
+            single = torch.stack([logits.alone, logits.wrong, gate], dim=-1)
+            self._collect(out, view, torch.cat([single, logits.beside], dim=-1))
+        return Reading(DeleteLogits(alone=out[..., 0], beside=out[..., 3:], wrong=out[..., 1]), out[..., 2])
 
     def gap_logits(self, skeleton: Skeleton, expected: Tensor) -> Tensor:
         """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened.

@@ -11,6 +11,7 @@ from dualmask.inference.engine import Engine
 from dualmask.inference.loading import Loaded
 from dualmask.inference.request import Hole, Request, Result
 from dualmask.ops import allocate, gaps
+from dualmask.stopping import Reason
 from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 
 FIRST_PIECE = 262  # behind the special ids and the 256 bytes
@@ -76,7 +77,7 @@ def test_nothing_special_is_ever_written(engine: Engine) -> None:
 def test_keep_rate_one_without_growth_changes_nothing(engine: Engine, length: int) -> None:
     (result,) = engine.run([Request(ids(length, length), "edit", keep_rate=1.0, growth=0, rounds=5)])
     assert result.ids == ids(length, length)
-    assert len(result.rounds) == 1
+    assert (len(result.rounds), result.stopped) == (1, Reason.NOTHING_TO_DO)
 
 
 @pytest.mark.parametrize("keep_rate", [0.0, 0.3, 0.8, 0.995])
@@ -168,14 +169,25 @@ def test_a_draft_seen_before_ends_the_rounds(engine: Engine) -> None:
     drafts = [tuple(done.draft) for done in result.rounds]
     assert len(drafts) == len(set(drafts)) < 200
     assert result.rounds[-1].result in [done.draft for done in result.rounds]
+    assert result.stopped == Reason.SEEN_BEFORE
 
 
-def test_more_rules_can_stop_the_rounds(loaded: Loaded, engine: Engine) -> None:
-    request = Request(ids(3, 20), "edit", rounds=9, temperature=1.0)
-    assert len(engine.run([request])[0].rounds) == 9
-    lexicon = engine.player.lexicon
-    early = Engine(loaded.model, lexicon, stops=[lambda rounds: len(rounds) == 3])
-    assert len(early.run([request])[0].rounds) == 3
+def test_each_request_has_stop_criteria_of_its_own(engine: Engine) -> None:
+    request = Request(ids(3, 20), "edit", keep_rate=0.8, rounds=9, temperature=1.0)
+    whole, sure, settled, never_sure, growing = engine.run(
+        [
+            request,
+            replace(request, stop_confidence=0.0),
+            replace(request, stop_distance=1.0),
+            replace(request, stop_confidence=1.0),
+            replace(request, stop_confidence=0.0, growth=30),  # an asked length is reached all the same
+        ]
+    )
+    assert (len(whole.rounds), whole.stopped) == (9, Reason.NONE)
+    assert (len(sure.rounds), sure.stopped) == (1, Reason.CONFIDENT)
+    assert (len(settled.rounds), settled.stopped) == (1, Reason.SETTLED)
+    assert never_sure.ids == whole.ids
+    assert len(growing.ids) == 50
 
 
 def test_remasking_and_steps_only_change_what_is_written(engine: Engine) -> None:

@@ -58,7 +58,7 @@ def test_the_trace_leads_from_input_to_output(writer: Writer, text: str, heat: d
     ]
     for request, result in zip(requests, writer.run(requests), strict=True):
         trace = json.loads(json.dumps(result.trace))
-        assert list(trace) == ["input", "output", "mode", "rounds_used", "seed", "trace"]
+        assert list(trace) == ["input", "output", "mode", "rounds_used", "stopped", "seed", "trace"]
         assert (trace["input"], trace["output"], trace["mode"]) == (text, result.output, request.mode)
         assert trace["rounds_used"] == len(trace["trace"])
         assert [done["gate"] for done in trace["trace"]] == [float(request.mode != "generate")] * trace["rounds_used"]
@@ -87,7 +87,7 @@ def test_empty_text_works_in_every_mode(writer: Writer) -> None:
     edit, summary, infill, written = writer.run(
         [
             TextRequest("", "edit", options={"rounds": 3}),
-            TextRequest("", "summarize"),
+            TextRequest("", "summarize", options={"keep_rate": 0.5}),
             TextRequest("", "infill"),
             TextRequest("", "generate", options={"growth": 10}),
         ]

@@ -41,14 +41,17 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
     tokens[torch.arange(3), length - 1] = EOS_ID
     model = windowed(loaded, writer.lexicon)
     rate = torch.full((3,), 0.5)
-    logits = model.delete_logits(tokens, length, rate)
+    reading = model.read(tokens, length, rate)
+    logits = reading.logits
     gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3))
     for row, size in enumerate(length.tolist()):
         alone = tokens[row : row + 1, :size]
         batch = Batch(alone, length[row : row + 1], torch.zeros(1, dtype=torch.long))
-        exact = loaded.model.delete_logits(batch, rate[:1])
-        assert torch.allclose(logits.alone[row, : size - 1], exact.alone[0, :-1], atol=1e-4)
-        assert torch.allclose(logits.beside[row, : size - 1], exact.beside[0, :-1], atol=1e-4)
+        exact = loaded.model.read(batch, rate[:1])
+        assert torch.allclose(logits.alone[row, : size - 1], exact.logits.alone[0, :-1], atol=1e-4)
+        assert torch.allclose(logits.wrong[row, : size - 1], exact.logits.wrong[0, :-1], atol=1e-4)
+        assert torch.allclose(logits.beside[row, : size - 1], exact.logits.beside[0, :-1], atol=1e-4)
+        assert torch.allclose(reading.gate_logit[row, : size - 1], exact.gate_logit, atol=1e-4)
         counts = loaded.model.count(Skeleton(alone, length[row : row + 1])).gap_logits
         assert torch.allclose(gaps[row, : size - 1], counts[0], atol=1e-4)
 

@@ -1,0 +1,78 @@
+"""Continuing texts with an autoregressive model: one token a pass, keys and values of what was read kept."""
+
+# N texts, L tokens of the longest prompt, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dualmask.inference import sampling
+from dualmask.layers.cache import Cache
+from dualmask.models.language_model import Autoregressive
+from dualmask.ops import noise
+from dualmask.parallel.vocabulary import whole_vocabulary
+from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
+
+
+@torch.inference_mode()
+def write(
+    model: Autoregressive,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    least: int = 0,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seeds: Sequence[int],
+    cached: bool = True,
+) -> list[list[int]]:
+    """What follows each prompt (ids without BOS): at most ``tokens`` ids, fewer where the model ends the text, which it
+    may not do before ``least`` ids. A text depends on its prompt and its seed, not on the other texts.
+
+    ``cached`` False: the whole text is read again for each token; slower, and the same.
+    """
+    device = model.table.weight.device
+    read, present = _left_padded(prompts, device)
+    key = torch.tensor(seeds, device=device)
+    heat, nucleus = (torch.full(key.shape, value, device=device) for value in (temperature, top_p))
+    cache = Cache(len(model.lm.blocks), read.shape[1] + tokens) if cached else None
+    ended = torch.zeros_like(key, dtype=torch.bool)
+    new = read.shape[1]
+    for number in range(tokens):
+        position = (present.long().cumsum(1) - 1).clamp_min(0).float()
+        seen = slice(-new, None) if cached else slice(None)
+        logits = model.next_logits(read[:, seen], position[:, seen], present[:, seen], cache)
+        logits = whole_vocabulary(logits, model.vocab_size)
+        allowed = _allowed(model.vocab_size, device, end=number >= least)
+        token, _ = sampling.choose(logits, allowed, noise.uniform(key, "write", number), heat, nucleus)
+        token = torch.where(ended, PAD_ID, token)
+        ended = ended | (token == EOS_ID)
+        read = torch.cat([read, token[:, None]], 1)
+        present = torch.cat([present, torch.ones_like(ended)[:, None]], 1)
+        new = 1
+        if ended.all():
+            break
+    return [_text(row) for row in read[:, -(number + 1) :].tolist()] if tokens else [[] for _ in prompts]
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tokens [N, L] with BOS, padding in front, and presence [N, L]: so that all texts grow at the same place."""
+    width = max(len(prompt) for prompt in prompts) + 1
+    rows = [[PAD_ID] * (width - 1 - len(prompt)) + [BOS_ID, *prompt] for prompt in prompts]
+    tokens = torch.tensor(rows, device=device)
+    return tokens, tokens != PAD_ID
+
+
+def _allowed(vocab_size: int, device: torch.device, *, end: bool) -> Tensor:
+    """[1, V] bool: every ordinary token; EOS where the text may ``end``."""
+    allowed = torch.ones(1, vocab_size, dtype=torch.bool, device=device)
+    allowed[0, list(SPECIAL_IDS)] = False
+    allowed[0, EOS_ID] = end
+    return allowed
+
+
+def _text(row: list[int]) -> list[int]:
+    return row[: row.index(EOS_ID)] if EOS_ID in row else row
