@@ -22,7 +22,16 @@ class StepPlan:
     keep_rate_low: float
     keep_rate_high: float
     temperature: float
+    fill_temperature: float
+    max_delete_rate: float
+    rounds: int  # unrolled in this step
     loss_weight: dict[str, float]
+
+    @property
+    def windows(self) -> list[range]:
+        """The rounds, W at a time: each window is one backward pass (truncated BPTT)."""
+        width = self.stage.rollout.window
+        return [range(first, min(first + width, self.rounds)) for first in range(0, self.rounds, width)]
 
     @property
     def is_last_of_stage(self) -> bool:
@@ -49,7 +58,40 @@ def learning_rate(stage: StageConfig, step_in_stage: int) -> float:
     return line.at((step_in_stage - lr.warmup_steps) / rest)
 
 
-def plan_at(stages: Sequence[StageConfig], step: int) -> StepPlan:
+def rounds_at(stage: StageConfig, step_in_stage: int, earned: int) -> int:
+    """Rounds to unroll: from ``first_rounds`` one more every so many steps, or as many more as were ``earned`` by the
+    criterion ``add_round_at``; without either all of them."""
+    how = stage.rollout
+    if how.add_round_every is not None:
+        return min(how.first_rounds + step_in_stage // how.add_round_every, how.rounds)
+    if how.add_round_at is not None:
+        return min(how.first_rounds + earned, how.rounds)
+    return how.rounds
+
+
+EARN_STEPS = 50  # steps over which the criterion `add_round_at` is averaged
+
+
+@dataclass(frozen=True)
+class Earned:
+    """Rounds added by `add_round_at` so far, and the mean in the making. Part of a checkpoint."""
+
+    rounds: int = 0
+    steps: int = 0
+    total: float = 0.0
+
+    def after(self, stage: StageConfig, restored_prob: float) -> Earned:
+        """Behind a step whose restored tokens had this mean probability."""
+        goal = stage.rollout.add_round_at
+        if goal is None:
+            return self
+        steps, total = self.steps + 1, self.total + restored_prob
+        if steps < EARN_STEPS:
+            return Earned(self.rounds, steps, total)
+        return Earned(self.rounds + (total / steps >= goal))
+
+
+def plan_at(stages: Sequence[StageConfig], step: int, earned_rounds: int = 0) -> StepPlan:
     """The plan of global step ``step`` (0-based). Raises IndexError behind the last step."""
     if step < 0:
         raise IndexError(f"step {step} is negative")
@@ -68,6 +110,9 @@ def plan_at(stages: Sequence[StageConfig], step: int) -> StepPlan:
                 keep_rate_low=stage.deletion.keep_rate_low.at(progress),
                 keep_rate_high=stage.deletion.keep_rate_high.at(progress),
                 temperature=stage.deletion.temperature.at(progress),
+                fill_temperature=stage.rollout.fill_temperature.at(progress),
+                max_delete_rate=stage.deletion.max_delete_rate.at(progress),
+                rounds=rounds_at(stage, inside, earned_rounds),
                 loss_weight=_weights(stage.losses, progress),
             )
         start += stage.steps

@@ -1,10 +1,10 @@
 """What comes out of the models: named tensors with their shapes. See docs/method.md for the symbols."""
 
-# B batch, T tokens, G gaps = T-1, K most masks a gap, M slots with a loss
+# B batch, T tokens, G gaps = T-1, K most masks a gap, M slots with a loss, N top tokens of a slot, D width
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from torch import Tensor
 @dataclass(frozen=True)
 class PickerOut:
     delete_logit: Tensor  # [B, T] logit that the token is restored if it is deleted, given who else is
+    wrong_logit: Tensor  # [B, T] logit that the token does not belong where it stands
     keep_prob: Tensor  # [B, T] in (0, 1): p; 1 on BOS, EOS and padding
     keep: Tensor  # [B, T] float in {0, 1}: m, with the estimator's gradient
 
@@ -27,7 +28,7 @@ class FillerOut:
     """Logits over the vocabulary at chosen slots only: a [B, T, V] tensor is never made."""
 
     slot: Tensor  # [M] int64 index into the flattened [B·T'] sequence
-    slot_weight: Tensor  # [M] float: 0 for the padding of the fixed shape
+    slot_weight: Tensor  # [M] float: weight in `recon`; 0 where the target is not known
     target: Tensor  # [M] int64 ids to restore
     logits: Tensor  # [M, V / tensor-parallel] (each rank holds its part of the vocabulary)
     loss: Tensor  # [M] cross entropy
@@ -35,14 +36,57 @@ class FillerOut:
 
 
 @dataclass(frozen=True)
-class RoundOut:
-    """One round, teacher-forced: what was deleted is known, so gap counts and slots are the true ones."""
+class GateOut:
+    logit: Tensor  # [B] log-odds that the round edits
+    value: Tensor  # [B] float in {0, 1}: the decision g, with the estimator's gradient
+    free: Tensor  # [B] bool: the Gate decided; False: the start state or the first round did
+    compared: Tensor  # [B] bool: both decisions were tried
+    cost_edit: Tensor  # [B] nats a target token of the text that editing leads to, detached (0 if not compared)
+    cost_generate: Tensor  # [B] the same for generating
 
-    draft: Tensor  # [B, T] what was read: the target, or a corrupted copy of it
+
+@dataclass(frozen=True)
+class RoundOut:
+    """One round. Labels come from the alignment of the draft with the target (ops/alignment.py)."""
+
+    draft: Tensor  # [B, T] what was read
+    length: Tensor  # [B] of the draft
+    match: Tensor  # [B, T] place in the target of each right token of the draft, -1 for the others
     deleted: Tensor  # [B, T] bool
-    random_row: Tensor  # [B] bool: this skeleton is random, not the picker's own
-    keep_rate: Tensor  # [B] asked share kept
-    gap_count: Tensor  # [B, G] true number of deleted tokens in each gap of the skeleton
+    keep_rate: Tensor  # [B] asked share kept; 1: only what is wrong is to go
+    gap_count: Tensor  # [B, G] number of target tokens missing in each gap of the skeleton
+    judged: Tensor  # [B, T] bool: deleted right tokens of which it is known whether they come back
+    restored: Tensor  # [B, T] there: the filler's probability of them at their place, detached
+    live: Tensor  # [B] float: 0 for texts that teach nothing in this round
     filler: FillerOut | None = None  # None: the stage asks nothing of the filler
     inserter: InserterOut | None = None
     picker: PickerOut | None = None
+    gate: GateOut | None = None
+    log_prob: dict[str, Tensor] | None = None  # by decision [B]: log-probability of what was decided, for `reinforce`
+    cost: Tensor | None = None  # [B] nats a target token of the text that came out, detached
+
+
+@dataclass(frozen=True)
+class SoftTokens:
+    """Straight-through tokens: forward the drawn token, backward its relaxed distribution over the top tokens."""
+
+    place: Tensor  # [M] int64 index into the flattened [B·T] draft
+    token: Tensor  # [M, N] ids
+    weight: Tensor  # [M, N] float; the gradient goes here
+
+
+@dataclass(frozen=True)
+class RoundState:
+    """A batch of drafts between two rounds."""
+
+    tokens: Tensor  # [B, T] ids
+    length: Tensor  # [B]
+    kind: Tensor  # [B] int64 index into ops.starts.KINDS
+    confidence: Tensor  # [B] mean probability of the last fill, 1 before the first
+    done: Tensor  # [B] bool: a stop criterion held
+    digest: Tensor  # [B, rounds so far] int64: drafts seen before
+    soft: SoftTokens | None = None
+
+    def detach(self) -> RoundState:
+        """The same drafts without a gradient into the rounds that made them."""
+        return replace(self, soft=None)

@@ -1,4 +1,4 @@
-"""What a stage learnt, for people: a few texts before → skeleton → masked → filled."""
+"""What a stage learnt, for people: a few texts from round to round."""
 
 from __future__ import annotations
 
@@ -6,37 +6,63 @@ import torch
 
 from dualmask.batch import Batch
 from dualmask.curriculum import StepPlan
+from dualmask.ops.starts import KINDS
+from dualmask.outputs import RoundOut, RoundState
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import MASK, MASK_ID, Tokenizer
 from dualmask.training.engine import StageEngine
 
-ROWS = 4
+ROWS = 8
 
 
-def sample_round(engine: StageEngine, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> dict[str, str]:
-    """``{"stage-….txt": text}`` from one teacher-forced round over the batch's first rows. Collective."""
+def sample_rounds(engine: StageEngine, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> dict[str, str]:
+    """``{"stage-….txt": text}`` from the batch's first rows. Collective."""
     batch = batch.rows(slice(0, ROWS)).to(engine.device)
-    out = engine.inspect(batch, plan)
-    if out.filler is None:  # a stage that teaches the inserter alone fills nothing
+    outs, state = engine.inspect(batch, plan)
+    if state is not None:
+        blocks = [_rounds(batch, outs, state, number, plan, tokenizer) for number in range(len(batch.length))]
+    elif outs[0].filler is not None:
+        best = whole_vocabulary(outs[0].filler.logits, tokenizer.vocab_size).argmax(-1)
+        filled = batch.tokens.flatten().scatter(0, outs[0].filler.slot, best).view_as(batch.tokens)
+        blocks = [_in_place(batch, outs[0].deleted, filled, number, tokenizer) for number in range(len(batch.length))]
+    else:  # a stage that teaches the inserter alone fills nothing
         return {}
-    best = whole_vocabulary(out.filler.logits, tokenizer.vocab_size).argmax(-1)
-    filled = batch.tokens.flatten().scatter(0, out.filler.slot, best).view_as(batch.tokens)
-    filled = torch.where(out.deleted, filled, batch.tokens)
-    blocks = [_row(batch, out.deleted, filled, number, tokenizer) for number in range(len(batch.length))]
     return {f"stage-{plan.stage_index}-{plan.stage.name}.txt": "\n\n".join(blocks) + "\n"}
 
 
-def _row(batch: Batch, deleted: torch.Tensor, filled: torch.Tensor, number: int, tokenizer: Tokenizer) -> str:
+def _in_place(batch: Batch, deleted: torch.Tensor, filled: torch.Tensor, number: int, tokenizer: Tokenizer) -> str:
+    """One text of a stage that plays no rounds."""
     length = int(batch.length[number])
     tokens, gone = batch.tokens[number, :length].tolist(), deleted[number, :length].tolist()
-    skeleton = [token for token, out in zip(tokens, gone, strict=True) if not out]
-    masked = "".join(
-        MASK if out else tokenizer.piece(token) for token, out in zip(tokens[1:-1], gone[1:-1], strict=True)
-    )
+    out = torch.where(deleted[number], filled[number], batch.tokens[number])[:length].tolist()
     lines = {
         "before": tokenizer.decode(tokens),
-        "skeleton": tokenizer.decode(skeleton),
-        "masked": masked,
-        "filled": tokenizer.decode(token for token in filled[number, :length].tolist() if token != MASK_ID),
+        "masked": _marked(tokens, gone, tokenizer, MASK),
+        "filled": tokenizer.decode(token for token in out if token != MASK_ID),
     }
-    return "\n".join(f"{name:9}{text}" for name, text in lines.items())
+    return _lines(lines)
+
+
+def _rounds(
+    batch: Batch, outs: list[RoundOut], state: RoundState, number: int, plan: StepPlan, tokenizer: Tokenizer
+) -> str:
+    """One text from round to round; what a round deletes stands in brackets."""
+    row = number * plan.stage.rollout.samples
+    lines = {"target": tokenizer.decode(batch.tokens[number, : int(batch.length[number])].tolist())}
+    for turn, out in enumerate(outs):
+        length = int(out.length[row])
+        tokens, gone = out.draft[row, :length].tolist(), out.deleted[row, :length].tolist()
+        gate = "" if out.gate is None else f" gate {torch.sigmoid(out.gate.logit[row]):.2f}"
+        lines[f"{turn}{gate}"] = _marked(tokens, gone, tokenizer, None)
+    lines["end"] = tokenizer.decode(state.tokens[row, : int(state.length[row])].tolist())
+    return f"start: {KINDS[int(state.kind[row])]}\n" + _lines(lines)
+
+
+def _marked(tokens: list[int], gone: list[bool], tokenizer: Tokenizer, mark: str | None) -> str:
+    """Deleted tokens as ``mark``, or in brackets."""
+    pieces = [(tokenizer.piece(token), out) for token, out in zip(tokens[1:-1], gone[1:-1], strict=True)]
+    return "".join((mark or f"⟦{piece}⟧") if out else piece for piece, out in pieces)
+
+
+def _lines(lines: dict[str, str]) -> str:
+    return "\n".join(f"{name:12}{text}" for name, text in lines.items())

@@ -29,8 +29,9 @@ from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Surroundings, Trainer, steps_done_in_stage
+from dualmask.typos import typo_table
 from launcher.preflight import Preflight, RunRecord, new_key
-from launcher.samples import sample_round
+from launcher.samples import sample_rounds
 
 Resume = tuple[Path, TrainingState] | None
 
@@ -55,7 +56,8 @@ def train(ready: Preflight, resume_from: str) -> int:
         observers=observers,
         tracking={"key": key},
         deepspeed=ready.deepspeed,
-        sampler=lambda engine, batch, plan: sample_round(engine, batch, plan, tokenizer),
+        typos=_typos(run, tokenizer),
+        sampler=lambda engine, batch, plan: sample_rounds(engine, batch, plan, tokenizer),
         stop_wanted=lambda: stop.wanted,
     )
     trainer = Trainer(run, data, around)
@@ -141,6 +143,12 @@ def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:
         dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
         observers.append(Tracker(run, key, dataset=dataset))
     return observers
+
+
+def _typos(run: RunConfig, tokenizer: Tokenizer) -> torch.Tensor | None:
+    """Misspellings of every piece, if some stage wants them."""
+    wanted = any("picker" in stage.train and stage.rollout.corruption.typo > 0 for stage in run.stages)
+    return typo_table(tokenizer) if wanted else None
 
 
 def _device(asked: str) -> torch.device:

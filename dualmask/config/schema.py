@@ -14,7 +14,10 @@ from dualmask.config.schedule import Schedule, constant
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
-Module = Literal["filler", "inserter", "picker"]
+Weight = Annotated[float, Field(ge=0.0)]
+Module = Literal["filler", "inserter", "picker", "gate", "lm"]
+Family = Literal["dualmask", "autoregressive", "diffusion"]
+StartKind = Literal["rewrite", "skeleton", "prefix", "empty", "corrupted", "clean"]
 
 
 class Section(BaseModel):
@@ -24,13 +27,14 @@ class Section(BaseModel):
 
 
 class ModelConfig(Section):
-    family: Literal["dualmask"] = "dualmask"
+    family: Family = Field("dualmask", description="the two others are language models to compare with")
     vocab_size: Positive | None = Field(None, description="rows of the token table; None: from the data's tokenizer")
     hidden: Positive = Field(128, description="width D of every trunk")
     heads: Positive = Field(4, description="attention heads; must be a multiple of parallel.tensor")
     filler_layers: Positive = 4
     inserter_layers: Positive = 4
     picker_layers: Positive = 4
+    layers: Positive | None = Field(None, description="depth of the one trunk of the families beside dualmask")
     ffn_multiple: Positive = Field(4, description="width of the MLP over hidden")
     picker_probes: Annotated[int, Field(ge=0)] = Field(
         4, description="filler passes whose opinion of every token the picker reads first; 0: it reads the text alone"
@@ -39,7 +43,7 @@ class ModelConfig(Section):
     max_gap_count: Positive = Field(8, description="K: most [MASK]s that one gap can take in one round")
     rope_theta: Annotated[float, Field(gt=1.0)] = 10_000.0
     init_std: Annotated[float, Field(gt=0.0)] = 0.02
-    estimator: Literal["straight_through", "gumbel", "hard_concrete"] = Field(
+    estimator: Literal["straight_through", "gumbel", "hard_concrete", "reinforce"] = Field(
         "gumbel", description="how a gradient passes the picker's keep-or-delete decision"
     )
     selection: Literal["budget", "free"] = Field(
@@ -53,6 +57,13 @@ class ModelConfig(Section):
             raise ValueError(f"hidden={self.hidden} must be a multiple of heads={self.heads}")
         if (self.hidden // self.heads) % 2:
             raise ValueError(f"hidden/heads={self.hidden // self.heads} must be even: rotary positions turn pairs")
+        return self
+
+    @model_validator(mode="after")
+    def _depth(self) -> ModelConfig:
+        if (self.family == "dualmask") != (self.layers is None):
+            depth = "filler_layers, inserter_layers and picker_layers" if self.family == "dualmask" else "layers"
+            raise ValueError(f"family={self.family} and layers={self.layers}: give its depth by {depth}")
         return self
 
 
@@ -107,6 +118,9 @@ class LossWeights(Section):
     ptr_uniform: Schedule = constant(0.0)
     keep_recover: Schedule = constant(0.0)
     keep_oracle: Schedule = constant(0.0)
+    gate: Schedule = constant(0.0)
+    gate_cost: Schedule = constant(0.0)
+    reinforce: Schedule = constant(0.0)
 
 
 class DeletionConfig(Section):
@@ -114,24 +128,123 @@ class DeletionConfig(Section):
 
     keep_rate_low: Schedule = constant(0.1)
     keep_rate_high: Schedule = constant(0.9)
-    random_share: Share = Field(0.5, description="share of sequences whose skeleton is random, not the picker's own")
-    span_share: Share = Field(0.5, description="of the random ones: share that loses spans instead of single tokens")
+    span_share: Share = Field(
+        0.5, description="of the random skeletons: share that loses spans instead of single tokens"
+    )
     mean_span: Annotated[float, Field(ge=1.0)] = Field(3.0, description="mean length of a deleted span, tokens")
-    corrupt_share: Share = Field(
-        0.0, description="share of sequences that come with wrong tokens to delete (`keep_oracle`)"
-    )
-    corrupt_rate: Share = Field(
-        0.1, description="of such a sequence: share of tokens replaced by others of the same text"
-    )
     temperature: Schedule = Field(constant(1.0), description="Gumbel noise on the picker's order, and of the estimator")
     count_power: Share = Field(
         1.0, description="`keep_recover` label: P(token) · P(count) to this power; 0: holes need not be found again"
     )
-    max_delete_rate: Share = Field(0.9, description="r_max of `comp_kl`: the largest share that may be deleted")
+    max_delete_rate: Schedule = Field(
+        constant(0.9), description="r_max of `comp_kl`: the largest share that may be deleted"
+    )
+
+
+class CorruptionConfig(Section):
+    """What makes a text wrong. Of a corrupted sequence a share of the tokens is hit, each by one of the kinds below."""
+
+    rate_low: Share = 0.05
+    rate_high: Share = 0.2
+    substitute: Weight = Field(4.0, description="weight: replaced by a token of another place of the same text")
+    drop: Weight = Field(1.0, description="weight: left out")
+    double: Weight = Field(1.0, description="weight: written twice")
+    swap: Weight = Field(1.0, description="weight: exchanged with the token behind it")
+    typo: Weight = Field(1.0, description="weight: characters of the token substituted, dropped, doubled or swapped")
+    shuffle_share: Share = Field(0.1, description="share of corrupted sequences that also have one span shuffled")
+    mean_span: Annotated[float, Field(ge=2.0)] = Field(4.0, description="mean length of a shuffled span, tokens")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CorruptionConfig:
+        if self.rate_low > self.rate_high:
+            raise ValueError(f"rate_low={self.rate_low} exceeds rate_high={self.rate_high}")
+        if not self.substitute + self.drop + self.double + self.swap + self.typo > 0:
+            raise ValueError("substitute, drop, double, swap and typo are all 0: give one of them a weight")
+        return self
+
+
+class StopConfig(Section):
+    """When a text is finished before its last round (dualmask/stopping.py). None: that criterion is off."""
+
+    confidence: Share | None = Field(None, description="mean probability of the tokens of the last fill reaches this")
+    edit_distance: Share | None = Field(None, description="share of the text that the last round changed is below this")
+    in_training: bool = Field(False, description="a finished text stays as it is, and teaches nothing, until the end")
+
+
+class RolloutConfig(Section):
+    """The rounds of a training example that the picker takes part in (dualmask/models/multi_round.py)."""
+
+    rounds: Positive = Field(1, description="L: rounds at the end of the stage")
+    first_rounds: Positive = Field(1, description="rounds at the beginning of the stage")
+    add_round_every: Positive | None = Field(None, description="steps after which one more round is unrolled")
+    add_round_at: Share | None = Field(
+        None, description="instead of steps: one more round once the mean `restored_prob` of 50 steps reaches this"
+    )
+    window: Positive = Field(2, description="W: rounds per backward pass (truncated BPTT)")
+    earlier_weight: Share = Field(1.0, description="weight of `recon` in a round that is not the last of its window")
+    first_round: Literal["generate", "gate"] = Field(
+        "generate", description="round 0 of a text: forced to generate (seed 000), or as the Gate decides"
+    )
+    starts: dict[StartKind, Weight] = Field(
+        {"rewrite": 0.3, "skeleton": 0.3, "prefix": 0.1, "empty": 0.05, "corrupted": 0.2, "clean": 0.05},
+        description="shares of the start states: the text to be shortened to the asked keep rate and restored, random "
+        "skeleton, prefix, nothing, corrupted text, clean text",
+    )
+    corruption: CorruptionConfig = CorruptionConfig()
+    oracle_deletions: Share = Field(0.3, description="share of texts whose wrong tokens are deleted as the labels say")
+    own_counts: Share = Field(
+        0.5, description="share of texts whose masks are counted by the inserter, not by the labels"
+    )
+    own_draft_labels: bool = Field(
+        True, description="later rounds have labels too: alignment with the model's own draft"
+    )
+    cross_round_gradient: bool = Field(True, description="filled tokens carry a gradient into the next round")
+    top_k: Positive = Field(32, description="most likely tokens of a slot that are drawn from and carry that gradient")
+    fill_temperature: Schedule = Field(
+        constant(0.5), description="of the tokens filled in training, and their softness"
+    )
+    gate_rows: Share = Field(0.5, description="share of texts on which both decisions of the Gate are tried")
+    gate_estimator: Literal["two_branch", "straight_through", "reinforce"] = Field(
+        "two_branch", description="how the Gate learns: both decisions compared, or the reconstruction gradient"
+    )
+    count_estimator: Literal["straight_through", "none", "reinforce"] = "straight_through"
+    token_estimator: Literal["gumbel", "straight_through", "none", "reinforce"] = "gumbel"
+    samples: Positive = Field(1, description="copies of each text that decide for themselves; `reinforce` needs 4")
+    stop: StopConfig = StopConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RolloutConfig:
+        if self.first_rounds > self.rounds:
+            raise ValueError(f"first_rounds={self.first_rounds} exceeds rounds={self.rounds}")
+        if self.add_round_every and self.add_round_at is not None:
+            raise ValueError("add_round_every and add_round_at exclude each other: remove one")
+        if not any(self.starts.values()):
+            raise ValueError(f"starts={self.starts} are all 0: give one start state a share")
+        if "reinforce" in (self.gate_estimator, self.count_estimator, self.token_estimator) and self.samples < 4:
+            raise ValueError(f"samples={self.samples}: reinforce compares at least 4 copies of a text; set samples=4")
+        return self
+
+
+class RewardConfig(Section):
+    """Stage `reward`: what the Gate and the Picker are paid for."""
+
+    source: Literal["exact", "bleu", "rouge", "scores"] = Field(
+        "exact", description="restored share of the text, BLEU, ROUGE-L, or a file of human scores"
+    )
+    scores: Path | None = Field(None, description='jsonl, {"draft", "output", "score"} a line (source: scores)')
+    leash: Annotated[float, Field(ge=0.0)] = Field(
+        0.1, description="weight of the divergence from the decisions of the model that the stage began with"
+    )
+
+    @model_validator(mode="after")
+    def _scores(self) -> RewardConfig:
+        if (self.source == "scores") != (self.scores is not None):
+            raise ValueError(f"source={self.source}, scores={self.scores}: a file belongs to source=scores, only there")
+        return self
 
 
 class StageConfig(Section):
-    name: Literal["filler", "inserter", "picker", "joint"]
+    name: Literal["filler", "inserter", "picker", "joint", "reward", "lm"]
     steps: Positive
     train: tuple[Module, ...] = Field(min_length=1, description="modules that learn; the others are frozen")
     start_from: dict[Module, Module] = Field({}, description="module: trunk it is copied from when the stage begins")
@@ -141,6 +254,8 @@ class StageConfig(Section):
     )
     losses: LossWeights = LossWeights()
     deletion: DeletionConfig = DeletionConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    reward: RewardConfig | None = Field(None, description="stage reward: what is paid; other stages: none")
     picker_gradient: Share = Field(
         0.0, description="share of the reconstruction gradient that reaches the picker's decision (0: labels only)"
     )
@@ -151,8 +266,14 @@ class StageConfig(Section):
             raise ValueError(f"lr.warmup_steps={self.lr.warmup_steps} must not exceed steps={self.steps}")
         if frozen := sorted(set(self.lr_scale) - set(self.train)):
             raise ValueError(f"lr_scale names {frozen}, which train={list(self.train)} leaves frozen")
+        if (self.name == "reward") != (self.reward is not None):
+            raise ValueError(f"stage {self.name}: the section reward belongs to the stage reward, and only there")
+        if (self.name == "lm") != ("lm" in self.train) or ("lm" in self.train and len(self.train) > 1):
+            raise ValueError(f"stage {self.name} trains {list(self.train)}: a stage lm trains [lm], and no other does")
         if self.name == "filler" and "filler" not in self.train:
             raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
+        if "gate" in self.train and "picker" not in self.train:
+            raise ValueError(f"the gate learns beside the picker: add picker to train={list(self.train)}")
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
         if low.start > high.start or low.end > high.end:
             raise ValueError(
@@ -189,6 +310,14 @@ class RunConfig(Section):
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     checkpoint: CheckpointConfig = CheckpointConfig()
     tracking: TrackingConfig = TrackingConfig()
+
+    @model_validator(mode="after")
+    def _stages_of_the_family(self) -> RunConfig:
+        for stage in self.stages:
+            if (stage.name == "lm") != (self.model.family != "dualmask"):
+                wanted = "any but lm" if self.model.family == "dualmask" else "lm"
+                raise ValueError(f"model.family={self.model.family} has no stage {stage.name}: its stages are {wanted}")
+        return self
 
     @model_validator(mode="after")
     def _tensor_parallel_divides(self) -> RunConfig:

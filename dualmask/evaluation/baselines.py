@@ -12,7 +12,7 @@ from torch import Tensor
 from dualmask.batch import Batch
 from dualmask.models.dualmask import DualMask
 from dualmask.ops import deletion, noise
-from dualmask.ops.probe import filler_probability
+from dualmask.ops.probe import filler_opinion
 from dualmask.parallel.vocabulary import cross_entropy
 
 PROBE_STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
@@ -44,7 +44,7 @@ class FillerScores:
 
     def __call__(self, batch: Batch) -> Tensor:
         if id(batch) not in self._known:
-            score = filler_probability(self._model.fill, cross_entropy, batch, PROBE_STRIDE)
+            score = filler_opinion(self._model.look, cross_entropy, batch, PROBE_STRIDE).prob
             self._known[id(batch)] = batch, score
         return self._known[id(batch)][1]
 

@@ -20,14 +20,14 @@ def count_log_prob(gap_logits: Tensor, count: Tensor) -> Tensor:
 def losses(out: RoundOut, expected: float) -> dict[str, Tensor]:
     assert out.inserter is not None
     rows = len(out.gap_count)
-    present = out.inserter.gap_present
+    present = out.inserter.gap_present & (out.live[:, None] > 0)
     rate = gap_rate(out.inserter.gap_logits, present)
     share = rate / rate.sum(1, keepdim=True).clamp_min(1e-6)
-    uniform = 1.0 / present.sum(1, keepdim=True)
+    uniform = 1.0 / present.sum(1, keepdim=True).clamp_min(1)
     log_ratio = torch.log(share.clamp_min(1e-9) / uniform)
     return {
         "ptr_count": -(count_log_prob(out.inserter.gap_logits, out.gap_count) * present).sum() / expected,
-        "ptr_match": (rate.sum(1) - out.gap_count.sum(1)).abs().sum() / expected,
+        "ptr_match": ((rate.sum(1) - out.gap_count.sum(1)).abs() * out.live).sum() / expected,
         "ptr_uniform": (share * log_ratio * present).sum() / rows,
     }
 

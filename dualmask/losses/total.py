@@ -1,4 +1,4 @@
-"""The weighted sum of a round's losses (table in docs/method.md).
+"""The weighted sum of the losses of a round, and of the rounds of one BPTT window (table in docs/method.md).
 
 Sums over slots are divided by the number *expected* from the configuration, never by the number counted: so the loss
 of a batch is the mean of the losses of its parts, and neither the number of ranks nor gradient accumulation changes it.
@@ -8,15 +8,17 @@ of a batch is the mean of the losses of its parts, and neither the number of ran
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dualmask.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.losses import compression, counts, recoverability
+from dualmask.losses import compression, counts, gate, recoverability
 from dualmask.outputs import RoundOut
+
+LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle")  # what the alignment teaches beside `recon`
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,46 @@ class LossReport:
     parts: dict[str, Tensor]  # detached scalars: each loss unweighted, and diagnostics
 
 
-def total_loss(out: RoundOut, batch: Batch, plan: StepPlan) -> LossReport:
-    expected = expected_deletions(batch, plan)
+def round_loss(out: RoundOut, plan: StepPlan, leave_out: Sequence[str] = (), recon_weight: float = 1.0) -> LossReport:
+    """One round. ``leave_out``: losses that count nothing here; ``recon_weight``: of `recon` over its own weight."""
+    losses, seen = _losses(out, plan)
+    total = sum((0.0 * x.float().sum() for x in _outputs(out)), torch.zeros((), device=out.draft.device))
+    for name, loss in losses.items():
+        weight = 0.0 if name in leave_out else plan.loss_weight[name]
+        if weight != 0:
+            total = total + weight * (recon_weight if name == "recon" else 1.0) * loss
+    return LossReport(total, {name: value.detach().float() for name, value in (losses | seen).items()})
+
+
+def window_loss(outs: Sequence[RoundOut], rounds: range, plan: StepPlan) -> LossReport:
+    """Rounds ``rounds`` of ``plan.rounds``: windows add up to the mean over all rounds, parts as well as totals.
+
+    ``cost_0``, ``cost_1``, …: nats a target token of the text that came out of each round.
+    """
+    how = plan.stage.rollout
+    parts: dict[str, Tensor] = {}
+    total = torch.zeros((), device=outs[0].draft.device)
+    for number, out in zip(rounds, outs, strict=True):
+        last = number == rounds[-1]
+        leave_out = () if how.own_draft_labels or number == 0 else LABELS
+        report = round_loss(out, plan, leave_out, 1.0 if last else how.earlier_weight)
+        total = total + report.total / plan.rounds
+        for name, value in report.parts.items():
+            parts[name] = parts.get(name, 0.0) + value / plan.rounds
+        assert out.cost is not None
+        parts[f"cost_{number}"] = out.cost.mean().float()
+    return LossReport(total, parts)
+
+
+def expected_deletions(out: RoundOut, plan: StepPlan) -> float:
+    """Mean number of deleted tokens in a batch of full-length sequences that are cut to the asked keep rates."""
+    rows, width = out.draft.shape
+    return rows * (width - 2) * (1 - (plan.keep_rate_low + plan.keep_rate_high) / 2)
+
+
+def _losses(out: RoundOut, plan: StepPlan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Every loss that this round's outputs allow, unweighted; and diagnostics."""
+    expected = expected_deletions(out, plan)
     losses: dict[str, Tensor] = {}
     seen: dict[str, Tensor] = {}
     if out.filler is not None:
@@ -36,21 +76,22 @@ def total_loss(out: RoundOut, batch: Batch, plan: StepPlan) -> LossReport:
         losses |= counts.losses(out, expected)
         seen["gap_accuracy"] = counts.accuracy(out)
     if out.picker is not None:
-        losses |= compression.losses(out.picker, batch, out.keep_rate, plan)
+        losses |= compression.losses(out, plan)
         losses["keep_recover"] = recoverability.loss(out, expected, plan.stage.deletion.count_power)
-        losses["keep_oracle"] = recoverability.oracle(out, batch.tokens, expected)
-        seen |= compression.spread(out.picker, batch)
-    total = torch.zeros((), device=batch.tokens.device)
-    for name, loss in losses.items():
-        if plan.loss_weight[name] != 0:
-            total = total + plan.loss_weight[name] * loss
-    return LossReport(total, {name: value.detach().float() for name, value in (losses | seen).items()})
+        losses["keep_oracle"] = recoverability.oracle(out)
+        seen |= compression.spread(out.picker, out.length)
+    if out.gate is not None:
+        losses |= gate.losses(out.gate)
+        seen |= gate.figures(out.gate)
+    return losses, seen
 
 
-def expected_deletions(batch: Batch, plan: StepPlan) -> float:
-    """Mean number of deleted tokens in a batch of full-length sequences."""
-    rows, width = batch.tokens.shape
-    return rows * (width - 2) * (1 - (plan.keep_rate_low + plan.keep_rate_high) / 2)
+def _outputs(out: RoundOut) -> list[Tensor]:
+    """What the learning modules said: each gets a gradient in every round, be it zero (see StageEngine)."""
+    said = [] if out.filler is None else [out.filler.loss]
+    said += [] if out.inserter is None else [out.inserter.gap_logits]
+    said += [] if out.picker is None else [out.picker.delete_logit, out.picker.wrong_logit]
+    return said + ([] if out.gate is None else [out.gate.logit])
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:

@@ -1,10 +1,14 @@
-"""DualMaskLM, one round (method.md §1): delete, count, fill. Decisions are masks over the batch, never branches."""
+"""DualMaskLM (method.md §1): picker, inserter, filler and Gate over one token table, and what each says of a batch.
+
+``model(batch, plan)`` is the training of the stages in which nobody picks: random holes, to be counted and filled. How
+the parts play rounds together stands in ``models/multi_round.py``.
+"""
 
 # B batch, T tokens, G gaps = T-1, D width, M slots
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -13,145 +17,139 @@ from dualmask.batch import Batch, present
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.filler import Filler
+from dualmask.models.gate import Gate, statistics
 from dualmask.models.inserter import Inserter
 from dualmask.models.picker import DeleteLogits, Picker, decide, describe
 from dualmask.ops import deletion, gaps, noise
-from dualmask.ops.probe import filler_probability
-from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut
+from dualmask.ops.probe import Opinion, filler_opinion
+from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut, SoftTokens
 from dualmask.parallel.vocabulary import TokenTable, cross_entropy
 from dualmask.tokenizer import MASK_ID
 
-MODULES = ("filler", "inserter", "picker")
+MODULES = ("filler", "inserter", "picker", "gate")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model thinks of a draft before it decides anything."""
+
+    logits: DeleteLogits
+    gate_logit: Tensor  # [B] log-odds that the round should edit
 
 
 class DualMask(nn.Module):
-    """Picker, inserter and filler over one token table. ``model(batch, plan)`` is the teacher-forced training round."""
-
     def __init__(self, config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self.config = config
+        self.vocab_size = vocab_size
         self.table = TokenTable(vocab_size, config.hidden, std=config.init_std)
         self.filler = Filler(config, activation_checkpointing=activation_checkpointing)
         self.inserter = Inserter(config, activation_checkpointing=activation_checkpointing)
         self.picker = Picker(config, activation_checkpointing=activation_checkpointing)
+        self.gate = Gate(config)
 
     def forward(self, batch: Batch, plan: StepPlan) -> RoundOut:
-        stage = plan.stage
+        """One round with random holes, all in place: deletion, counts and targets are known."""
         keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-        deleted, random_row = self._random_deletion(batch, plan, keep_rate)
-        draft, picker = batch, None
-        if "picker" in stage.train:
-            draft = self._corrupt(batch, plan)
-            picker = self.pick(
-                draft, keep_rate, step=plan.step, temperature=plan.temperature, forced=(random_row, deleted)
-            )
-            deleted = (picker.keep < 0.5) & batch.deletable
-        keep = batch.present & ~deleted
-        counts = gaps.gap_counts(keep, deleted)
-        inserter = None
-        if "inserter" in stage.train or picker is not None:
-            inserter = self.count(gaps.drop(draft.tokens, keep))
-        filler = None
-        if picker is not None or plan.loss_weight["recon"] > 0:
-            filler = self._fill(batch, draft, plan, deleted, random_row, picker, inserter)
-        return RoundOut(draft.tokens, deleted, random_row, keep_rate, counts, filler, inserter, picker)
-
-    def pick(
-        self,
-        batch: Batch,
-        keep_rate: Tensor,
-        *,
-        step: int,
-        temperature: float,
-        forced: tuple[Tensor, Tensor] | None = None,
-    ) -> PickerOut:
-        """The picker's deletion of ``batch``. ``forced`` (rows [B], deleted [B, T]): there the deletion is given,
-        and the picker only judges it."""
-        logits = self.delete_logits(batch, keep_rate)
-        spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
-        deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
-        if forced is not None:
-            rows, other = forced
-            deleted = torch.where(rows[:, None], other, deleted)
-        return describe(self.config, logits.given(deleted), deleted, batch.deletable, keep_rate, spread, temperature)
-
-    def delete_logits(self, batch: Batch, keep_rate: Tensor) -> DeleteLogits:
-        """What the picker thinks of ``batch`` before it decides."""
-        return self.picker(self.table(batch.tokens), batch.present, keep_rate, self._opinion(batch))
-
-    def _opinion(self, batch: Batch) -> Tensor:
-        """[B, T] the filler's probability of each token; 0.5 says nothing."""
-        if self.config.picker_probes == 0:
-            return torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
-        return filler_probability(self.fill, cross_entropy, batch, self.config.picker_probes)
-
-    def count(self, skeleton: gaps.Skeleton) -> InserterOut:
-        return self.inserter(self.table(skeleton.tokens), skeleton.length)
-
-    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
-        """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, W] that hold [MASK]s."""
-        position = gaps.contiguous_positions(tokens)
-        return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
-
-    def _random_deletion(self, batch: Batch, plan: StepPlan, keep_rate: Tensor) -> tuple[Tensor, Tensor]:
         how = plan.stage.deletion
         score = deletion.random_scores(batch.key, plan.step, batch.tokens.shape[1], how.span_share, how.mean_span)
         deleted = deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
-        random_row = noise.uniform(batch.key, "random row", plan.step) < how.random_share
-        if "picker" not in plan.stage.train:
-            random_row = torch.ones_like(random_row)
-        return deleted, random_row
-
-    def _corrupt(self, batch: Batch, plan: StepPlan) -> Batch:
-        how = plan.stage.deletion
-        wrong = deletion.substitute(
-            batch.tokens, batch.deletable, batch.key, plan.step, how.corrupt_share, how.corrupt_rate
-        )
-        return replace(batch, tokens=wrong)
-
-    def _fill(
-        self,
-        batch: Batch,
-        draft: Batch,
-        plan: StepPlan,
-        deleted: Tensor,
-        random_row: Tensor,
-        picker: PickerOut | None,
-        inserter: InserterOut | None,
-    ) -> FillerOut:
-        """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
         keep = batch.present & ~deleted
-        masked = torch.where(deleted, MASK_ID, draft.tokens)
-        x_BTD = self.table(masked)
-        position = gaps.contiguous_positions(masked)
-        if plan.stage.picker_gradient > 0 and picker is not None:
-            x_BTD = x_BTD + self._reveal_gradient(draft, picker.keep, random_row) * plan.stage.picker_gradient
-        if plan.loss_weight["recon"] > 0 and inserter is not None and "inserter" in plan.stage.train:
-            position = gaps.straight_through_positions(keep, gaps.gap_rate(inserter.gap_logits, inserter.gap_present))
-        wanted = deleted if plan.stage.losses.kept_weight == 0 else batch.deletable
-        slot = wanted.flatten().nonzero().squeeze(1)
-        logits = self.filler(x_BTD, position, batch.present, slot, self.table)
-        target = batch.tokens.flatten()[slot]
-        loss = cross_entropy(logits, target)
-        weight = torch.where(deleted.flatten()[slot], 1.0, plan.stage.losses.kept_weight)
-        return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
+        inserter = self.count(gaps.drop(batch.tokens, keep)) if "inserter" in plan.stage.train else None
+        filler = self._fill_in_place(batch, plan, deleted, inserter) if plan.loss_weight["recon"] > 0 else None
+        place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        return RoundOut(
+            draft=batch.tokens,
+            length=batch.length,
+            match=torch.where(batch.present, place, -1),
+            deleted=deleted,
+            keep_rate=keep_rate,
+            gap_count=gaps.gap_counts(keep, deleted),
+            judged=torch.zeros_like(deleted),
+            restored=torch.zeros_like(keep_rate)[:, None].expand(deleted.shape),
+            live=torch.ones_like(keep_rate),
+            filler=filler,
+            inserter=inserter,
+        )
 
-    def _reveal_gradient(self, batch: Batch, keep: Tensor, random_row: Tensor) -> Tensor:
-        """[B, T, D] zero forward; backward what mixing ``m·emb(x) + (1−m)·emb([MASK])`` says about each decision m.
+    def read(self, batch: Batch, keep_rate: Tensor, x_BTD: Tensor | None = None) -> Reading:
+        """Filler's opinion, picker and Gate on a draft. keep_rate [B]: asked share kept; 1: delete what is wrong only.
 
-        A random skeleton says nothing about the picker's decisions.
+        ``x_BTD``: the draft's embeddings where they carry a gradient.
         """
-        contrast = (self.table(batch.tokens) - self.table(torch.full_like(batch.tokens, MASK_ID))).detach()
-        return ((keep - keep.detach()) * ~random_row[:, None])[..., None] * contrast
+        x_BTD = self.table(batch.tokens) if x_BTD is None else x_BTD
+        opinion = self._opinion(batch)
+        logits = self.picker(x_BTD, batch.present, keep_rate, opinion.prob)
+        gate_logit = self.gate(opinion.pooled, statistics(logits.wrong, opinion.prob, batch.deletable))
+        return Reading(logits, gate_logit)
+
+    def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
+        """The picker's deletion of ``batch`` at the asked keep rates [B]."""
+        logits = self.read(batch, keep_rate).logits
+        spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
+        deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
+        return describe(self.config, logits, deleted, batch.deletable, keep_rate, spread, temperature)
+
+    def delete_logits(self, batch: Batch, keep_rate: Tensor) -> DeleteLogits:
+        """What the picker thinks of ``batch`` before it decides."""
+        return self.read(batch, keep_rate).logits
+
+    def embed(self, tokens: Tensor, soft: SoftTokens | None = None) -> Tensor:
+        """[B, T, D]. With ``soft`` the drawn tokens hand their gradient on to the distribution they were drawn from."""
+        x_BTD = self.table(tokens)
+        if soft is None:
+            return x_BTD
+        change = soft.weight - soft.weight.detach()  # zero forward
+        mixed = torch.einsum("mn,mnd->md", change.to(x_BTD.dtype), self.table(soft.token).detach())
+        return x_BTD.flatten(0, 1).index_add(0, soft.place, mixed).view_as(x_BTD)
+
+    def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None) -> InserterOut:
+        return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length)
+
+    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
+        """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, W] that hold [MASK]s."""
+        return self.look(tokens, length, slot)[0]
+
+    def look(self, tokens: Tensor, length: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+        """``fill``, and the filler's states [B, W, D]."""
+        position = gaps.contiguous_positions(tokens)
+        return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
+
+    def _opinion(self, batch: Batch) -> Opinion:
+        """Without probes the probability is 0.5 everywhere, which says nothing."""
+        if self.config.picker_probes:
+            return filler_opinion(self.look, cross_entropy, batch, self.config.picker_probes)
+        silent = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
+        return Opinion(silent, silent.new_zeros(len(silent), self.config.hidden))
+
+    def _fill_in_place(self, batch: Batch, plan: StepPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
+        """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
+        masked = torch.where(deleted, MASK_ID, batch.tokens)
+        position = gaps.contiguous_positions(masked)
+        if inserter is not None:
+            rate = gaps.gap_rate(inserter.gap_logits, inserter.gap_present)
+            position = gaps.straight_through_positions(batch.present & ~deleted, rate)
+        kept_weight = plan.stage.losses.kept_weight
+        slot = (deleted if kept_weight == 0 else batch.deletable).flatten().nonzero().squeeze(1)
+        weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight)
+        logits, _ = self.filler(self.table(masked), position, batch.present, slot, self.table)
+        return scored(logits, slot, weight, batch.tokens.flatten()[slot])
+
+
+def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
+    """The filler's answers against the targets [M]."""
+    loss = cross_entropy(logits, target)
+    return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
 
 
 def trainable(name: str, stage: StageConfig) -> str | None:
     """The module that parameter ``name`` learns with in this stage, or None if it is frozen.
 
-    The token table learns with the filler: it is the filler's input and output.
+    The token table learns with the filler, or with the one trunk of a language model: it is its input and output.
     """
     module = name.split(".", 1)[0]
-    module = "filler" if module == "table" else module
+    if module == "table":
+        module = "lm" if "lm" in stage.train else "filler"
     return module if module in stage.train else None
 
 

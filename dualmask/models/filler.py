@@ -20,12 +20,11 @@ class Filler(nn.Module):
         self.down = Row(config.hidden, config.hidden, std=config.init_std)
         self.norm = nn.LayerNorm(config.hidden)
 
-    def states(self, x_BTD: Tensor, position: Tensor, present: Tensor) -> Tensor:
-        """[B, T, D] from the embeddings of the masked sequence."""
-        return self.trunk(x_BTD, position, present)
-
-    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, slot: Tensor, table: TokenTable) -> Tensor:
-        """[M, V / tensor] logits at the slots [M] of the flattened sequence."""
-        h_MD = self.states(x_BTD, position, present).flatten(0, 1).index_select(0, slot)
+    def forward(
+        self, x_BTD: Tensor, position: Tensor, present: Tensor, slot: Tensor, table: TokenTable
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [M, V / tensor] at the slots [M] of the flattened sequence, and the states [B, T, D]."""
+        states = self.trunk(x_BTD, position, present)
+        h_MD = states.flatten(0, 1).index_select(0, slot)
         h_MD = self.norm(h_MD + self.down(nn.functional.gelu(self.up(h_MD), approximate="tanh")))
-        return table(h_MD, logits=True)
+        return table(h_MD, logits=True), states

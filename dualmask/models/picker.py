@@ -1,4 +1,4 @@
-"""Decoder-1, the Mask Picker: which tokens can be deleted, given the share that is to be kept."""
+"""Decoder-1, the Mask Picker: which tokens can be restored if they are deleted, and which do not belong there."""
 
 # B batch, T tokens, D width
 
@@ -33,6 +33,11 @@ class DeleteLogits:
 
     alone: Tensor  # [B, T]
     beside: Tensor  # [B, T, 2·REACH]
+    wrong: Tensor  # [B, T] logit that the token does not belong where it stands
+
+    def wanted(self) -> Tensor:
+        """[B, T] ``alone`` as a ranking for an asked number of deletions: what is probably wrong comes first."""
+        return torch.where(self.wrong > 0, self.alone.clamp_min(0) + 2 + self.wrong, self.alone)
 
     def given(self, deleted: Tensor) -> Tensor:
         return deletion.given_neighbours(self.alone, self.beside, deleted)
@@ -44,8 +49,9 @@ class Picker(nn.Module):
         self.trunk = Trunk(config, config.picker_layers, activation_checkpointing=activation_checkpointing)
         self.rate = nn.Linear(RATE_FEATURES, config.hidden)
         self.opinion = nn.Linear(1, config.hidden)
-        self.trust = nn.Parameter(torch.ones(1))  # of the filler's own logit: the picker starts as the greedy heuristic
-        self.delete = nn.Linear(config.hidden, 1 + len(deletion.OFFSETS))
+        # of the filler's own logit, for restoring and for doubting: the picker starts as the heuristics do
+        self.trust = nn.Parameter(torch.tensor([1.0, -0.5]))
+        self.delete = nn.Linear(config.hidden, 2 + len(deletion.OFFSETS))
         # a copied trunk must first do what it did before
         nn.init.zeros_(self.rate.weight)
         nn.init.zeros_(self.rate.bias)
@@ -53,6 +59,8 @@ class Picker(nn.Module):
         nn.init.zeros_(self.opinion.bias)
         nn.init.normal_(self.delete.weight, std=config.init_std)
         nn.init.zeros_(self.delete.bias)
+        with torch.no_grad():
+            self.delete.bias[-1] = -3.0  # few tokens are wrong
 
     def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, filler_prob: Tensor) -> DeleteLogits:
         """Delete logits in float32 from the embeddings of the whole text, the asked keep rate [B] and the filler's
@@ -63,7 +71,8 @@ class Picker(nn.Module):
         opinion = self.opinion(believed[..., None].to(x_BTD.dtype))
         h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
         logits = self.delete(h_BTD).float()
-        return DeleteLogits(logits[..., 0] + self.trust * believed, logits[..., 1:])
+        alone, wrong = logits[..., 0] + self.trust[0] * believed, logits[..., -1] + self.trust[1] * believed
+        return DeleteLogits(alone, logits[..., 1:-1], wrong)
 
 
 @torch.no_grad()
@@ -72,17 +81,21 @@ def decide(
 ) -> Tensor:
     """[B, T] bool: what the picker deletes. ``spread`` [B, T]: logistic noise, scaled by the temperature (0: none).
 
-    ``budget``: exactly the asked number, chosen together; ``free``: each token for itself, the asked share on average.
+    keep_rate [B] 1: what is probably wrong, however much that is. Below 1: the asked number, chosen together
+    (``selection: budget``), or each token for itself, the asked share on average (``free``).
     """
-    alone = logits.alone + temperature * spread
+    alone = logits.wanted() + temperature * spread
     if config.selection == "budget":
-        return deletion.choose(alone, logits.beside, deletable, deletion.budget(deletable, keep_rate))
-    return (alone > calibrate(-logits.alone, deletable, keep_rate)) & deletable
+        chosen = deletion.choose(alone, logits.beside, deletable, deletion.budget(deletable, keep_rate))
+    else:
+        chosen = (alone > calibrate(-logits.wanted(), deletable, keep_rate)) & deletable
+    wrong = (logits.wrong + temperature * spread > 0) & deletable
+    return torch.where(keep_rate[:, None] < 1, chosen, wrong)
 
 
 def describe(
     config: ModelConfig,
-    delete_logit: Tensor,
+    logits: DeleteLogits,
     deleted: Tensor,
     deletable: Tensor,
     keep_rate: Tensor,
@@ -91,11 +104,13 @@ def describe(
 ) -> PickerOut:
     """The decision as the losses see it: probabilities, and the decision with the estimator's gradient.
 
-    The keep probability is calibrated per sequence to the asked rate, so that the label-taught logit may keep its own
-    meaning (probability of being restored).
+    Where a share is asked for, the keep probability is calibrated to it per sequence, so that the label-taught logit
+    may keep its own meaning (probability of being restored). At keep rate 1 it is the probability of being right.
     """
-    keep_logit = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
+    delete_logit = logits.given(deleted)
+    asked = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
+    keep_logit = torch.where(keep_rate[:, None] < 1, asked, -logits.wrong)
     relaxed = relaxed_keep(config.estimator, keep_logit, -spread, max(temperature, 0.1))
     relaxed = torch.where(deletable, relaxed, 1.0)
     keep_prob = torch.where(deletable, torch.sigmoid(keep_logit), 1.0)
-    return PickerOut(delete_logit, keep_prob, straight_through((~deleted).float(), relaxed))
+    return PickerOut(delete_logit, logits.wrong, keep_prob, straight_through((~deleted).float(), relaxed))

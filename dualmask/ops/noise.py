@@ -32,11 +32,16 @@ def mix(x: Tensor) -> Tensor:
 
 def uniform(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
     """[B, *shape] float32 in (0, 1), both ends excluded, from ``key`` [B] int64."""
+    place = torch.arange(math.prod(shape), device=key.device)
+    return uniform_at(key, stream, step, place).view(len(key), *shape)
+
+
+def uniform_at(key: Tensor, stream: str, step: int, place: Tensor) -> Tensor:
+    """[B, N] the draws of ``uniform`` at chosen places [N] or [B, N], without making the others."""
     salt = torch.tensor(zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step, device=key.device)
     start = mix(key ^ mix(salt))
-    place = torch.arange(math.prod(shape), device=key.device) + 1
-    bits = mix(start[:, None] + place * _GOLDEN)
-    return ((_shift(bits, 41) + 0.5) / 2**23).float().view(len(key), *shape)
+    bits = mix(start[:, None] + (place + 1) * _GOLDEN)
+    return ((_shift(bits, 41) + 0.5) / 2**23).float()
 
 
 def gumbel(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:

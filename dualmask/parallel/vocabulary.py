@@ -9,6 +9,7 @@ import torch.distributed as dist
 from megatron.core.tensor_parallel import (
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
+    reduce_from_tensor_model_parallel_region,
     vocab_parallel_cross_entropy,
 )
 from torch import Tensor, nn
@@ -54,7 +55,31 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 def whole_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
     """[…, vocab_size]: the parts of all tensor-parallel ranks side by side, the table's padding cut. No gradient."""
     if mesh.tensor_size() > 1:
-        parts = [torch.empty_like(logits) for _ in range(mesh.tensor_size())]
-        dist.all_gather(parts, logits.detach().contiguous(), group=mesh.tensor_group())
-        logits = torch.cat(parts, dim=-1)
+        logits = _side_by_side(logits.detach())
     return logits[..., :vocab_size]
+
+
+def top_logits(logits: Tensor, number: int, allowed: range) -> tuple[Tensor, Tensor]:
+    """The ``number`` highest logits [M, N] among the ids ``allowed``, and these ids [M, N], the same on every rank.
+
+    logits [M, V / tensor]. The gradient of the values goes to the rank that holds the logit: no rank ever sees the
+    whole vocabulary.
+    """
+    first = logits.shape[-1] * mesh.tensor_rank()
+    ids = torch.arange(first, first + logits.shape[-1], device=logits.device)
+    inside = (ids >= allowed.start) & (ids < allowed.stop)
+    values, place = logits.float().masked_fill(~inside, float("-inf")).topk(min(number, logits.shape[-1]), dim=-1)
+    if mesh.tensor_size() == 1:
+        return values, place
+    candidates = _side_by_side(values.detach())
+    best = _side_by_side(place + first).gather(-1, candidates.topk(min(number, candidates.shape[-1]), dim=-1).indices)
+    here = (best >= first) & (best < first + logits.shape[-1])
+    own = logits.float().gather(-1, (best - first).clamp(0, logits.shape[-1] - 1))
+    return reduce_from_tensor_model_parallel_region(torch.where(here, own, 0.0)), best
+
+
+def _side_by_side(part: Tensor) -> Tensor:
+    """[…, N · tensor] the parts of all tensor-parallel ranks. No gradient."""
+    parts = [torch.empty_like(part) for _ in range(mesh.tensor_size())]
+    dist.all_gather(parts, part.contiguous(), group=mesh.tensor_group())
+    return torch.cat(parts, dim=-1)

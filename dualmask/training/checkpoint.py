@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class TrainingState:
     split_axes: dict[str, int]  # parameter: axis that is split over the tensor-parallel ranks
     tracking: dict[str, Any]
     skipped: int = 0  # steps that were not finite so far
+    earned: dict[str, Any] = field(default_factory=dict)  # of ``curriculum.Earned``
 
     @staticmethod
     def read(folder: Path) -> TrainingState:

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.curriculum import StepPlan
-from dualmask.losses.total import total_loss
 from dualmask.models.dualmask import DualMask, trainable
-from dualmask.outputs import RoundOut
+from dualmask.outputs import RoundOut, RoundState
 from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
 from dualmask.training.errors import TrainingError
+from dualmask.training.objective import Objective
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -61,22 +61,6 @@ def _quieten() -> None:
     logger.addFilter(lambda entry: not any(text in entry.getMessage() for text in known))
 
 
-class Objective(nn.Module):
-    """Model and loss as one module that returns plain tensors: DeepSpeed hangs its hooks on those."""
-
-    def __init__(self, model: DualMask) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, batch: Batch, plan: StepPlan, *, inspect: bool = False) -> Any:
-        """(loss, its parts), or with ``inspect`` the round itself."""
-        out = self.model(batch, plan)
-        if inspect:
-            return out
-        report = total_loss(out, batch, plan)
-        return report.total, report.parts
-
-
 def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict[str, Any]]:
     """Optimizer groups: one per learning module, and within it decayed matrices apart from undecayed vectors.
 
@@ -102,14 +86,21 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
 class StageEngine:
     """A model that learns what one stage teaches. Every method is collective: all ranks call it, in the same order."""
 
-    def __init__(self, run: RunConfig, stage: StageConfig, model: DualMask, ds_config: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        run: RunConfig,
+        stage: StageConfig,
+        model: DualMask,
+        ds_config: dict[str, Any],
+        typos: Tensor | None = None,
+    ) -> None:
         self.stage = stage
         self.model = model
         self._zero_stage = run.parallel.zero_stage
         self._clip = run.optimizer.clip
         groups = parameter_groups(model, stage, run.optimizer.weight_decay)
         self._engine, *_ = deepspeed.initialize(
-            model=Objective(model), model_parameters=groups, config=ds_config, mpu=deepspeed_mpu()
+            model=Objective(model, typos), model_parameters=groups, config=ds_config, mpu=deepspeed_mpu()
         )
         self._learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._touched: set[str] = set()
@@ -121,25 +112,38 @@ class StageEngine:
         return torch.device(self._engine.device)
 
     def forward_backward(self, batch: Batch, plan: StepPlan, *, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds one micro-batch's gradient; ``last`` says that ``step`` follows. Returns the loss and its parts."""
-        self._engine.set_gradient_accumulation_boundary(last)
-        total, parts = self._engine(batch, plan)
-        # a loss that is not finite makes every gradient NaN, on every rank: then no rank takes the step
-        self._engine.backward(total * torch.where(torch.isfinite(total.detach()), 1.0, math.nan))
-        return total.detach(), parts
+        """Adds one micro-batch's gradient, window by window of its rounds; ``last`` says that ``step`` follows.
+
+        Returns the loss and its parts. Raises TrainingError if a window gives a learning parameter no gradient: ranks
+        that differ in this hang, and what a whole step leaves out would silently get the gradient of the step before.
+        """
+        total, state = torch.zeros((), device=self.device), None
+        seen: dict[str, Tensor] = {}
+        for rounds in plan.windows:
+            self._engine.set_gradient_accumulation_boundary(last and rounds == plan.windows[-1])
+            loss, parts, state = self._engine(batch, plan, rounds, state)
+            # a loss that is not finite makes every gradient NaN, on every rank: then no rank takes the step
+            self._engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan))
+            self._require_all_touched(rounds)
+            total = total + loss.detach()
+            for name, value in parts.items():
+                seen[name] = seen.get(name, 0.0) + value
+        return total, seen
+
+    def _require_all_touched(self, rounds: range) -> None:
+        if missing := sorted(self._learning.keys() - self._touched):
+            raise TrainingError(
+                f"stage {self.stage.name}, rounds {rounds.start} to {rounds.stop - 1}: no gradient reached "
+                f"{missing[0]} (and {len(missing) - 1} more): leave its module out of "
+                f"train={list(self.stage.train)}, or give it a loss"
+            )
+        self._touched.clear()
 
     def step(self, lr: float) -> tuple[float, bool]:
         """One clipped AdamW step. Returns the norm of the whole gradient before clipping, and whether it was taken.
 
-        If any gradient of any rank is not finite, no rank changes a parameter or an optimizer state. Raises
-        TrainingError if a learning parameter got no gradient: ZeRO would silently apply that of the step before again.
+        If any gradient of any rank is not finite, no rank changes a parameter or an optimizer state.
         """
-        if missing := sorted(self._learning.keys() - self._touched):
-            raise TrainingError(
-                f"stage {self.stage.name}: no gradient reached {missing[0]} (and {len(missing) - 1} more): "
-                f"leave its module out of train={list(self.stage.train)}, or give it a loss"
-            )
-        self._touched.clear()
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         norm = self._plain_norm() if self._zero_stage == 0 else None
@@ -151,11 +155,12 @@ class StageEngine:
         return norm, math.isfinite(norm)
 
     @torch.no_grad()
-    def inspect(self, batch: Batch, plan: StepPlan) -> RoundOut:
-        """One round without learning from it."""
+    def inspect(self, batch: Batch, plan: StepPlan) -> tuple[list[RoundOut], RoundState | None]:
+        """All rounds without learning from them, and the drafts that they led to (None: the stage plays no rounds)."""
         self._engine.eval()
         try:
-            return self._engine(batch, plan, inspect=True)
+            outs, state = self._engine(batch, plan, range(plan.rounds), None, inspect=True)
+            return outs, state
         finally:
             self._engine.train()
 

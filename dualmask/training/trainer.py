@@ -6,7 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ import torch.distributed as dist
 from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
-from dualmask.curriculum import StepPlan, first_step, plan_at, total_steps
+from dualmask.curriculum import Earned, StepPlan, first_step, plan_at, total_steps
 from dualmask.models.dualmask import DualMask, start_from
 from dualmask.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState
@@ -54,6 +54,7 @@ class Surroundings:
     observers: Sequence[Observer] = ()  # on global rank 0 only
     tracking: Mapping[str, Any] | None = None  # kept in checkpoints for the tracker
     deepspeed: Mapping[str, Any] | None = None  # the user's additions
+    typos: torch.Tensor | None = None  # see dualmask/typos.py
     sampler: Sampler | None = None  # collective; shows at the end of a stage what it learnt
     stop_wanted: Callable[[], bool] = lambda: False
 
@@ -64,6 +65,7 @@ class Trainer:
         self.total = total_steps(run.stages)
         self.step = 0
         self.skipped = 0
+        self.earned = Earned()
         self._stage_index = 0
         self._skipped_in_a_row = 0
         self._micros = micro_batches(run, mesh.data_size())
@@ -76,7 +78,7 @@ class Trainer:
         engine = self._begin(resume)
         batches = iter(self.data)
         while self.step < self.total:
-            plan = plan_at(self.run.stages, self.step)
+            plan = plan_at(self.run.stages, self.step, self.earned.rounds)
             if plan.stage_index != self._stage_index:
                 engine = self._next_stage(engine, plan.stage_index)
             began = time.perf_counter()
@@ -84,6 +86,7 @@ class Trainer:
             waited = time.perf_counter() - began
             result = run_step(engine, batch, plan, micros=self._micros, stop=self.around.stop_wanted())
             self._observe(plan, result, batch, seconds=time.perf_counter() - began, waited=waited)
+            self.earned = self.earned.after(plan.stage, result.losses.get("restored_prob", 0.0))
             self.step += 1
             if plan.is_last_of_stage:
                 self._end_stage(engine, batch, plan)
@@ -98,6 +101,7 @@ class Trainer:
             return self._build(0, None)
         folder, state = resume
         self.step, self.skipped, self._stage_index = state.step, state.skipped, state.stage_index
+        self.earned = Earned(**state.earned)
         engine = self._build(state.stage_index, None)
         engine.load(folder)
         return engine
@@ -115,11 +119,12 @@ class Trainer:
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
         settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.around.deepspeed)
         self._stage_index = stage_index
-        return StageEngine(run, stage, model, settings)
+        return StageEngine(run, stage, model, settings, self.around.typos)
 
     def _next_stage(self, engine: StageEngine, stage_index: int) -> StageEngine:
         weights = engine.slices()
         engine.close()
+        self.earned = Earned()
         return self._build(stage_index, weights)
 
     def _observe(self, plan: StepPlan, result: StepResult, batch: Batch, *, seconds: float, waited: float) -> None:
@@ -172,6 +177,7 @@ class Trainer:
             split_axes=dict(split_axes(engine.model)),
             tracking=dict(self.around.tracking or {}),
             skipped=self.skipped,
+            earned=asdict(self.earned),
         )
         self.around.checkpoints.save(engine, state)
 

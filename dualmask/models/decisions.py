@@ -1,0 +1,99 @@
+"""The first half of a round: does each text edit or generate, and which tokens go?"""
+
+# B batch, T tokens
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualmask.batch import Batch
+from dualmask.config.schema import ModelConfig
+from dualmask.curriculum import StepPlan
+from dualmask.models.dualmask import Reading
+from dualmask.models.picker import decide, describe
+from dualmask.ops import noise, starts
+from dualmask.ops.estimators import straight_through
+from dualmask.outputs import PickerOut
+
+
+@dataclass(frozen=True)
+class Decision:
+    picker: PickerOut
+    wanted: Tensor  # [B, T] bool: what editing deletes
+    deleted: Tensor  # [B, T] bool: what is deleted, the Gate considered
+    effective: Tensor  # [B, T] float: 1 − g·(1 − m), with the estimators' gradients
+    gate_logit: Tensor  # [B]
+    gate: Tensor  # [B] float in {0, 1}, with the estimator's gradient
+    free: Tensor  # [B] bool: the Gate decided
+    compared: Tensor  # [B] bool: the other decision is to be tried as well
+    log_prob: dict[str, Tensor]  # [B] of what was decided
+
+
+def decide_round(
+    config: ModelConfig,
+    reading: Reading,
+    draft: Batch,
+    match: Tensor,
+    keep_rate: Tensor,
+    kind: Tensor,
+    plan: StepPlan,
+    number: int,
+    tick: int,
+    live: Tensor,
+) -> Decision:
+    """All decisions of round ``number`` before the inserter. match [B, T]: labels, for the texts that follow them.
+
+    live [B] bool: False leaves the text as it is.
+    """
+    how, heat = plan.stage.rollout, plan.temperature
+    spread = noise.logistic(draft.key, "pick", tick, draft.tokens.shape[1])
+    wanted = decide(config, reading.logits, draft.deletable, keep_rate, spread, heat)
+    labelled = (noise.uniform(draft.key, "oracle deletions", tick) < how.oracle_deletions) & (keep_rate == 1)
+    wanted = torch.where(labelled[:, None], draft.deletable & (match < 0), wanted)
+    picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, heat)
+    gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, tick)
+    compared = free & (noise.uniform(draft.key, "compare", tick) < how.gate_rows)
+    return Decision(
+        picker=picker,
+        wanted=wanted,
+        deleted=wanted & ((gate > 0.5) & live)[:, None],
+        effective=1 - gate[:, None] * (1 - picker.keep),
+        gate_logit=reading.gate_logit,
+        gate=gate,
+        free=free,
+        compared=compared,
+        log_prob=_log_prob(picker, wanted, draft, reading.gate_logit, gate, free),
+    )
+
+
+def _gate(
+    logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: StepPlan, number: int, tick: int
+) -> tuple[Tensor, Tensor]:
+    """g [B] and where the Gate itself decided [B]. A text that is to be shortened is edited."""
+    how = plan.stage.rollout
+    rewrite = keep_rate < 1
+    if "gate" not in plan.stage.train:
+        forced = starts.edits(kind) if number == 0 else torch.ones_like(rewrite)
+        return (forced | rewrite).float(), torch.zeros_like(rewrite)
+    first = torch.full_like(rewrite, number == 0 and how.first_round == "generate")
+    spread = noise.logistic(draft.key, "gate", tick)
+    hard = (logit.detach() + plan.temperature * spread > 0).float()
+    if how.gate_estimator == "straight_through":
+        hard = straight_through(hard, torch.sigmoid(logit))
+    free = ~rewrite & ~first
+    return torch.where(free, hard, rewrite.float()), free
+
+
+def _log_prob(
+    picker: PickerOut, wanted: Tensor, draft: Batch, gate_logit: Tensor, gate: Tensor, free: Tensor
+) -> dict[str, Tensor]:
+    """[B] log-probabilities of the picker's and the Gate's decisions. Tokens that stay because the Gate is closed were
+    not the picker's decision."""
+    prob = picker.keep_prob.clamp(1e-6, 1 - 1e-6)
+    each = torch.where(wanted, torch.log1p(-prob), prob.log()) * draft.deletable
+    editing = gate.detach() > 0.5
+    opened = torch.nn.functional.logsigmoid(torch.where(editing, gate_logit, -gate_logit))
+    return {"delete": each.sum(1) * editing, "gate": opened * free}

@@ -1,0 +1,57 @@
+"""The Gate: for each text, whether this round edits (deletes, then inserts and fills) or generates (seed 000)."""
+
+# B batch, T tokens, D width, F statistics
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dualmask.config.schema import ModelConfig
+
+STATISTICS = 7
+DOUBTFUL = -3.0  # log-odds under which the filler hardly believes a token
+
+
+def statistics(wrong_logit: Tensor, filler_prob: Tensor, deletable: Tensor) -> Tensor:
+    """[B, F] what picker and filler think of the draft's tokens, as a few figures. No gradient.
+
+    wrong_logit, filler_prob [B, T], deletable [B, T] bool.
+    """
+    number = deletable.sum(1).clamp_min(1)
+
+    def mean(value: Tensor) -> Tensor:
+        return (value * deletable).sum(1) / number
+
+    wrong = torch.sigmoid(wrong_logit.detach().float())
+    believed = torch.logit(filler_prob.float(), eps=1e-4)
+    figures = [
+        mean(wrong),
+        torch.log1p((wrong * deletable).sum(1)),
+        (wrong * deletable).amax(1),
+        mean((wrong > 0.5).float()),
+        mean(believed) / 4,
+        mean((believed < DOUBTFUL).float()),
+        torch.log1p(deletable.sum(1).float()) / 4,
+    ]
+    return torch.stack(figures, dim=-1)
+
+
+class Gate(nn.Module):
+    """One hidden layer over the pooled filler state and the draft's statistics."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden)
+        self.state = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.statistics = nn.Linear(STATISTICS, config.hidden)
+        self.decide = nn.Linear(config.hidden, 1)
+        nn.init.normal_(self.state.weight, std=config.init_std)
+        nn.init.normal_(self.decide.weight, std=config.init_std)
+        nn.init.zeros_(self.decide.bias)
+
+    def forward(self, pooled_BD: Tensor, statistics_BF: Tensor) -> Tensor:
+        """[B] logit that the round edits, float32."""
+        pooled_BD = self.norm(pooled_BD.to(self.norm.weight.dtype))
+        h_BD = self.state(pooled_BD) + self.statistics(statistics_BF.to(pooled_BD.dtype))
+        return self.decide(nn.functional.gelu(h_BD, approximate="tanh")).squeeze(-1).float()

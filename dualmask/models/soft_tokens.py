@@ -1,0 +1,55 @@
+"""From the filler's logits to the tokens of the next draft, with a gradient into the next round (method.md §1)."""
+
+# B batch, T tokens, M slots, N top tokens of a slot
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualmask import stopping
+from dualmask.curriculum import StepPlan
+from dualmask.models.completion import Completion
+from dualmask.models.dualmask import DualMask
+from dualmask.ops import noise
+from dualmask.outputs import SoftTokens
+from dualmask.parallel.vocabulary import top_logits
+from dualmask.tokenizer import SPECIAL_IDS
+
+
+@dataclass(frozen=True)
+class Drawn:
+    tokens: Tensor  # [B, T] the masked draft with every [MASK] filled
+    confidence: Tensor  # [B] mean probability of what was filled
+    log_prob: Tensor  # [B] of all tokens drawn
+    soft: SoftTokens | None
+
+
+def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, tick: int) -> Drawn:
+    """Fills every [MASK] from the ``top_k`` most likely tokens.
+
+    The Gumbel noise of a draw belongs to (sequence, place, token), so that no order of equal logits changes it.
+    """
+    how, masked = plan.stage.rollout, done.masked
+    rows, width = masked.tokens.shape
+    mine = masked.is_mask.flatten()[done.filler.slot]
+    slot = done.filler.slot[mine]
+    value, token = top_logits(done.filler.logits[mine], how.top_k, range(len(SPECIAL_IDS), model.vocab_size))
+    score = value
+    if plan.fill_temperature > 0:
+        place_key = noise.mix(key[slot // width] + slot % width)
+        gumbel = -torch.log(-torch.log(noise.uniform_at(place_key, "fill", tick, token)))
+        score = value / plan.fill_temperature + gumbel
+    choice = score.detach().argmax(-1, keepdim=True)
+    drawn = token.gather(-1, choice).squeeze(-1)
+    log_prob = value.log_softmax(-1).gather(-1, choice).squeeze(-1)
+    soft = None
+    if how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through"):
+        relaxed = score if how.token_estimator == "gumbel" else value
+        soft = SoftTokens(slot, token, relaxed.softmax(-1))
+    sure = torch.zeros(rows * width, device=key.device).index_copy(0, slot, log_prob.detach().exp())
+    flat = torch.zeros(rows, device=key.device).index_add(0, slot // width, log_prob)
+    tokens = masked.tokens.flatten().index_copy(0, slot, drawn).view(rows, width)
+    return Drawn(tokens, stopping.fill_confidence(sure.view(rows, width), masked.is_mask), flat, soft)

@@ -1,0 +1,55 @@
+"""Model and loss as one module that returns plain tensors, a window of rounds at a time. Knows nothing of engines."""
+
+# B sequences of this rank
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from dualmask.batch import Batch
+from dualmask.curriculum import StepPlan
+from dualmask.losses import reinforce
+from dualmask.losses.total import round_loss, window_loss
+from dualmask.models import multi_round
+from dualmask.models.dualmask import DualMask
+from dualmask.outputs import RoundOut, RoundState
+
+
+class Objective(nn.Module):
+    """DeepSpeed hangs its hooks on this module's inputs and outputs."""
+
+    def __init__(self, model: DualMask, typos: Tensor | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("typos", typos, persistent=False)  # see dualmask/typos.py
+
+    def forward(
+        self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None, *, inspect: bool = False
+    ) -> Any:
+        """(loss, its parts, the state behind the rounds ``rounds``); with ``inspect`` (the rounds, that state).
+
+        ``state`` None: the rounds begin here. The returned state carries no gradient.
+        """
+        if "picker" not in plan.stage.train:
+            out = self.model(batch, plan)
+            if inspect:
+                return [out], None
+            report = round_loss(out, plan)
+            return report.total, report.parts, None
+        if state is None:
+            state = multi_round.begin(batch, plan, self.typos)
+        state, outs = multi_round.unroll(self.model, state, batch, plan, rounds)
+        if inspect:
+            return outs, state
+        report = window_loss(outs, rounds, plan)
+        total = report.total + self._reinforced(outs, plan)
+        return total, report.parts, state.detach()
+
+    def _reinforced(self, outs: list[RoundOut], plan: StepPlan) -> Tensor | float:
+        names = reinforce.decisions(plan.stage, self.model.config)
+        if not names or plan.loss_weight["reinforce"] == 0:
+            return 0.0
+        assert outs[-1].cost is not None
+        return plan.loss_weight["reinforce"] * reinforce.loss(outs, -outs[-1].cost, names, plan.stage.rollout.samples)
