@@ -40,22 +40,21 @@ def write(
     heat, nucleus = (torch.full(key.shape, value, device=device) for value in (temperature, top_p))
     cache = Cache(len(model.lm.blocks), read.shape[1] + tokens) if cached else None
     ended = torch.zeros_like(key, dtype=torch.bool)
-    new = read.shape[1]
-    for number in range(tokens):
+    written: list[list[int]] = []
+    new = slice(None)  # what the cache has not seen
+    while len(written) < tokens and not ended.all():
         position = (present.long().cumsum(1) - 1).clamp_min(0).float()
-        seen = slice(-new, None) if cached else slice(None)
-        logits = model.next_logits(read[:, seen], position[:, seen], present[:, seen], cache)
-        logits = whole_vocabulary(logits, model.vocab_size)
-        allowed = _allowed(model.vocab_size, device, end=number >= least)
-        token, _ = sampling.choose(logits, allowed, noise.uniform(key, "write", number), heat, nucleus)
-        token = torch.where(ended, PAD_ID, token)
-        ended = ended | (token == EOS_ID)
+        logits = model.next_logits(read[:, new], position[:, new], present[:, new], cache)
+        allowed = _allowed(model.vocab_size, device, end=len(written) >= least)
+        uniform = noise.uniform(key, "write", len(written))
+        token, _ = sampling.choose(whole_vocabulary(logits, model.vocab_size), allowed, uniform, heat, nucleus)
+        token = torch.where(ended, EOS_ID, token)
+        ended = token == EOS_ID
+        written.append(token.tolist())
         read = torch.cat([read, token[:, None]], 1)
         present = torch.cat([present, torch.ones_like(ended)[:, None]], 1)
-        new = 1
-        if ended.all():
-            break
-    return [_text(row) for row in read[:, -(number + 1) :].tolist()] if tokens else [[] for _ in prompts]
+        new = slice(-1, None) if cached else new
+    return [_text(list(row)) for row in zip(*written, strict=True)] if written else [[] for _ in prompts]
 
 
 def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Continuing texts with a masked-diffusion model: all that is to be written begins as [MASK]s, some are decided a pass."""
+"""Continuing texts with a masked-diffusion model: what is to be written begins as [MASK]s, a share falls a pass."""
 
 # N texts, L tokens, M slots, V vocabulary
 
@@ -69,7 +69,7 @@ def _guess(
     uniform = noise.uniform(key, "write", step, draft.shape[1]).flatten()[slot]
     heat, nucleus = (torch.full_like(uniform, value) for value in (temperature, top_p))
     token, sure = sampling.choose(logits, allowed[None], uniform, heat, nucleus)
-    confidence = torch.ones_like(uniform).new_ones(draft.numel()).scatter(0, slot, sure)
+    confidence = uniform.new_ones(draft.numel()).scatter(0, slot, sure)
     return draft.flatten().scatter(0, slot, token).view_as(draft), confidence.view(draft.shape)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dualmask import manifest
-from dualmask.config.schema import ModelConfig
+from dualmask.config.schema import Family, ModelConfig
 
 FORMAT = 1  # of config.json, as dualmask.export writes it
 REMEDY = "export it again (dualmask export RUN OUT)"
@@ -29,12 +29,14 @@ class ModelFolder:
     vocab_size: int
 
 
-def open_folder(folder: str | Path) -> ModelFolder:
-    """An exported folder, or a run's folder that holds an export. Raises ModelFolderError."""
+def open_folder(folder: str | Path, family: Family = "dualmask") -> ModelFolder:
+    """An exported folder, or a run's folder that holds an export, of a model of ``family``. Raises ModelFolderError."""
     path = _exported(Path(folder))
     if trouble := manifest.problem(path):
         raise ModelFolderError(f"model folder {path}: {trouble}; {REMEDY}")
     config, vocab_size = _read_config(path / "config.json")
+    if config.family != family:
+        raise ModelFolderError(f"model folder {path}: holds a model of the family {config.family}; give a {family} one")
     return ModelFolder(path, config, vocab_size)
 
 

@@ -4,38 +4,58 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import nn
 
-from dualmask.config.schema import ModelConfig
+from dualmask.config.schema import Family, ModelConfig
 from dualmask.inference.folder import REMEDY, ModelFolderError, open_folder
 from dualmask.models.dualmask import DualMask
+from dualmask.models.families import build
+from dualmask.models.language_model import Autoregressive, MaskedDiffusion
 from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
 
+AnyModel = TypeVar("AnyModel", bound=nn.Module)
+
 
 @dataclass(frozen=True)
-class Loaded:
-    model: DualMask
+class Loaded(Generic[AnyModel]):
+    model: AnyModel
     tokenizer: Tokenizer
     config: ModelConfig
 
 
-def load(folder: str | Path, device: str = "auto") -> Loaded:
+def load(folder: str | Path, device: str = "auto") -> Loaded[DualMask]:
     """The model of an exported folder, or of a run's folder that holds an export, on auto, cpu or cuda.
 
-    Raises ModelFolderError, or ValueError for the device.
+    Raises ModelFolderError, also for a model of another family, or ValueError for the device.
     """
+    return cast(Loaded[DualMask], _load(folder, device, "dualmask"))
+
+
+def load_autoregressive(folder: str | Path, device: str = "auto") -> Loaded[Autoregressive]:
+    """``load`` for the autoregressive language model."""
+    return cast(Loaded[Autoregressive], _load(folder, device, "autoregressive"))
+
+
+def load_diffusion(folder: str | Path, device: str = "auto") -> Loaded[MaskedDiffusion]:
+    """``load`` for the masked-diffusion language model."""
+    return cast(Loaded[MaskedDiffusion], _load(folder, device, "diffusion"))
+
+
+def _load(folder: str | Path, device: str, family: Family) -> Loaded[nn.Module]:
     where = _resolve_device(device)
-    found = open_folder(folder)
+    found = open_folder(folder, family)
     tokenizer = Tokenizer(found.path / "tokenizer.model")
     if tokenizer.vocab_size != found.vocab_size:
         sizes = f"the tokenizer has {tokenizer.vocab_size} pieces, the model {found.vocab_size}"
         raise ModelFolderError(f"model folder {found.path}: {sizes}; {REMEDY}")
     mesh.single_process()
-    model = DualMask(found.config, found.vocab_size)
+    model = build(found.config, found.vocab_size)
     _fill_weights(model, found.path / "model.safetensors")
     return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, found.config)
 
@@ -50,7 +70,7 @@ def _resolve_device(device: str) -> torch.device:
     return torch.device(device)
 
 
-def _fill_weights(model: DualMask, file: Path) -> None:
+def _fill_weights(model: nn.Module, file: Path) -> None:
     try:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:

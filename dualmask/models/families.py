@@ -1,0 +1,20 @@
+"""Which model a configuration means."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from dualmask.config.schema import Family, ModelConfig
+from dualmask.models.dualmask import DualMask
+from dualmask.models.language_model import Autoregressive, MaskedDiffusion
+
+FAMILIES: dict[Family, type[DualMask | Autoregressive | MaskedDiffusion]] = {
+    "dualmask": DualMask,
+    "autoregressive": Autoregressive,
+    "diffusion": MaskedDiffusion,
+}
+
+
+def build(config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> nn.Module:
+    """A fresh model of ``config.family``, weights drawn from torch's generator."""
+    return FAMILIES[config.family](config, vocab_size, activation_checkpointing=activation_checkpointing)
