@@ -31,17 +31,17 @@ def corrupt(
     """Corrupts every row of ``tokens`` [B, T]; returns tokens [B, T] (PAD behind) and their length [B].
 
     Of each row a share uniform in [rate_low, rate_high] of the inner tokens is hit, each by one kind drawn by weight.
-    A result never exceeds T: once a row is full, what would lengthen it leaves its token as it is. ``typos`` is the
-    table of ``dualmask.typos``; None, or a token without a misspelling: substituted instead.
+    A result never exceeds T: of what lengthens a row, as much happens as finds room, at random places. ``typos`` is the
+    table of ``dualmask.typos``; None, a token without a misspelling, or no room for it: substituted instead.
     """
     inner = deletable(length, tokens.shape[1])
     kind = _hits(inner, key, step, how)
     kind, order = _swaps(kind, inner)
     misspelt = _misspelt(tokens, key, step, typos)
     kind = torch.where((kind == TYPO) & (misspelt[..., 0] < 0), SUBSTITUTE, kind)
-    emitted, number = _emissions(tokens, _others(tokens, inner, key, step), misspelt, kind)
-    number = number * present(length, tokens.shape[1])
-    emitted, number = _fit(tokens, emitted, number)
+    kind = _fit(kind, misspelt, length, key, step)
+    emitted = _emissions(tokens, _others(tokens, inner, key, step), misspelt, kind)
+    number = _number(kind, misspelt) * present(length, tokens.shape[1])
     order = order.gather(1, _shuffle(inner, key, step, how))
     return _pack(emitted.gather(1, order[..., None].expand_as(emitted)), number.gather(1, order))
 
@@ -94,22 +94,30 @@ def _misspelt(tokens: Tensor, key: Tensor, step: int, typos: Tensor | None) -> T
     return typos.to(tokens.device)[tokens, variant]
 
 
-def _emissions(tokens: Tensor, other: Tensor, misspelt: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-    """What each token emits [B, T, P], and how much of that counts [B, T]."""
+def _number(kind: Tensor, misspelt: Tensor) -> Tensor:
+    """[B, T] how many tokens each token emits."""
+    plain = 1 - (kind == DROP).long() + (kind == DOUBLE).long()
+    return torch.where(kind == TYPO, (misspelt >= 0).sum(2), plain)
+
+
+def _fit(kind: Tensor, misspelt: Tensor, length: Tensor, key: Tensor, step: int) -> Tensor:
+    """The kinds [B, T] without doublings and misspellings that find no room within T. All places have equal chances."""
+    width = kind.shape[1]
+    number = _number(kind, misspelt) * present(length, width)
+    room = width - number.clamp_max(1).sum(1, keepdim=True)
+    extra = (number - 1).clamp_min(0)
+    turn = noise.uniform(key, "corruption room", step, width).argsort(1)
+    taken = torch.zeros_like(extra).scatter(1, turn, extra.gather(1, turn).cumsum(1))
+    undone = (extra > 0) & (taken > room)
+    return torch.where(undone, torch.where(kind == TYPO, SUBSTITUTE, UNHIT), kind)
+
+
+def _emissions(tokens: Tensor, other: Tensor, misspelt: Tensor, kind: Tensor) -> Tensor:
+    """[B, T, P] what each token emits, as far as ``_number`` says."""
     plain = torch.where(kind == SUBSTITUTE, other, tokens)
     emitted = pad(torch.stack([plain, tokens], 2), (0, max(misspelt.shape[2] - 2, 0)), value=PAD_ID)
     misspelt = pad(misspelt, (0, emitted.shape[2] - misspelt.shape[2]), value=-1)
-    typo = kind == TYPO
-    number = torch.ones_like(kind) - (kind == DROP).long() + (kind == DOUBLE).long()
-    return torch.where(typo[..., None], misspelt, emitted), torch.where(typo, (misspelt >= 0).sum(2), number)
-
-
-def _fit(tokens: Tensor, emitted: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-    """The emissions with those undone, from the right, that make a row longer than T."""
-    room = tokens.shape[1] - number.clamp_max(1).sum(1, keepdim=True)
-    extra = (number - 1).clamp_min(0)
-    undone = (extra > 0) & (extra.cumsum(1) > room)
-    return torch.where(undone[..., None], tokens[..., None], emitted), torch.where(undone, 1, number)
+    return torch.where((kind == TYPO)[..., None], misspelt, emitted)
 
 
 def _shuffle(inner: Tensor, key: Tensor, step: int, how: CorruptionConfig) -> Tensor:

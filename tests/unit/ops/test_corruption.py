@@ -1,0 +1,227 @@
+"""What corruption does at its ends (nothing, everything) is exact; in between it is about what was asked for."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.functional import pad
+
+from dualmask.batch import deletable, present
+from dualmask.config.schema import CorruptionConfig
+from dualmask.ops.corruption import KINDS, by_weight, corrupt
+from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
+
+ROWS, WIDTH = 300, 48
+MORE = 1000
+
+
+def texts(rows=ROWS, width=WIDTH, low=2, high=None, ids=2**50, garbage=PAD_ID, seed=0):
+    """tokens, length, key; with many ``ids`` the tokens of a text are all different."""
+    source = torch.Generator().manual_seed(seed)
+    length = torch.randint(low, (high or width) + 1, (rows,), generator=source)
+    tokens = torch.randint(6, 6 + ids, (rows, width), generator=source)
+    tokens[:, 0] = BOS_ID
+    tokens.scatter_(1, length[:, None] - 1, EOS_ID)
+    return torch.where(present(length, width), tokens, garbage), length, torch.arange(rows) + 1000 * seed
+
+
+def only(kind=None, rate=1.0, shuffle_share=0.0, **more):
+    weights = {name: float(name == (kind or "drop")) for name in KINDS}
+    return CorruptionConfig(rate_low=rate, rate_high=rate, shuffle_share=shuffle_share, **weights, **more)
+
+
+def inner(tokens, length, row):
+    return tokens[row, 1 : length[row] - 1].tolist()
+
+
+def test_rate_0_changes_nothing_and_clears_the_padding():
+    tokens, length, key = texts(garbage=17)
+    found, found_length = corrupt(tokens, length, key, 0, only(rate=0.0), None)
+    assert torch.equal(found, tokens.masked_fill(~present(length, WIDTH), PAD_ID))
+    assert torch.equal(found_length, length)
+
+
+def test_dropping_everything_leaves_bos_and_eos():
+    found, length = corrupt(*texts(), 0, only("drop"), None)
+    assert (length == 2).all()
+    assert (found[:, :2] == torch.tensor([BOS_ID, EOS_ID])).all()
+    assert (found[:, 2:] == PAD_ID).all()
+
+
+def test_doubling_everything():
+    tokens, length, key = texts(high=WIDTH // 2)
+    found, found_length = corrupt(tokens, length, key, 0, only("double"), None)
+    for row in range(ROWS):
+        assert inner(found, found_length, row) == [x for x in inner(tokens, length, row) for _ in range(2)]
+
+
+def test_in_a_full_text_as_much_is_doubled_as_there_is_room_for_anywhere():
+    tokens, length, key = texts(low=WIDTH - 5, high=WIDTH - 5)
+    found, found_length = corrupt(tokens, length, key, 0, only("double"), None)
+    assert (found_length == WIDTH).all()
+    doubled = torch.zeros(WIDTH - 7)
+    for row in range(ROWS):
+        before, after = inner(tokens, length, row), inner(found, found_length, row)
+        number = torch.tensor([after.count(token) for token in before])
+        assert after == [token for token, n in zip(before, number, strict=True) for _ in range(n)]
+        doubled += number - 1
+    assert doubled.sum() == 5 * ROWS
+    assert doubled.min() > 0.3 * doubled.mean()
+    assert doubled.max() < 2 * doubled.mean()
+
+
+def test_swapping_everything_exchanges_neighbours():
+    tokens, length, key = texts()
+    found, found_length = corrupt(tokens, length, key, 0, only("swap"), None)
+    for row in range(ROWS):
+        before = inner(tokens, length, row)
+        exchanged = [x for i in range(0, len(before), 2) for x in before[i : i + 2][::-1]]
+        assert inner(found, found_length, row) == exchanged
+
+
+def test_swaps_move_tokens_by_one_place():
+    tokens, length, key = texts(low=3)
+    found, found_length = corrupt(tokens, length, key, 0, only("swap", rate=0.3), None)
+    moved = 0
+    for row in range(ROWS):
+        before, after = inner(tokens, length, row), inner(found, found_length, row)
+        assert sorted(before) == sorted(after)
+        steps = [abs(after.index(x) - place) for place, x in enumerate(before)]
+        assert max(steps) <= 1
+        moved += sum(steps)
+    # a pair is begun by 0.3 of the tokens that are not the right half of one
+    assert 0.3 < moved / deletable(length, WIDTH).sum() < 0.55
+
+
+def test_substitutes_are_other_tokens_of_the_same_text():
+    tokens, length, key = texts(ids=4)
+    found, found_length = corrupt(tokens, length, key, 0, only("substitute"), None)
+    assert torch.equal(found_length, length)
+    for row in range(ROWS):
+        before, after = inner(tokens, length, row), inner(found, length, row)
+        assert set(after) <= set(before)
+        assert all(x != y for x, y in zip(before, after, strict=True)) or len(set(before)) == 1
+
+
+def test_substitutes_come_from_all_other_places_alike():
+    rows = 3000
+    tokens = torch.tensor([[BOS_ID, 10, 11, 12, 12, EOS_ID]]).expand(rows, -1).contiguous()
+    found, _ = corrupt(tokens, torch.full((rows,), 6), torch.arange(rows), 0, only("substitute"), None)
+    share = [(found[:, 1] == token).float().mean().item() for token in (10, 11, 12)]
+    assert share == pytest.approx([0, 1 / 3, 2 / 3], abs=0.04)
+
+
+def test_a_shuffled_span_is_one_span_and_the_rest_stays():
+    tokens, length, key = texts(low=WIDTH)
+    how = only(rate=0.0, shuffle_share=1.0, mean_span=6.0)
+    found, _ = corrupt(tokens, length, key, 0, how, None)
+    assert torch.equal(found.sort(1).values, tokens.sort(1).values)
+    changed = found != tokens
+    place = torch.arange(WIDTH)
+    extent = torch.where(changed, place, -1).amax(1) - torch.where(changed, place, WIDTH).amin(1) + 1
+    # ends of a span may happen to stay where they are, so that spans look a little shorter
+    assert 4.0 < extent[changed.any(1)].float().mean() < 6.5
+    assert changed.any(1).float().mean() > 0.75
+    some, _ = corrupt(tokens, length, key, 0, only(rate=0.0, shuffle_share=0.3, mean_span=6.0), None)
+    assert 0.2 < (some != tokens).any(1).float().mean() < 0.36
+
+
+def test_spans_of_two_when_two_is_the_mean():
+    tokens, length, key = texts(low=WIDTH)
+    found, _ = corrupt(tokens, length, key, 0, only(rate=0.0, shuffle_share=1.0, mean_span=2.0), None)
+    assert set((found != tokens).sum(1).tolist()) == {0, 2}
+
+
+def test_the_share_of_hit_tokens_lies_between_the_rates():
+    tokens, length, key = texts(width=400, low=400)
+    how = only("substitute").model_copy(update={"rate_low": 0.2, "rate_high": 0.6})
+    share = (corrupt(tokens, length, key, 0, how, None)[0] != tokens).sum(1) / 398
+    assert share.mean().item() == pytest.approx(0.4, abs=0.03)
+    assert 0.12 < share.min() < 0.25
+    assert 0.55 < share.max() < 0.68
+
+
+def test_kinds_are_drawn_by_weight():
+    draw = (torch.arange(1000) + 0.5) / 1000
+    number = torch.bincount(by_weight(draw, [0.0, 3.0, 0.0, 1.0, 0.0]), minlength=5)
+    assert number.tolist() == [0, 750, 0, 250, 0]
+    ends = torch.tensor([2.0**-24, 1 - 2.0**-24])  # the extreme draws of ops.noise
+    assert by_weight(ends, [0.0, 1.1, 2.3, 0.0]).tolist() == [1, 2]
+
+
+def test_nothing_depends_on_companions_or_on_padding():
+    how = CorruptionConfig(rate_low=0.3, rate_high=0.6, shuffle_share=0.5)
+    tokens, length, key = texts(rows=20, high=WIDTH // 2)
+    together, together_length = corrupt(tokens, length, key, 5, how, None)
+    for row in range(20):
+        one = slice(row, row + 1)
+        wide = pad(tokens[one], (0, 9), value=23)
+        alone, alone_length = corrupt(wide, length[one], key[one], 5, how, None)
+        assert torch.equal(alone_length, together_length[one])
+        assert torch.equal(alone[:, :WIDTH], together[one])
+
+
+def test_other_steps_give_other_mistakes():
+    tokens, length, key = texts(low=20)
+    first, second = (corrupt(tokens, length, key, step, CorruptionConfig(), None)[0] for step in (0, 1))
+    assert ((first != second).any(1)).float().mean() > 0.9
+
+
+def table(ids=20):
+    """Even ids are misspelt as 100 + id, or as 100 + id and MORE; odd ones cannot be misspelt."""
+    typos = torch.full((ids, 2, 3), -1)
+    even = torch.arange(6, ids, 2)
+    typos[even, :, 0] = 100 + even[:, None]
+    typos[even, 1, 1] = MORE
+    return typos
+
+
+def test_typos_stand_in_the_place_of_their_token():
+    tokens, length, key = texts(high=WIDTH // 2, ids=14)
+    found, found_length = corrupt(tokens, length, key, 0, only("typo"), table())
+    misspelt = (found > 100) & (found != MORE)
+    assert 0.45 < (found == MORE).sum() / misspelt.sum() < 0.55  # both variants alike
+    for row in range(ROWS):
+        before = inner(tokens, length, row)
+        after = [token for token in inner(found, found_length, row) if token != MORE]
+        for token, wrong in zip(before, after, strict=True):
+            if token % 2 == 0:
+                assert wrong == 100 + token
+            else:  # substituted
+                assert (wrong in before and wrong != token) or len(set(before)) == 1
+
+
+def test_a_typo_that_finds_no_room_becomes_a_substitute():
+    tokens = torch.tensor([[BOS_ID, 8, 8, 9, EOS_ID]])
+    typos = torch.full((10, 1, 2), -1)
+    typos[8, 0] = torch.tensor([50, 51])
+    length, key, how = torch.tensor([5]), torch.tensor([1]), only("typo")
+    assert corrupt(tokens, length, key, 0, how, typos)[0].tolist() == [[BOS_ID, 9, 9, 8, EOS_ID]]
+    wider, wider_length = corrupt(pad(tokens, (0, 1)), length, key, 0, how, typos)
+    assert wider_length.tolist() == [6]
+    assert wider.tolist()[0] in ([BOS_ID, 50, 51, 9, 8, EOS_ID], [BOS_ID, 9, 50, 51, 8, EOS_ID])
+
+
+weight = st.sampled_from([0.0, 1.0, 3.0])
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.tuples(weight, weight, weight, weight, weight).filter(any),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.integers(2, 12),
+    st.booleans(),
+    st.integers(0, 1000),
+)
+def test_a_corrupted_text_is_a_text(weights, rate, width, with_typos, seed):
+    tokens, length, key = texts(rows=6, width=width, ids=14, garbage=9, seed=seed)
+    how = CorruptionConfig(
+        rate_low=rate, rate_high=rate, shuffle_share=0.5, mean_span=3.0, **dict(zip(KINDS, weights, strict=True))
+    )
+    found, found_length = corrupt(tokens, length, key, seed, how, table() if with_typos else None)
+    assert found.shape == tokens.shape
+    assert ((found_length >= 2) & (found_length <= width)).all()
+    assert (found[:, 0] == BOS_ID).all()
+    assert (found.gather(1, found_length[:, None] - 1) == EOS_ID).all()
+    assert torch.equal(found == PAD_ID, ~present(found_length, width))
+    assert (found[deletable(found_length, width)] >= 6).all()
