@@ -1,16 +1,18 @@
-"""``dualmask edit | generate | summarize | infill``: text in, text out. torch starts once all is checked."""
+"""``dualmask edit | generate | auto | summarize | infill``: text in, text out. torch starts once all is checked."""
 
 from __future__ import annotations
 
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dualmask.inference.request import HOLE_MARK, Mode, TextRequest
-from dualmask.serving.options import Locks, Sampling, Setup, Source, with_options
+from dualmask.manifest import write_file
+from dualmask.serving.options import Growth, Locks, Sampling, Setup, Source, Stops, with_options
 from dualmask.serving.texts import print_text, read_texts
 
 if TYPE_CHECKING:
@@ -21,13 +23,8 @@ app = typer.Typer()
 TEXTS_AT_ONCE = 256
 PROGRESS_AFTER_SECONDS = 2
 
-Rounds = Annotated[int, typer.Option(help="Rounds; fewer are used when nothing is left to do.")]
-Growth = Annotated[
-    int | None,
-    typer.Option(help="Tokens to add in all. Default: as many as the model sees missing.", show_default=False),
-]
-MaxGrowth = Annotated[int | None, typer.Option(help="Without --growth: add at most so many.", show_default=False)]
-KeepRate = Annotated[float, typer.Option(help="Share of the tokens that is kept, 0 to 1.")]
+Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
+EditThreshold = Annotated[float, typer.Option(metavar="P", help="A token counts as wrong above this probability.")]
 
 
 @app.command()
@@ -35,25 +32,30 @@ KeepRate = Annotated[float, typer.Option(help="Share of the tokens that is kept,
 def edit(
     source: Source,
     setup: Setup,
+    *,
+    keep_rate: Annotated[
+        float | None,
+        typer.Option(help="Share of the tokens that is kept, 0 to 1. Default: all but those that look wrong."),
+    ] = None,
+    edit_threshold: EditThreshold = 0.5,
+    rounds: Rounds = 1,
+    growth: Growth,
+    stops: Stops,
     locks: Locks,
     sampling: Sampling,
-    keep_rate: KeepRate = 0.8,
-    growth: Growth = None,
-    max_growth: MaxGrowth = None,
-    rounds: Rounds = 1,
 ) -> None:
-    """Delete what can be written better, and write it anew.
+    """Correct a text, or write a share of it anew.
 
-    In each round the tokens that the model can best restore are deleted, all but --keep-rate of them; masks are placed
-    where something is missing; all masks are filled.
+    In each round tokens are deleted, masks are placed where something is missing, and all masks are filled. Deleted is
+    what the model takes for wrong; with --keep-rate that share is kept, and what can best be restored goes too.
 
     \b
-    dualmask edit --model runs/quickstart "The functoin return a list of names."
+    dualmask edit --model runs/quickstart "The functoin return a list of names." --trace rounds.html
     dualmask edit --model M --keep-rate 0.9 --rounds 3 --lock "list of names" --file draft.txt
     cat drafts.txt | dualmask edit --model M --lines --json > edits.jsonl
     """
-    options = {"keep_rate": keep_rate, "growth": growth, "max_growth": max_growth, "rounds": rounds}
-    _run("edit", source, setup, sampling, options, locks)
+    options = {"keep_rate": keep_rate, "edit_threshold": edit_threshold, "rounds": rounds}
+    _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks)
 
 
 @app.command()
@@ -61,11 +63,12 @@ def edit(
 def generate(
     source: Source,
     setup: Setup,
+    *,
+    rounds: Rounds = 8,
+    growth: Growth,
+    stops: Stops,
     locks: Locks,
     sampling: Sampling,
-    growth: Growth = None,
-    max_growth: MaxGrowth = None,
-    rounds: Rounds = 8,
 ) -> None:
     """Write text around TEXT, or from nothing. Nothing of TEXT is deleted.
 
@@ -73,14 +76,50 @@ def generate(
     dualmask generate --model M --growth 40 --temperature 0.9 --seed 1
     dualmask generate --model M "Returns the list." --growth 20 --rounds 4 --lock "Returns the list."
     """
-    options = {"growth": growth, "max_growth": max_growth, "rounds": rounds}
-    _run("generate", source, setup, sampling, options, locks)
+    _run("generate", source, setup, sampling, {"rounds": rounds} | vars(growth) | vars(stops), locks)
+
+
+@app.command()
+@with_options
+def auto(
+    source: Source,
+    setup: Setup,
+    *,
+    edit_threshold: EditThreshold = 0.5,
+    gate_threshold: Annotated[
+        float, typer.Option(metavar="P", help="A round edits if the Gate's probability for that is above this.")
+    ] = 0.5,
+    rounds: Rounds = 8,
+    growth: Growth,
+    stops: Stops,
+    locks: Locks,
+    sampling: Sampling,
+) -> None:
+    """Let the model's Gate decide, round by round and text by text, what TEXT needs.
+
+    Where the Gate says "edit", tokens that look wrong are deleted and the holes are filled, as in `edit`. Where it says
+    "generate", nothing is deleted and only what looks missing is written. A text that needs neither stays as it is.
+    --trace shows what was decided, and how surely.
+
+    \b
+    dualmask auto --model runs/quickstart "The functoin return a list of names." --trace rounds.html
+    dualmask auto --model M --growth 20 "Returns the"
+    dualmask auto --model M --gate-threshold 0.8 --stop-distance 0.05 --lines --json --file drafts.txt
+    """
+    options = {"edit_threshold": edit_threshold, "gate_threshold": gate_threshold, "rounds": rounds}
+    _run("auto", source, setup, sampling, options | vars(growth) | vars(stops), locks)
 
 
 @app.command()
 @with_options
 def summarize(
-    source: Source, setup: Setup, locks: Locks, sampling: Sampling, keep_rate: KeepRate = 0.5, rounds: Rounds = 1
+    source: Source,
+    setup: Setup,
+    *,
+    keep_rate: Annotated[float, typer.Option(help="Share of the tokens that is kept, 0 to 1.")] = 0.5,
+    rounds: Rounds = 1,
+    locks: Locks,
+    sampling: Sampling,
 ) -> None:
     """Print the skeleton: TEXT without the tokens that can best be restored. Nothing is written.
 
@@ -97,13 +136,15 @@ def summarize(
 def infill(
     source: Source,
     setup: Setup,
-    sampling: Sampling,
+    *,
     hole: Annotated[str, typer.Option(help="The mark of a place to fill.")] = HOLE_MARK,
     tokens: Annotated[
         int | None,
         typer.Option(help="Tokens a hole. Default: as many as the model sees missing.", show_default=False),
     ] = None,
     rounds: Rounds = 1,
+    stops: Stops,
+    sampling: Sampling,
 ) -> None:
     """Write where TEXT has holes, and nowhere else.
 
@@ -111,7 +152,7 @@ def infill(
     dualmask infill --model M "Returns the ___ of names." --tokens 3
     dualmask infill --model M "The {} of the house {}." --hole "{}" --temperature 0.8
     """
-    _run("infill", source, setup, sampling, {"rounds": rounds}, Locks(), hole=hole, tokens=tokens)
+    _run("infill", source, setup, sampling, {"rounds": rounds} | vars(stops), Locks(), hole=hole, tokens=tokens)
 
 
 def _run(
@@ -126,6 +167,8 @@ def _run(
     """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
     options |= vars(sampling)
     TextRequest("", mode, options=options)  # wrong options are named before a text is read
+    if setup.trace and not setup.trace.parent.is_dir():
+        raise ValueError(f"--trace {setup.trace}: there is no folder {setup.trace.parent}: create it, or name another")
     texts = read_texts(source, empty_allowed=mode == "generate")
     _check_locks(locks, texts)
     spans = [_span(text) for text in locks.lock_span or ()]
@@ -135,9 +178,22 @@ def _run(
             requests.append(TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}" if source.lines else str(error)) from None
+    results = []
     for result in _results(requests, setup):
         text = json.dumps(result.trace, ensure_ascii=False) if setup.json else result.output
         print_text(text, one_line=source.lines and not setup.json)
+        if setup.trace:
+            results.append(result)
+    if setup.trace and results:
+        _write_page(setup.trace, results, options.get("gate_threshold", 0.5))
+
+
+def _write_page(path: Path, results: Sequence[TextResult], gate_threshold: float) -> None:
+    from dualmask.serving.trace_page import TEXTS_ON_PAGE, trace_page
+
+    write_file(path, trace_page(results, gate_threshold=gate_threshold))
+    if len(results) > TEXTS_ON_PAGE:
+        typer.echo(f"{path} shows the first {TEXTS_ON_PAGE} of {len(results)} texts", err=True)
 
 
 def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResult]:

@@ -48,12 +48,44 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class Stops:
+    """What ends the rounds before the last one, beside having nothing to do."""
+
+    stop_confidence: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Stop once the words just written are this probable, 0 to 1."),
+    ] = None
+    stop_distance: Annotated[
+        float | None,
+        typer.Option(metavar="D", help="Stop once a round changes less than this share of the text, 0 to 1."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How much longer the text becomes."""
+
+    growth: Annotated[
+        int | None,
+        typer.Option(help="Tokens to add in all. Default: as many as the model sees missing."),
+    ] = None
+    max_growth: Annotated[int | None, typer.Option(help="Without --growth: add at most so many.")] = None
+    growth_schedule: Annotated[
+        str, typer.Option(help="linear: as many in each round; cosine: few in the first rounds.")
+    ] = "linear"
+
+
+@dataclass(frozen=True)
 class Setup:
     """Which model, where it runs, what is printed."""
 
     model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)]
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, with the trace.")] = False
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="OUT.html", help="Write a page that shows the rounds step by step.", show_default=False),
+    ] = None
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
