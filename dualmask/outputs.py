@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PickerOut:
-    delete_logit: Tensor  # [B, T] logit that the token is restored if it is deleted, given who else is
+    delete_logit: Tensor  # [B, T] logit that what belongs there comes back if it is deleted, given who else is
     wrong_logit: Tensor  # [B, T] logit that the token does not belong where it stands
     keep_prob: Tensor  # [B, T] in (0, 1): p; 1 on BOS, EOS and padding
     keep: Tensor  # [B, T] float in {0, 1}: m, with the estimator's gradient
@@ -55,8 +55,8 @@ class RoundOut:
     deleted: Tensor  # [B, T] bool
     keep_rate: Tensor  # [B] asked share kept; 1: only what is wrong is to go
     gap_count: Tensor  # [B, G] number of target tokens missing in each gap of the skeleton
-    judged: Tensor  # [B, T] bool: deleted right tokens of which it is known whether they come back
-    restored: Tensor  # [B, T] there: the filler's probability of them at their place, detached
+    judged: Tensor  # [B, T] bool: deleted tokens of whose hole it is known what belongs there
+    restored: Tensor  # [B, T] there: the filler's probability of that; 1 where nothing does. Detached
     live: Tensor  # [B] float: 0 for texts that teach nothing in this round
     filler: FillerOut | None = None  # None: the stage asks nothing of the filler
     inserter: InserterOut | None = None
@@ -82,6 +82,7 @@ class RoundState:
     tokens: Tensor  # [B, T] ids
     length: Tensor  # [B]
     kind: Tensor  # [B] int64 index into ops.starts.KINDS
+    sure: Tensor  # [B, T] probability with which an earlier round wrote the token; 1: it was given
     confidence: Tensor  # [B] mean probability of the last fill, 1 before the first
     done: Tensor  # [B] bool: a stop criterion held
     digest: Tensor  # [B, rounds so far] int64: drafts seen before

@@ -13,7 +13,7 @@ from dualmask.batch import Batch
 from dualmask.models.dualmask import DualMask
 from dualmask.ops import deletion, noise
 from dualmask.ops.probe import filler_opinion
-from dualmask.parallel.vocabulary import cross_entropy
+from dualmask.parallel.vocabulary import surprise
 
 PROBE_STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
 
@@ -44,7 +44,7 @@ class FillerScores:
 
     def __call__(self, batch: Batch) -> Tensor:
         if id(batch) not in self._known:
-            score = filler_opinion(self._model.look, cross_entropy, batch, PROBE_STRIDE).prob
+            score = filler_opinion(self._model.look, surprise, batch, PROBE_STRIDE).prob
             self._known[id(batch)] = batch, score
         return self._known[id(batch)][1]
 

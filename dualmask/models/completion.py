@@ -45,6 +45,7 @@ class Completion:
     holes: Holes  # what is really missing in each gap of the skeleton
     masked: gaps.Masked
     count: Tensor  # [B, G] masks opened
+    source: Tensor  # [B, T] draft place of each place's token; of a mask that of the token deleted there, or -1
     goal: Tensor  # [M] place in the target of each slot's token, -1: not known
     found: Tensor  # [M] probability of the right count in the slot's gap, detached
     cost: Tensor  # [B] nats a target token, detached (see ``text_cost``)
@@ -101,7 +102,7 @@ def complete(
     found = right_count[row, gap]
     hit = is_mask & (goal >= 0)
     cost = text_cost(deletion, target, row[hit], (filler.target_prob * found)[hit])
-    return Completion(inserter, filler, missing, masked, count, goal, found, cost)
+    return Completion(inserter, filler, missing, masked, count, source, goal, found, cost)
 
 
 def text_cost(deletion: Deletion, target: Batch, row: Tensor, prob: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from dualmask.models.picker import DeleteLogits, Picker, decide, describe
 from dualmask.ops import deletion, gaps, noise
 from dualmask.ops.probe import Opinion, filler_opinion
 from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut, SoftTokens
-from dualmask.parallel.vocabulary import TokenTable, cross_entropy
+from dualmask.parallel.vocabulary import TokenTable, cross_entropy, surprise
 from dualmask.tokenizer import MASK_ID
 
 MODULES = ("filler", "inserter", "picker", "gate")
@@ -72,15 +72,17 @@ class DualMask(nn.Module):
             inserter=inserter,
         )
 
-    def read(self, batch: Batch, keep_rate: Tensor, x_BTD: Tensor | None = None) -> Reading:
+    def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor | None = None, x_BTD: Tensor | None = None) -> Reading:
         """Filler's opinion, picker and Gate on a draft. keep_rate [B]: asked share kept; 1: delete what is wrong only.
 
+        sure [B, T]: probability with which an earlier round wrote each token, 1 (or None) where it was given.
         ``x_BTD``: the draft's embeddings where they carry a gradient.
         """
+        sure = torch.ones(batch.tokens.shape, device=batch.tokens.device) if sure is None else sure
         x_BTD = self.table(batch.tokens) if x_BTD is None else x_BTD
         opinion = self._opinion(batch)
-        logits = self.picker(x_BTD, batch.present, keep_rate, opinion.prob)
-        gate_logit = self.gate(opinion.pooled, statistics(logits.wrong, opinion.prob, batch.deletable))
+        logits = self.picker(x_BTD, batch.present, keep_rate, opinion, sure)
+        gate_logit = self.gate(opinion.pooled, statistics(logits, opinion.prob, sure, batch.deletable))
         return Reading(logits, gate_logit)
 
     def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
@@ -118,9 +120,9 @@ class DualMask(nn.Module):
     def _opinion(self, batch: Batch) -> Opinion:
         """Without probes the probability is 0.5 everywhere, which says nothing."""
         if self.config.picker_probes:
-            return filler_opinion(self.look, cross_entropy, batch, self.config.picker_probes)
+            return filler_opinion(self.look, surprise, batch, self.config.picker_probes)
         silent = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
-        return Opinion(silent, silent.new_zeros(len(silent), self.config.hidden))
+        return Opinion(silent, silent, silent.new_zeros(len(silent), self.config.hidden))
 
     def _fill_in_place(self, batch: Batch, plan: StepPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
         """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""

@@ -8,28 +8,32 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.config.schema import ModelConfig
+from dualmask.models.picker import DeleteLogits
 
-STATISTICS = 7
+STATISTICS = 8
 DOUBTFUL = -3.0  # log-odds under which the filler hardly believes a token
 
 
-def statistics(wrong_logit: Tensor, filler_prob: Tensor, deletable: Tensor) -> Tensor:
+def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletable: Tensor) -> Tensor:
     """[B, F] what picker and filler think of the draft's tokens, as a few figures. No gradient.
 
-    wrong_logit, filler_prob [B, T], deletable [B, T] bool.
+    filler_prob [B, T]; sure [B, T]: probability with which the model wrote the token, 1 if it was given; deletable
+    [B, T] bool.
     """
     number = deletable.sum(1).clamp_min(1)
 
     def mean(value: Tensor) -> Tensor:
         return (value * deletable).sum(1) / number
 
-    wrong = torch.sigmoid(wrong_logit.detach().float())
+    wrong = torch.sigmoid(logits.wrong.detach().float())
+    gain = torch.sigmoid(logits.alone.detach().float()) - (1 - wrong)  # expected tokens set right by deleting this one
     believed = torch.logit(filler_prob.float(), eps=1e-4)
     figures = [
         mean(wrong),
-        torch.log1p((wrong * deletable).sum(1)),
         (wrong * deletable).amax(1),
-        mean((wrong > 0.5).float()),
+        torch.log1p((gain.clamp_min(0) * deletable).sum(1)),
+        (gain.masked_fill(~deletable, -1)).amax(1),
+        mean((sure < 1).float()),
         mean(believed) / 4,
         mean((believed < DOUBTFUL).float()),
         torch.log1p(deletable.sum(1).float()) / 4,

@@ -56,6 +56,7 @@ def begin(batch: Batch, plan: StepPlan, typos: Tensor | None = None) -> RoundSta
         tokens=tokens,
         length=length,
         kind=kind,
+        sure=torch.ones(tokens.shape, device=tokens.device),
         confidence=torch.ones(len(kind), device=kind.device),
         done=torch.zeros_like(kind, dtype=torch.bool),
         digest=stopping.draft_digest(tokens, length)[:, None],
@@ -86,7 +87,7 @@ def play(
     rewrite = (state.kind == starts.KINDS.index("rewrite")) & (number == 0)
     keep_rate = torch.where(rewrite, asked, 1.0)
     x_BTD = model.embed(state.tokens, state.soft)
-    reading = model.read(draft, keep_rate, x_BTD)
+    reading = model.read(draft, keep_rate, state.sure, x_BTD)
     decision = decide_round(model.config, reading, draft, match, keep_rate, state.kind, plan, number, tick, ~frozen)
     cut = Deletion(draft, x_BTD, match, draft.present & ~decision.deleted, decision.effective)
     own_count = (noise.uniform(target.key, "own counts", tick) < how.own_counts) & ~decision.compared
@@ -171,19 +172,26 @@ def _compared(
 
 
 def _judged(cut: Deletion, deleted: Tensor, done: Completion, own_count: Tensor) -> Tensor:
-    """[B, T] bool: deleted right tokens of which it is known whether they come back."""
+    """[B, T] bool: deleted tokens of whose hole it is known what belongs there."""
     gap = gap_index(cut.keep).clamp(0, done.holes.known.shape[1] - 1)
-    return deleted & (cut.match >= 0) & done.holes.known.gather(1, gap) & ~own_count[:, None]
+    return deleted & done.holes.known.gather(1, gap) & ~own_count[:, None]
 
 
 def _restored(cut: Deletion, deleted: Tensor, done: Completion) -> Tensor:
-    """[B, T] at deleted right tokens: the filler's probability of them where they belong, 0 where no slot is theirs."""
-    width = cut.keep.shape[1]
-    hit = done.goal >= 0
-    row = done.filler.slot[hit] // width
-    flat = torch.zeros(cut.keep.numel(), device=cut.keep.device)
-    flat = flat.index_copy(0, row * width + done.goal[hit], done.filler.target_prob[hit].float())
-    return flat.view(cut.keep.shape).gather(1, cut.match.clamp_min(0)) * deleted * (cut.match >= 0)
+    """[B, T] at deleted tokens: the filler's probability of what belongs there. For a right token that is itself, for a
+    wrong one the target token of the like-numbered slot of its hole, and 1 where the hole needs no token at all."""
+    rows, width = cut.keep.shape
+    prob = torch.zeros(rows * width, device=cut.keep.device)
+    prob = prob.index_copy(0, done.filler.slot, done.filler.target_prob.float() * (done.goal >= 0)).view(rows, width)
+    gap = gap_index(cut.keep).clamp(0, width - 2)
+    count = done.count.gather(1, gap)
+    place = torch.arange(width, device=gap.device)
+    behind = torch.where(cut.keep, place, 0).cummax(1).values  # the kept token in front of the hole
+    turn = torch.minimum(place - behind - 1, count - 1)
+    turn = torch.where(cut.match >= 0, cut.match - done.holes.first.gather(1, gap), turn)
+    slot = gap + (done.count.cumsum(1) - done.count).gather(1, gap) + 1 + turn
+    found = prob.gather(1, slot.clamp(0, width - 1)) * ((turn >= 0) & (turn < count))
+    return torch.where(done.holes.count.gather(1, gap) == 0, 1.0, found) * deleted
 
 
 def _count_log_prob(done: Completion, own_count: Tensor) -> Tensor:
@@ -207,6 +215,7 @@ def _advance(state: RoundState, drawn: Drawn, done: Completion, deleted: Tensor,
         tokens=drawn.tokens,
         length=length,
         kind=state.kind,
+        sure=torch.where(done.masked.is_mask, drawn.sure, state.sure.gather(1, done.source.clamp_min(0))),
         confidence=drawn.confidence,
         done=state.done | (reason != stopping.Reason.NONE),
         digest=torch.cat([state.digest, digest[:, None]], dim=1),

@@ -22,7 +22,8 @@ from dualmask.tokenizer import SPECIAL_IDS
 @dataclass(frozen=True)
 class Drawn:
     tokens: Tensor  # [B, T] the masked draft with every [MASK] filled
-    confidence: Tensor  # [B] mean probability of what was filled
+    sure: Tensor  # [B, T] probability of each token drawn; 0 elsewhere
+    confidence: Tensor  # [B] its mean over what was filled
     log_prob: Tensor  # [B] of all tokens drawn
     soft: SoftTokens | None
 
@@ -49,7 +50,7 @@ def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, 
     if how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through"):
         relaxed = score if how.token_estimator == "gumbel" else value
         soft = SoftTokens(slot, token, relaxed.softmax(-1))
-    sure = torch.zeros(rows * width, device=key.device).index_copy(0, slot, log_prob.detach().exp())
+    sure = torch.zeros(rows * width, device=key.device).index_copy(0, slot, log_prob.detach().exp()).view(rows, width)
     flat = torch.zeros(rows, device=key.device).index_add(0, slot // width, log_prob)
     tokens = masked.tokens.flatten().index_copy(0, slot, drawn).view(rows, width)
-    return Drawn(tokens, stopping.fill_confidence(sure.view(rows, width), masked.is_mask), flat, soft)
+    return Drawn(tokens, sure, stopping.fill_confidence(sure, masked.is_mask), flat, soft)

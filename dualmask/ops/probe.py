@@ -15,18 +15,20 @@ from dualmask.tokenizer import MASK_ID
 
 # (tokens [B, W], length [B], slot [M]) → logits [M, V / tensor], states [B, W, D]
 Look = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-CrossEntropy = Callable[[Tensor, Tensor], Tensor]  # (logits, target [M]) → [M]
+# (logits, target [M]) → cross entropy of the target and of the likeliest token, each [M]
+Surprise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
 class Opinion:
     prob: Tensor  # [B, T] probability of each deletable token; 0 at the others
+    best: Tensor  # [B, T] probability of the likeliest token there: is the filler sure of something else?
     pooled: Tensor  # [B, D] mean of the filler's states over the text
 
 
 @torch.no_grad()
-def filler_opinion(look: Look, cross_entropy: CrossEntropy, batch: Batch, stride: int) -> Opinion:
-    """Each token's probability when it and every ``stride``-th token from it are masked.
+def filler_opinion(look: Look, surprise: Surprise, batch: Batch, stride: int) -> Opinion:
+    """Each token's probability, and that of the likeliest one, when it and every ``stride``-th token from it are masked.
 
     One filler pass over ``stride`` copies of the batch, each with other tokens hidden.
     """
@@ -38,8 +40,10 @@ def filler_opinion(look: Look, cross_entropy: CrossEntropy, batch: Batch, stride
     slot = hidden.flatten().nonzero().squeeze(1)
     target = batch.tokens.flatten()[slot % (rows * width)]
     logits, states = look(masked.flatten(0, 1), batch.length.repeat(stride), slot)
-    prob = torch.zeros(rows * width, device=batch.tokens.device)
-    prob = prob.index_copy(0, slot % (rows * width), torch.exp(-cross_entropy(logits, target))).view(rows, width)
+    prob, best = (
+        torch.zeros(rows * width, device=slot.device).index_copy(0, slot % (rows * width), torch.exp(-nats))
+        for nats in surprise(logits, target)
+    )
     present = batch.present[None, :, :, None]
     pooled = (states.view(stride, rows, width, -1) * present).sum((0, 2)) / (stride * batch.length[:, None])
-    return Opinion(prob, pooled)
+    return Opinion(prob.view(rows, width), best.view(rows, width), pooled)

@@ -52,6 +52,17 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return vocab_parallel_cross_entropy(logits.float().clone(), target)
 
 
+def surprise(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross entropy [M] of the targets and of the likeliest tokens. No gradient."""
+    logits = logits.detach()
+    nats = cross_entropy(logits, target)
+    if mesh.tensor_size() == 1:
+        best = logits.float().amax(-1) - logits.float().gather(-1, target[:, None]).squeeze(-1)
+        return nats, nats - best
+    _, likeliest = top_logits(logits, 1, range(logits.shape[-1] * mesh.tensor_size()))
+    return nats, cross_entropy(logits, likeliest.squeeze(-1))
+
+
 def whole_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
     """[…, vocab_size]: the parts of all tensor-parallel ranks side by side, the table's padding cut. No gradient."""
     if mesh.tensor_size() > 1:
