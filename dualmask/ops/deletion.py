@@ -47,17 +47,6 @@ def keep_rates(key: Tensor, step: int, low: float, high: float) -> Tensor:
     return low + (high - low) * noise.uniform(key, "keep rate", step)
 
 
-def substitute(tokens: Tensor, deletable: Tensor, key: Tensor, step: int, share: float, rate: float) -> Tensor:
-    """[B, T] tokens, of which ``share`` of the sequences have ``rate`` of their deletable tokens replaced by tokens
-    from other places of the same sequence: wrong words that are not rare ones."""
-    width = tokens.shape[1]
-    row = noise.uniform(key, "corrupt row", step) < share
-    hit = (noise.uniform(key, "corrupt token", step, width) < rate) & deletable & row[:, None]
-    inner = deletable.sum(1, keepdim=True).clamp_min(1)
-    other = 1 + (noise.uniform(key, "corrupt source", step, width) * inner).long()
-    return torch.where(hit, tokens.gather(1, other.clamp_max(width - 1)), tokens)
-
-
 def shift(x: Tensor, offset: int) -> Tensor:
     """[B, T] with x[i + offset] at place i, zero beyond the ends."""
     width = x.shape[1]

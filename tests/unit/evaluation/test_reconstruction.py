@@ -7,10 +7,10 @@ import torch
 from dualmask.batch import Batch
 from dualmask.evaluation import baselines, reconstruction, report, statistics, texts
 from dualmask.ops import deletion, gaps
-from dualmask.ops.probe import filler_probability
+from dualmask.ops.probe import filler_opinion
 from dualmask.outputs import InserterOut
 from dualmask.parallel import mesh
-from dualmask.parallel.vocabulary import cross_entropy
+from dualmask.parallel.vocabulary import surprise
 from dualmask.tokenizer import BOS_ID, EOS_ID, MASK_ID
 
 WIDTH, VOCAB = 12, 40
@@ -40,6 +40,10 @@ class Scripted:
     def fill(self, tokens, length, slot):
         place = torch.arange(tokens.shape[1]).expand_as(tokens).flatten()[slot]
         return torch.nn.functional.one_hot((place + 5).clamp_max(VOCAB - 1), VOCAB).float() * 50
+
+    def look(self, tokens, length, slot):
+        states = tokens[..., None].float()  # of width 1
+        return self.fill(tokens, length, slot), states
 
 
 def sentence_batch(rows=4):
@@ -107,7 +111,7 @@ def test_spaced_greedy_spares_neighbours_while_it_can():
     assert baselines.best_apart(score, where, torch.tensor([WIDTH])).all()
 
 
-def test_filler_probability_never_sees_the_token_itself():
+def test_filler_opinion_never_sees_the_token_itself():
     batch = sentence_batch()
     seen = []
 
@@ -117,12 +121,23 @@ def test_filler_probability_never_sees_the_token_itself():
             seen.append(slot)
             return super().fill(tokens, length, slot)
 
-    prob = filler_probability(Spy().fill, cross_entropy, batch, 5)
+    opinion = filler_opinion(Spy().look, surprise, batch, 5)
     assert (
         torch.cat(seen) % batch.tokens.numel()
     ).sort().values.tolist() == batch.deletable.flatten().nonzero().flatten().tolist()
-    assert (prob[batch.deletable] > 0.99).all()
-    assert (prob[~batch.deletable] == 0).all()
+    assert (opinion.prob[batch.deletable] > 0.99).all()
+    assert (opinion.prob[~batch.deletable] == 0).all()
+
+
+def test_filler_states_are_pooled_over_the_text_and_never_over_its_padding():
+    batch = sentence_batch(1)
+    short = Batch(batch.tokens, torch.tensor([5]), batch.key)
+    rubbish = Batch(torch.where(short.present, short.tokens, 33), short.length, short.key)
+    pooled = [filler_opinion(Scripted().look, surprise, x, 5).pooled for x in (short, rubbish)]
+    assert torch.equal(*pooled)
+    # BOS 6 7 8 9, whose three inner tokens (EOS is the last place) are each hidden in one of the five passes
+    once_hidden = (4 * short.tokens[0, 1:4] + MASK_ID).sum() + 5 * (short.tokens[0, 0] + short.tokens[0, 4])
+    assert pooled[0].item() == pytest.approx(once_hidden.item() / 25)
 
 
 def test_bootstrap_interval_has_the_width_of_theory():
