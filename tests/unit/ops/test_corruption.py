@@ -1,5 +1,7 @@
 """What corruption does at its ends (nothing, everything) is exact; in between it is about what was asked for."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -93,6 +95,20 @@ def test_swaps_move_tokens_by_one_place():
     assert 0.3 < moved / deletable(length, WIDTH).sum() < 0.55
 
 
+def test_a_swapped_token_has_no_other_mistake():
+    tokens, length, key = texts(low=WIDTH // 2, high=WIDTH // 2)
+    how = only("swap").model_copy(update={"double": 1.0})
+    found, found_length = corrupt(tokens, length, key, 0, how, None)
+    swapped = 0
+    for row in range(ROWS):
+        before, after = inner(tokens, length, row), inner(found, found_length, row)
+        for left, right in pairwise(before):
+            if after.index(left) > after.index(right):
+                swapped += 1
+                assert after.count(left) == after.count(right) == 1
+    assert swapped > 5 * ROWS
+
+
 def test_substitutes_are_other_tokens_of_the_same_text():
     tokens, length, key = texts(ids=4)
     found, found_length = corrupt(tokens, length, key, 0, only("substitute"), None)
@@ -123,7 +139,10 @@ def test_a_shuffled_span_is_one_span_and_the_rest_stays():
     assert 4.0 < extent[changed.any(1)].float().mean() < 6.5
     assert changed.any(1).float().mean() > 0.75
     some, _ = corrupt(tokens, length, key, 0, only(rate=0.0, shuffle_share=0.3, mean_span=6.0), None)
-    assert 0.2 < (some != tokens).any(1).float().mean() < 0.36
+    shuffled = (some != tokens).any(1)
+    assert 0.2 < shuffled.float().mean() < 0.36
+    assert torch.equal(some[shuffled], found[shuffled])  # which rows are shuffled says nothing about their spans
+    assert extent[shuffled].float().mean() == pytest.approx(extent[changed.any(1)].float().mean(), rel=0.25)
 
 
 def test_spans_of_two_when_two_is_the_mean():
@@ -161,10 +180,17 @@ def test_nothing_depends_on_companions_or_on_padding():
         assert torch.equal(alone[:, :WIDTH], together[one])
 
 
-def test_other_steps_give_other_mistakes():
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "typo"])
+def test_other_steps_give_other_mistakes(kind):
+    tokens, length, key = texts(low=18, high=24)
+    first, second = (corrupt(tokens, length, key, step, only(kind, rate=0.5), None)[0] for step in (0, 1))
+    assert (first != second).any(1).all()
+
+
+def test_where_everything_is_substituted_other_steps_take_other_tokens():
     tokens, length, key = texts(low=20)
-    first, second = (corrupt(tokens, length, key, step, CorruptionConfig(), None)[0] for step in (0, 1))
-    assert ((first != second).any(1)).float().mean() > 0.9
+    first, second = (corrupt(tokens, length, key, step, only("substitute"), None)[0] for step in (0, 1))
+    assert (first != second).any(1).all()
 
 
 def table(ids=20):
