@@ -59,7 +59,7 @@ class RoundPlayer:
         count, opened = self._counts(skeletons, budgets, deleted.sum(1).tolist())
         masked, slots = skeletons.open(count)
         filled, confidence = self._fill(masked, slots, budgets)
-        after = replace(masked, tokens=filled)
+        after = replace(masked, tokens=filled, sure=torch.where(slots, confidence, masked.sure))
         for budget, lost, grown in zip(budgets, deleted.sum(1).tolist(), opened, strict=True):
             budget.close_round(lost, grown)
         return Played(
@@ -85,7 +85,7 @@ class RoundPlayer:
         if not any(number) and None not in number:
             return torch.zeros_like(deletable), forced
         keep_rate = 1 - self._tensor([most or 0 for most in number]) / places.clamp_min(1)  # 1: what is wrong
-        reading = self.model.read(drafts.tokens, drafts.length, keep_rate)
+        reading = self.model.read(drafts.tokens, drafts.length, keep_rate, drafts.sure)
         threshold = self._tensor([budget.request.edit_threshold for budget in budgets])
         logits = replace(reading.logits, wrong=reading.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
         heat = self._tensor([budget.request.place_temperature for budget in budgets])

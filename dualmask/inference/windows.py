@@ -96,12 +96,12 @@ class WindowedModel:
         self.capacity = model.config.max_length - 2
         self.most_logits = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(lexicon.writable))
 
-    def read(self, tokens: Tensor, length: Tensor, keep_rate: Tensor) -> Reading:
-        """What picker and Gate think of drafts [N, L] at the asked keep rates [N]."""
+    def read(self, tokens: Tensor, length: Tensor, keep_rate: Tensor, sure: Tensor) -> Reading:
+        """What picker and Gate think of drafts [N, L] at the asked keep rates [N]; ``sure`` [N, L]: see ``Drafts``."""
         out = torch.zeros(*tokens.shape, 3 + len(OFFSETS), device=tokens.device)
         for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
             batch = Batch(view.tokens, view.length, key=torch.zeros_like(view.length))  # nothing is drawn here
-            reading = self.model.read(batch, keep_rate[view.row[:, 0]])
+            reading = self.model.read(batch, keep_rate[view.row[:, 0]], sure[view.row, view.place])
             logits, gate = reading.logits, reading.gate_logit[:, None].expand(view.tokens.shape)
             single = torch.stack([logits.alone, logits.wrong, gate], dim=-1)
             self._collect(out, view, torch.cat([single, logits.beside], dim=-1))

@@ -36,8 +36,12 @@ def mixed_requests() -> list[Request]:
         Request(ids(6, 40), "summarize", keep_rate=0.5, place_temperature=1.0, seed=8),
         Request(ids(7, 30), "infill", holes=[Hole(0, 2), Hole(11, 20), Hole(30, None)]),
         Request(ids(8, 120), "infill", holes=[Hole(60, 3, spaced=True)], seed=9, **hot),
+        Request(ids(9, 20), "auto", rounds=3, edit_threshold=0.3, gate_threshold=0.3, stop_confidence=0.9),
+        Request(ids(10, 80), "auto", rounds=4, growth=9, growth_schedule="cosine", stop_distance=0.2, seed=10, **hot),
+        Request((), "auto", rounds=2),
+        Request(ids(11, 45), "edit", rounds=3, edit_threshold=0.4, seed=11, **hot),
     ]
-    return requests + [replace(request, seed=request.seed + 100) for request in requests[:5]]
+    return [*requests, replace(requests[1], seed=105)]
 
 
 def subsequence(short: list[int], long: list[int]) -> bool:
@@ -53,8 +57,9 @@ def test_results_do_not_depend_on_companions_or_padding(engine: Engine) -> None:
     backwards = engine.run(requests[::-1])[::-1]
     for one, other, third in zip(together, alone, backwards, strict=True):
         assert one.ids == other.ids == third.ids
-        assert len(one.rounds) == len(other.rounds)
+        assert (len(one.rounds), one.stopped) == (len(other.rounds), other.stopped)
         for here, there in zip(one.rounds, other.rounds, strict=True):
+            assert here.gate == pytest.approx(there.gate, abs=1e-4)
             assert (here.draft, here.deleted, here.inserted) == (there.draft, there.deleted, there.inserted)
             assert [fill[:2] for fill in here.filled] == [fill[:2] for fill in there.filled]
             assert [fill[2] for fill in here.filled] == pytest.approx([fill[2] for fill in there.filled], abs=1e-4)
@@ -139,21 +144,23 @@ def contains(part: list[int], whole: list[int]) -> bool:
     return any(whole[start : start + len(part)] == part for start in range(len(whole) - len(part) + 1))
 
 
-def test_locked_ranges_survive_two_hundred_random_edits(engine: Engine) -> None:
+def test_locked_ranges_survive_a_thousand_random_edits(engine: Engine) -> None:
     chance = random.Random(0)
     requests = []
-    for number in range(200):
+    for number in range(1000):
         text = ids(number, chance.randint(1, 60))
         start = chance.randrange(len(text))
         locked = [(start, chance.randint(start + 1, len(text)))]
         requests.append(
             Request(
                 text,
-                chance.choice(("edit", "edit", "summarize", "generate")),
-                keep_rate=chance.choice((0.0, 0.3, 0.7)),
+                (mode := chance.choice(("edit", "edit", "auto", "auto", "summarize", "generate"))),
+                keep_rate=chance.choice((0.0, 0.3, 0.7, None) if mode in ("edit", "auto") else (0.0, 0.5)),
+                edit_threshold=chance.choice((0.1, 0.5)),
+                gate_threshold=chance.choice((0.0, 0.5)),
                 rounds=chance.randint(1, 3),
                 locked=locked,
-                growth=chance.choice((None, 0)),
+                growth=chance.choice((None, 0, 5)),
                 temperature=chance.choice((0.0, 1.0)),
                 place_temperature=chance.choice((0.0, 1.0)),
                 seed=number,
@@ -207,6 +214,13 @@ def test_remasking_and_steps_only_change_what_is_written(engine: Engine) -> None
     [
         ({"keep_rate": 1.5}, "keep rate 1.5"),
         ({"keep_rate": float("nan")}, "keep rate nan"),
+        ({"mode": "summarize"}, "keep rate None"),
+        ({"edit_threshold": -0.1}, "edit threshold -0.1"),
+        ({"gate_threshold": float("nan")}, "gate threshold nan"),
+        ({"stop_confidence": 2.0}, "stop confidence 2.0"),
+        ({"stop_distance": -1.0}, "stop distance -1.0"),
+        ({"growth_schedule": "steep"}, "growth schedule steep is not possible: give linear or cosine"),
+        ({"mode": "auto", "growth": -3}, "growth -3"),
         ({"rounds": 0}, "rounds 0"),
         ({"temperature": -1.0}, "temperature -1.0"),
         ({"top_p": 0.0}, "top-p 0.0"),
