@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 
 Order = Literal["random", "confidence"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 @torch.inference_mode()

@@ -27,6 +27,7 @@ class Drafts:
     locked          [N, L] bool: never deleted
     region          [N, L] int64: the budget region of the gap behind the token, or CLOSED
     spaced          [N, L] bool: what is inserted right behind the token must begin with a space
+    sure            [N, L] probability with which an earlier round wrote the token; 1: it was given
     """
 
     tokens: Tensor
@@ -35,6 +36,7 @@ class Drafts:
     locked: Tensor
     region: Tensor
     spaced: Tensor
+    sure: Tensor
 
     @property
     def present(self) -> Tensor:
@@ -48,9 +50,9 @@ class Drafts:
         """Some of the drafts, padding cut."""
         pick = torch.tensor(index, device=self.tokens.device)
         width = int(self.length[pick].max())
-        planes = (plane[pick, :width] for plane in (self.tokens, self.locked, self.region, self.spaced))
-        tokens, locked, region, spaced = planes
-        return Drafts(tokens, self.length[pick], self.key[pick], locked, region, spaced)
+        planes = (plane[pick, :width] for plane in (self.tokens, self.locked, self.region, self.spaced, self.sure))
+        tokens, *known = planes
+        return Drafts(tokens, self.length[pick], self.key[pick], *known)
 
     def drop(self, keep: Tensor) -> Drafts:
         """The skeletons: tokens where ``keep`` [N, L] holds, with what is known of them."""
@@ -58,7 +60,8 @@ class Drafts:
         locked, region, spaced = (
             gaps.drop(plane.long(), keep).tokens for plane in (self.locked, self.region, self.spaced)
         )
-        return Drafts(packed.tokens, packed.length, self.key, locked.bool(), region, spaced.bool())
+        sure = gaps.drop(self.sure, keep).tokens
+        return Drafts(packed.tokens, packed.length, self.key, locked.bool(), region, spaced.bool(), sure)
 
     def open(self, count: Tensor) -> tuple[Drafts, Tensor]:
         """Opens ``count`` [N, G] masks; also [N, L'] bool where they are. A mask belongs to the region of its gap."""
@@ -73,6 +76,7 @@ class Drafts:
             self.locked.gather(1, source) & kept,
             self.region.gather(1, source),
             self.spaced.gather(1, source) & kept,
+            self.sure.gather(1, source),
         ), masked.is_mask
 
     def open_gaps(self, lexicon: Lexicon) -> Tensor:
@@ -100,4 +104,5 @@ def start(requests: Sequence[Request], device: torch.device) -> Drafts:
             region[row, first + 1 : end] = CLOSED
     length = torch.tensor([len(request.ids) + 2 for request in requests])
     key = torch.tensor([request.seed for request in requests])
-    return Drafts(*(tensor.to(device) for tensor in (tokens, length, key, locked, region, spaced)))
+    sure = torch.ones(tokens.shape)
+    return Drafts(*(tensor.to(device) for tensor in (tokens, length, key, locked, region, spaced, sure)))

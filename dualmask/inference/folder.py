@@ -40,6 +40,11 @@ def open_folder(folder: str | Path, family: Family = "dualmask") -> ModelFolder:
     return ModelFolder(path, config, vocab_size)
 
 
+def weights_digest(folder: str | Path, family: Family) -> str:
+    """SHA-256 of the weights of a model folder. Raises ModelFolderError."""
+    return manifest.digest(open_folder(folder, family).path / "model.safetensors")
+
+
 def _exported(folder: Path) -> Path:
     if not folder.exists():
         raise ModelFolderError(f"model folder {folder} does not exist: give an exported folder or a run's folder")

@@ -41,7 +41,7 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
     tokens[torch.arange(3), length - 1] = EOS_ID
     model = windowed(loaded, writer.lexicon)
     rate = torch.full((3,), 0.5)
-    reading = model.read(tokens, length, rate)
+    reading = model.read(tokens, length, rate, torch.ones(tokens.shape))
     logits = reading.logits
     gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3))
     for row, size in enumerate(length.tolist()):
