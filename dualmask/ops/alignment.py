@@ -2,8 +2,8 @@
 
 One longest common subsequence per text. The search runs in rapidfuzz (C++, bit-parallel: T·U/64 word operations), one
 call a row, from its matching blocks to arrays in numpy. The batched alternative, a row of a dynamic programme per
-tensor operation with prefix and suffix tables instead of back-tracing, was written and timed against it: it is more
-than ten times slower on a CPU at 16 texts of 64 tokens as well as at 64 of 512, and needs 2·T·U integers a text.
+tensor operation with prefix and suffix tables instead of back-tracing, was written and timed against it: it is far
+slower on a CPU at 16 texts of 64 tokens as well as at 64 of 512, and needs 2·T·U integers a text.
 """
 
 # B batch, T tokens of the draft, U tokens of the target, G gaps = T-1
