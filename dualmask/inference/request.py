@@ -36,7 +36,8 @@ class Request:
     ids                the text's tokens, without BOS and EOS
     keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary;
                        None (not in a summary): all are kept but those that the model takes for wrong
-    edit_threshold     a token counts as wrong if the model's probability for that is above this
+    edit_threshold     how sure the model must be that a token is wrong. 0.5: a hole in its place is more likely to be
+                       filled rightly than the token is to be right; above: fewer tokens are deleted
     gate_threshold     auto: a round edits if the Gate's probability for that is above this (seed 000: τ_edit)
     growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
                        spread over the rounds; None: the inserter's own opinion, at most ``max_growth``

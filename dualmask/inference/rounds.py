@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dualmask.batch import present
 from dualmask.inference import sampling
 from dualmask.inference.budget import Budget
 from dualmask.inference.drafts import Drafts
@@ -91,11 +92,11 @@ class RoundPlayer:
         heat = self._tensor([budget.request.place_temperature for budget in budgets])
         spread = noise.logistic(drafts.key, "pick", budgets[0].round, deletable.shape[1])
         chosen = decide(self.model.config, logits, deletable, keep_rate, spread, heat[:, None])
-        edits, gate = self._gate(reading.gate_logit, drafts.present, forced, budgets)
+        edits, gate = self._gate(reading.gate_logit, drafts.length, forced, budgets)
         chosen &= edits & self._tensor([most != 0 for most in number], torch.bool)[:, None]
         return chosen.gather(1, self._first_byte(drafts.tokens)), gate
 
-    def _gate(self, logit: Tensor, present: Tensor, forced: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
+    def _gate(self, logit: Tensor, length: Tensor, forced: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
         """[N, L] bool: may be edited; [N] the probability of that: a long draft's is that of its worst window.
 
         logit [N, L]: the Gate's on the window in which a token stands; forced [N]: a decision, or NaN.
@@ -103,7 +104,8 @@ class RoundPlayer:
         prob = torch.where(forced.isnan()[:, None], torch.sigmoid(logit), forced[:, None])
         threshold = self._tensor([budget.request.gate_threshold for budget in budgets])
         edits = torch.where(forced.isnan()[:, None], prob > threshold[:, None], forced[:, None] > 0)
-        return edits, prob.masked_fill(~present, 0.0).amax(1)
+        read = present(length - 1, logit.shape[1])  # EOS stands in no core
+        return edits, prob.masked_fill(~read, 0.0).amax(1)
 
     def _first_byte(self, tokens: Tensor) -> Tensor:
         """[N, L] the place of the token that begins the character in which this one stands."""

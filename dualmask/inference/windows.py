@@ -43,7 +43,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model thinks of whole drafts; 0 on padding."""
+    """What the model thinks of whole drafts; 0 on EOS and padding."""
 
     logits: DeleteLogits
     gate_logit: Tensor  # [N, L] the Gate's on the window in whose core the token stands

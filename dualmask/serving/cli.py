@@ -24,7 +24,9 @@ TEXTS_AT_ONCE = 256
 PROGRESS_AFTER_SECONDS = 2
 
 Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
-EditThreshold = Annotated[float, typer.Option(metavar="P", help="A token counts as wrong above this probability.")]
+EditThreshold = Annotated[
+    float, typer.Option(metavar="P", help="How sure the model must be that a token is wrong, 0 to 1.")
+]
 
 
 @app.command()

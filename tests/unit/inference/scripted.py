@@ -44,7 +44,7 @@ class Scripted(nn.Module):
         self.vocab_size = vocab_size
         self.wrong, self.gate, self.counted, self.write = wrong, gate, count, write
 
-    def read(self, batch: Batch, keep_rate: Tensor) -> Reading:
+    def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor) -> Reading:
         wrong = torch.logit(self.wrong(batch.tokens), eps=1e-6)
         alone = torch.zeros(batch.tokens.shape)
         beside = torch.zeros(*batch.tokens.shape, len(OFFSETS))

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dualmask.inference.request import TextRequest
 from dualmask.inference.text import TextResult, Writer
 from dualmask.inference.trace import RoundTrace, replay
+from dualmask.stopping import Reason
 
 ODD = (
     "",
@@ -55,13 +56,17 @@ def test_the_trace_leads_from_input_to_output(writer: Writer, text: str, heat: d
         TextRequest(text, "edit", options={"keep_rate": 0.6, "rounds": 3, **heat}),
         TextRequest(text, "summarize", options={"keep_rate": 0.5, "rounds": 2, **heat}),
         TextRequest(text, "generate", options={"growth": 12, "rounds": 3, **heat}),
+        TextRequest(text, "edit", options={"rounds": 2, **heat}),
+        TextRequest(text, "auto", options={"rounds": 3, "max_growth": 20, **heat}),
     ]
     for request, result in zip(requests, writer.run(requests), strict=True):
         trace = json.loads(json.dumps(result.trace))
         assert list(trace) == ["input", "output", "mode", "rounds_used", "stopped", "seed", "trace"]
         assert (trace["input"], trace["output"], trace["mode"]) == (text, result.output, request.mode)
         assert trace["rounds_used"] == len(trace["trace"])
-        assert [done["gate"] for done in trace["trace"]] == [float(request.mode != "generate")] * trace["rounds_used"]
+        low, high = {"generate": (0.0, 0.0), "auto": (0.0, 1.0)}.get(request.mode, (1.0, 1.0))
+        assert all(low <= done["gate"] <= high for done in trace["trace"])
+        assert trace["stopped"] in [reason.word for reason in Reason]
         assert replay(text, trace["trace"]) == result.output
         draft = text
         for done in trace["trace"]:
