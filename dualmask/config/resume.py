@@ -14,6 +14,7 @@ _HARMLESS = (
     "device",
     "tracking.",
     "checkpoint.",
+    "alarms.",
     "data.path",
     "data.verify",
     "parallel.timeout_seconds",

@@ -282,6 +282,16 @@ class StageConfig(Section):
         return self
 
 
+class AlarmConfig(Section):
+    """What counts as a collapse: a figure out of these bounds in so many steps on end (dualmask/training/alarms.py)."""
+
+    steps: Positive = Field(200, description="in a row")
+    keep_std: Share = Field(0.02, description="least spread of the picker's keep probabilities within a text")
+    gate_open_low: Share = Field(0.05, description="least mean probability with which the Gate edits")
+    gate_open_high: Share = Field(0.95, description="greatest mean probability with which the Gate edits")
+    stop: bool = Field(False, description="an alarm ends the run, behind a checkpoint")
+
+
 class CheckpointConfig(Section):
     every_steps: Positive = 200
     keep_last: Positive = 2
@@ -309,6 +319,7 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     stages: tuple[StageConfig, ...] = Field(min_length=1)
     checkpoint: CheckpointConfig = CheckpointConfig()
+    alarms: AlarmConfig = AlarmConfig()
     tracking: TrackingConfig = TrackingConfig()
 
     @model_validator(mode="after")

@@ -34,9 +34,11 @@ def losses(out: RoundOut, plan: StepPlan) -> dict[str, Tensor]:
 
 
 def spread(picker: PickerOut, length: Tensor) -> dict[str, Tensor]:
-    """``keep_std`` below 0.02 means that the picker treats all tokens alike: a collapse."""
+    """``keep_std``: spread of the keep probabilities within a text; near 0 the picker treats all tokens alike, a
+    collapse (training/alarms.py). Texts asked for different rates differ in any case, so that does not count."""
     prob = picker.keep_prob.detach()
     where = deletable(length, prob.shape[1]).float()
-    mean = (prob * where).sum() / where.sum().clamp_min(1)
-    variance = ((prob - mean).square() * where).sum() / where.sum().clamp_min(1)
-    return {"keep_mean": mean, "keep_std": variance.sqrt()}
+    number = where.sum().clamp_min(1)
+    own_mean = (prob * where).sum(1, keepdim=True) / where.sum(1, keepdim=True).clamp_min(1)
+    variance = ((prob - own_mean).square() * where).sum() / number
+    return {"keep_mean": (prob * where).sum() / number, "keep_std": variance.sqrt()}

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -19,9 +21,17 @@ def losses(gate: GateOut) -> dict[str, Tensor]:
 
 
 def figures(gate: GateOut) -> dict[str, Tensor]:
-    """``gate_open``: mean probability of editing where the Gate decides; ``gate_gain``: nats a token that it saves."""
-    free, compared = gate.free.sum().clamp_min(1), gate.compared.sum().clamp_min(1)
+    """``gate_free``: share of the batch on which the Gate decides; ``gate_gain``: nats a token that editing saves."""
     return {
-        "gate_open": (torch.sigmoid(gate.logit.detach()) * gate.free).sum() / free,
-        "gate_gain": ((gate.cost_generate - gate.cost_edit) * gate.compared).sum() / compared,
+        "gate_free": gate.free.float().mean(),
+        "gate_gain": ((gate.cost_generate - gate.cost_edit) * gate.compared).sum() / gate.compared.sum().clamp_min(1),
     }
+
+
+def gate_open(figures: Mapping[str, float]) -> dict[str, float]:
+    """``gate_open``: mean probability of editing where the Gate decides, of a whole step; {} where it decides nothing.
+
+    A ratio of means over rounds and ranks: in some of them nobody may have asked the Gate.
+    """
+    free = figures.get("gate_free", 0.0)
+    return {"gate_open": figures["gate_cost"] / free} if free > 0 else {}

@@ -40,6 +40,7 @@ class TrainingState:
     tracking: dict[str, Any]
     skipped: int = 0  # steps that were not finite so far
     earned: dict[str, Any] = field(default_factory=dict)  # of ``curriculum.Earned``
+    watch: dict[str, Any] = field(default_factory=dict)  # of ``alarms.Watch``
 
     @staticmethod
     def read(folder: Path) -> TrainingState:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dualmask import manifest
+from dualmask.training.alarms import Alarm
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class StepRecord:
     seconds: float  # from batch to batch
     data_wait: float  # share of ``seconds`` spent waiting for the batch
     keys: str  # checksum of rank 0's sequence keys: the order of the data
+    alarms: tuple[Alarm, ...] = ()  # raised by this step
 
     @property
     def tokens_per_second(self) -> float:
@@ -44,6 +46,7 @@ class StepRecord:
             "tokens_per_second": round(self.tokens_per_second, 1),
             "data_wait": round(self.data_wait, 4),
             "keys": self.keys,
+            "alarms": [alarm.name for alarm in self.alarms],
         }
         return json.dumps(record)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualmask.batch import Batch
 from dualmask.curriculum import StepPlan
+from dualmask.losses.gate import gate_open
 from dualmask.parallel import mesh
 from dualmask.training.engine import StageEngine
 
@@ -41,6 +42,7 @@ def run_step(engine: StageEngine, batch: Batch, plan: StepPlan, *, micros: int, 
             seen[name] = seen.get(name, 0.0) + value.double() / micros
     grad_norm, taken = engine.step(plan.lr)
     losses, tokens, any_stop = _over_ranks(seen, int(batch.length.sum()), stop, engine.device)
+    losses |= gate_open(losses)
     return StepResult(losses, grad_norm, taken, tokens, any_stop)
 
 

@@ -27,6 +27,7 @@ _LONGEST_PAUSE = 30.0  # seconds between two attempts to reach a server that doe
 _LONGEST_FAREWELL = 120.0  # seconds that the end of a run waits for a server that answers
 _MOST_WAITING = 50_000
 _PARAM_LENGTH = 500
+_TAG_LENGTH = 5000
 
 
 class Tracker:
@@ -42,7 +43,7 @@ class Tracker:
 
     def on_step(self, record: StepRecord) -> None:
         last_of_stage = record.step_in_stage + 1 == self._run.stages[record.stage_index].steps
-        if record.step % self._every == 0 or last_of_stage or not record.taken:
+        if record.step % self._every == 0 or last_of_stage or not record.taken or record.alarms:
             now = int(time.time() * 1000)
             self._put(lambda store: store.log(record, now))
 
@@ -124,8 +125,13 @@ class _Store:
         figures = {f"loss/{name}": value for name, value in record.losses.items()}
         figures |= {"lr": record.lr, "grad_norm": record.grad_norm, "skipped": float(not record.taken)}
         figures |= {"tokens_per_second": record.tokens_per_second, "data_wait": record.data_wait}
+        figures |= {f"alarm_{alarm.name}": 1.0 for alarm in record.alarms}
         metrics = [Metric(name, value, milliseconds, record.step) for name, value in figures.items()]
-        self._client.log_batch(self._stage(record.stage_index, record.stage), metrics=metrics)
+        stage = self._stage(record.stage_index, record.stage)
+        self._client.log_batch(stage, metrics=metrics)
+        for alarm in record.alarms:
+            for run_id in (stage, self._parent):
+                self._client.set_tag(run_id, f"alarm.{alarm.name}", alarm.text[:_TAG_LENGTH])
         self._client.log_batch(self._parent, metrics=[m for m in metrics if m.key in ("loss/total", "lr")])
 
     def end_stage(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:

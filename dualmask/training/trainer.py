@@ -19,6 +19,7 @@ from dualmask.config.schema import RunConfig
 from dualmask.curriculum import Earned, StepPlan, first_step, plan_at, total_steps
 from dualmask.models.dualmask import DualMask, start_from
 from dualmask.parallel import mesh
+from dualmask.training.alarms import Alarm, Watch
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, load_slices, split_axes
 from dualmask.training.errors import TrainingError
@@ -66,6 +67,7 @@ class Trainer:
         self.step = 0
         self.skipped = 0
         self.earned = Earned()
+        self.watch = Watch()
         self._stage_index = 0
         self._skipped_in_a_row = 0
         self._micros = micro_batches(run, mesh.data_size())
@@ -85,13 +87,17 @@ class Trainer:
             batch = next(batches)
             waited = time.perf_counter() - began
             result = run_step(engine, batch, plan, micros=self._micros, stop=self.around.stop_wanted())
-            self._observe(plan, result, batch, seconds=time.perf_counter() - began, waited=waited)
+            alarms = self._alarms(plan, result)
+            self._observe(plan, result, batch, alarms, seconds=time.perf_counter() - began, waited=waited)
             self.earned = self.earned.after(plan.stage, result.losses.get("restored_prob", 0.0))
             self.step += 1
             if plan.is_last_of_stage:
                 self._end_stage(engine, batch, plan)
-            if result.stop or plan.is_last_of_stage or self.step % self.run.checkpoint.every_steps == 0:
+            stop = result.stop or (bool(alarms) and self.run.alarms.stop)
+            if stop or plan.is_last_of_stage or self.step % self.run.checkpoint.every_steps == 0:
                 self._save(engine)
+            if alarms and self.run.alarms.stop:
+                raise TrainingError(f"{alarms[0].text} The run ends here, behind a checkpoint (alarms.stop)")
             if result.stop and self.step < self.total:
                 return None
         return engine
@@ -101,7 +107,7 @@ class Trainer:
             return self._build(0, None)
         folder, state = resume
         self.step, self.skipped, self._stage_index = state.step, state.skipped, state.stage_index
-        self.earned = Earned(**state.earned)
+        self.earned, self.watch = Earned(**state.earned), Watch(**state.watch)
         engine = self._build(state.stage_index, None)
         engine.load(folder)
         return engine
@@ -124,10 +130,27 @@ class Trainer:
     def _next_stage(self, engine: StageEngine, stage_index: int) -> StageEngine:
         weights = engine.slices()
         engine.close()
-        self.earned = Earned()
+        self.earned, self.watch = Earned(), Watch()
         return self._build(stage_index, weights)
 
-    def _observe(self, plan: StepPlan, result: StepResult, batch: Batch, *, seconds: float, waited: float) -> None:
+    def _alarms(self, plan: StepPlan, result: StepResult) -> tuple[Alarm, ...]:
+        """Those that this step raises: the same on every rank, said aloud by the first."""
+        self.watch, alarms = self.watch.after(self.run.alarms, result.losses, plan.stage.name, plan.step)
+        if dist.get_rank() == 0:
+            for alarm in alarms:
+                print(alarm.text, file=sys.stderr, flush=True)
+        return alarms
+
+    def _observe(
+        self,
+        plan: StepPlan,
+        result: StepResult,
+        batch: Batch,
+        alarms: tuple[Alarm, ...],
+        *,
+        seconds: float,
+        waited: float,
+    ) -> None:
         record = StepRecord(
             step=plan.step,
             step_in_stage=plan.step_in_stage,
@@ -141,6 +164,7 @@ class Trainer:
             seconds=seconds,
             data_wait=waited / seconds,
             keys=f"{zlib.crc32(batch.key.numpy().tobytes()):08x}",
+            alarms=alarms,
         )
         for observer in self.around.observers:
             observer.on_step(record)
@@ -178,6 +202,7 @@ class Trainer:
             tracking=dict(self.around.tracking or {}),
             skipped=self.skipped,
             earned=asdict(self.earned),
+            watch=asdict(self.watch),
         )
         self.around.checkpoints.save(engine, state)
 
