@@ -1,4 +1,4 @@
-"""``dualmask edit | generate | summarize | infill`` as a person calls it: a real process, real bytes, exit codes."""
+"""``dualmask edit | generate | auto | summarize | infill`` as a person calls it: real processes, bytes, exit codes."""
 
 import json
 import os
@@ -60,7 +60,8 @@ def test_ten_thousand_words_come_back(model_folder: Path, tmp_path: Path) -> Non
     assert same.stdout.decode() == words + "\n"
     (tmp_path / "long.txt").write_text(words, encoding="utf-8")
     edited = dualmask(
-        "edit", "--model", str(model_folder), "--file", str(tmp_path / "long.txt"), "--growth", "0", "--json"
+        *("edit", "--model", str(model_folder), "--file", str(tmp_path / "long.txt")),
+        *("--keep-rate", "0.8", "--growth", "0", "--json"),
     )
     (result,) = [json.loads(line) for line in edited.stdout.decode().splitlines()]
     (only,) = result["trace"]
@@ -143,6 +144,55 @@ def test_summarize_and_infill(capfdbinary: pytest.CaptureFixture[bytes], model: 
     assert filled.endswith(".\n")
 
 
+def test_auto_says_what_the_gate_thought_and_why_it_stopped(
+    capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]
+) -> None:
+    text = "The value of a name is the object that it is bound to."
+    code, line, _ = run(capfdbinary, "auto", *model, text, "--json", "--rounds", "3")
+    trace = json.loads(line)
+    assert code == 0
+    assert list(trace) == ["input", "output", "mode", "rounds_used", "stopped", "seed", "trace"]
+    assert trace["mode"] == "auto"
+    assert trace["stopped"] in ("rounds", "nothing_to_do", "seen_before")
+    assert trace["rounds_used"] == len(trace["trace"]) <= 3
+    assert 0 < trace["trace"][0]["gate"] < 1
+    code, line, _ = run(capfdbinary, "auto", *model, text, "--json", "--gate-threshold", "1", "--lock", "the object")
+    trace = json.loads(line)
+    assert not any(done["deleted"] for done in trace["trace"])
+    assert "the object" in trace["output"]
+
+
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [
+        ((), ("rounds", 9)),
+        (("--stop-confidence", "0"), ("confident", 1)),
+        (("--stop-distance", "1"), ("settled", 1)),
+    ],
+)
+def test_stop_options_end_the_rounds(
+    capfdbinary: pytest.CaptureFixture[bytes],
+    model: tuple[str, str],
+    options: tuple[str, ...],
+    ended: tuple[str, int],
+) -> None:
+    asked = ("edit", *model, "A list of names is a list.", "--keep-rate", "0.6", "--rounds", "9", "--temperature", "1")
+    _, line, _ = run(capfdbinary, *asked, *options, "--json")
+    trace = json.loads(line)
+    assert (trace["stopped"], trace["rounds_used"]) == ended
+
+
+def test_the_cosine_schedule_writes_little_at_first(
+    capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]
+) -> None:
+    options = ("generate", *model, "The value of a name.", "--growth", "40", "--rounds", "4", "--json")
+    written = {}
+    for schedule in ("linear", "cosine"):
+        _, line, _ = run(capfdbinary, *options, "--growth-schedule", schedule)
+        written[schedule] = [len(done["filled"]) for done in json.loads(line)["trace"]]
+    assert written == {"linear": [10, 10, 10, 10], "cosine": [4, 8, 13, 15]}
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -151,6 +201,10 @@ def test_summarize_and_infill(capfdbinary: pytest.CaptureFixture[bytes], model: 
         (("edit", "MODEL", "text", "--keep-rate=much"), "(given: 'much')"),
         (("edit", "MODEL", "text", "--keep-rate", "nan"), "keep rate nan"),
         (("edit", "MODEL", "text", "--rounds", "0"), "rounds 0"),
+        (("auto", "MODEL", "text", "--gate-threshold", "7"), "gate threshold 7.0"),
+        (("auto", "MODEL", "text", "--stop-distance", "-1"), "stop distance -1.0"),
+        (("auto", "MODEL", "text", "--growth-schedule", "steep"), "growth schedule steep"),
+        (("auto", "MODEL", "text", "--trace", "/no/such/page.html"), "there is no folder /no/such"),
         (("edit", "MODEL", "text", "--top-p", "2"), "top-p 2"),
         (("edit", "MODEL", "text", "--unknown"), "--unknown"),
         (("edit", "MODEL", "text", "--device", "tpu"), "device 'tpu'"),

@@ -43,8 +43,10 @@ class Scripted(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(1))  # where the engine looks for the device
         self.vocab_size = vocab_size
         self.wrong, self.gate, self.counted, self.write = wrong, gate, count, write
+        self.heard: list[Tensor] = []  # what was said of how surely each token was written, a forward
 
     def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor) -> Reading:
+        self.heard.append(sure)
         wrong = torch.logit(self.wrong(batch.tokens), eps=1e-6)
         alone = torch.zeros(batch.tokens.shape)
         beside = torch.zeros(*batch.tokens.shape, len(OFFSETS))

@@ -81,6 +81,17 @@ def test_with_an_asked_keep_rate_wrong_tokens_go_first(scripted: MakeEngine) -> 
     assert result.ids == [A, B, C, D] * 2
 
 
+def test_the_picker_hears_which_tokens_an_earlier_round_wrote(writer: Writer) -> None:
+    model = Scripted(len(writer.lexicon.writable), wrong=is_wrong, count=between(B, C))
+    (result,) = Engine(model, writer.lexicon).run([Request([WRONG, A, B, C], "auto", rounds=2)])
+    assert result.ids == [A, B, A, C]
+    (_, _, confidence), *_ = result.rounds[0].filled
+    first, second = (sure[0].tolist() for sure in model.heard)
+    assert first == [1.0] * 6
+    assert second == [1.0, 1.0, 1.0, confidence, 1.0, 1.0]
+    assert 0.5 < confidence < 1
+
+
 def test_locked_tokens_stay_even_if_they_are_wrong(scripted: MakeEngine) -> None:
     request = Request([WRONG, A, WRONG], "auto", locked=[(2, 3)], rounds=5)
     (result,) = scripted(wrong=is_wrong, count=between(A, WRONG)).run([request])
