@@ -12,7 +12,7 @@ from typer.exceptions import TyperException
 
 from data_pipeline.command import app as data
 from dualmask.serving.cli import app as inference
-from dualmask.serving.eval_command import evaluate
+from dualmask.serving.eval_command import app as evaluation
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 app.add_typer(inference)
 app.add_typer(data, name="data")
-app.command("eval")(evaluate)
+app.add_typer(evaluation, name="eval")
 
 
 @app.command()

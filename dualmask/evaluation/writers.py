@@ -1,0 +1,113 @@
+"""Who continues texts: DualMask and the language models that it is compared with, behind one signature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from dualmask.inference import autoregressive, diffusion
+from dualmask.inference.engine import Engine
+from dualmask.inference.lexicon import read_lexicon
+from dualmask.inference.loading import Loaded
+from dualmask.inference.request import Hole, Request
+from dualmask.layers.block import Block
+from dualmask.layers.trunk import Trunk
+from dualmask.models.dualmask import DualMask
+from dualmask.models.language_model import Autoregressive, MaskedDiffusion
+
+Texts = Sequence[Sequence[int]]
+# (prompts, tokens to write, temperature, seeds) → what follows each prompt
+Write = Callable[[Texts, int, float, Sequence[int]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class Writer:
+    """``settings``: dimensions of its rows beside the method's name, such as {"steps": 32}."""
+
+    method: str
+    model: nn.Module
+    write: Write
+    settings: dict[str, int | str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return " ".join([self.method, *(f"{key} {value}" for key, value in self.settings.items())])
+
+
+def dualmask(loaded: Loaded[DualMask], rounds: int, fill_steps: int = 1) -> Writer:
+    """One hole behind the prompt, opened in ``rounds`` rounds, the masks of each filled in ``fill_steps`` passes."""
+    engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
+
+    def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
+        how = {"rounds": rounds, "fill_steps": fill_steps, "temperature": temperature}
+        requests = [
+            Request(list(prompt), "infill", holes=[Hole(len(prompt), tokens)], seed=seed, **how)  # type: ignore[arg-type]
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return [result.ids[len(result.request.ids) :] for result in engine.run(requests)]
+
+    return Writer("dualmask", loaded.model, write, {"rounds": rounds, "fill_steps": fill_steps})
+
+
+def left_to_right(loaded: Loaded[Autoregressive]) -> Writer:
+    """One token a pass, with a cache of keys and values. It may not end a text early, so that lengths are alike."""
+
+    def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
+        return autoregressive.write(
+            loaded.model, prompts, tokens=tokens, least=tokens, temperature=temperature, seeds=seeds
+        )
+
+    return Writer("autoregressive", loaded.model, write)
+
+
+def unmasking(loaded: Loaded[MaskedDiffusion], steps: int, order: diffusion.Order) -> Writer:
+    """As many [MASK]s as tokens are asked for, decided in ``steps`` passes."""
+    writable = read_lexicon(loaded.tokenizer).writable.to(loaded.model.table.weight.device)
+
+    def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
+        return diffusion.write(
+            loaded.model,
+            prompts,
+            tokens=tokens,
+            steps=steps,
+            allowed=writable,
+            order=order,
+            temperature=temperature,
+            seeds=seeds,
+        )
+
+    return Writer("diffusion", loaded.model, write, {"steps": steps, "order": order})
+
+
+@dataclass
+class Passes:
+    """What a batch of texts cost."""
+
+    filling: int = 0  # passes of the network that writes tokens: the filler, or the language model
+    blocks: int = 0  # transformer blocks run, of all networks
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[Passes]:
+    """Counts the passes that ``model`` makes meanwhile."""
+    passes = Passes()
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            setattr(passes, name, getattr(passes, name) + 1)
+
+        return hook
+
+    writing = [model.get_submodule("filler.trunk" if isinstance(model, DualMask) else "lm")]
+    assert isinstance(writing[0], Trunk)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    handles = [module.register_forward_hook(note("filling")) for module in writing]
+    handles += [module.register_forward_hook(note("blocks")) for module in blocks]
+    try:
+        yield passes
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,43 @@
+"""What all suites of ``dualmask eval`` share: their options, and lists of numbers on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Which model, on what data, and where the figures go."""
+
+    model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)]
+    data: Annotated[Path, typer.Option(metavar="F", help='jsonl, a {"text": …} a line.', show_default=False)]
+    json_out: Annotated[Path | None, typer.Option("--json", help="Result file to write.", show_default=False)] = None
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw.", show_default=False)] = None
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
+
+    def write(self, suite: str, rows: Sequence[dict[str, Any]], **about: Any) -> None:
+        """The result file, if one is asked for."""
+        from dualmask.evaluation import report
+
+        if self.json_out:
+            report.write(self.json_out, suite, rows, model=str(self.model), data=str(self.data), **about)
+
+
+def numbers(
+    option: str, text: str, kind: Callable[[str], Number], right: Callable[[Number], bool], meaning: str
+) -> list[Number]:
+    """``1,2,3`` as numbers. Raises ValueError, which says that ``option`` wants ``meaning``."""
+    try:
+        values = [kind(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if not values or not all(right(value) for value in values):
+        raise ValueError(f"{option} {text}: give {meaning}")
+    return values
