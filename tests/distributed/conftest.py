@@ -15,7 +15,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def reference(data: Path, tmp_path_factory: pytest.TempPathFactory) -> plain.Trained:
-    """The tiny curriculum in one plain torch process."""
+def references(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, plain.Trained]:
+    """The tiny curriculum in one plain torch process, by the rounds of a window: two of four, and all of them."""
     config = tiny.write_config(tmp_path_factory.mktemp("plain"), data)
-    return plain.train(load_run(config), tiny.VOCAB)
+    return {
+        window: plain.train(load_run(config, [f"stages.3.rollout.window={window}"]), tiny.VOCAB) for window in (2, 4)
+    }

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+import decisions
 from data_pipeline.reader import ShardReader
 from dualmask.config.load import load_run
 from dualmask.parallel import mesh
@@ -18,13 +19,17 @@ from dualmask.training.trainer import Surroundings, Trainer
 
 
 class Watch:
-    def __init__(self) -> None:
+    def __init__(self, decided: decisions.Record) -> None:
         self.losses: list[float] = []
         self.grad_norms: list[float] = []
+        self.decisions: list[int] = []
+        self._decided = decided
 
     def on_step(self, record) -> None:
         self.losses.append(record.losses["total"])
         self.grad_norms.append(record.grad_norm)
+        self.decisions.append(self._decided.total)
+        self._decided.total = 0
 
     def on_stage_end(self, stage_index, stage, texts) -> None:
         pass
@@ -35,7 +40,6 @@ class Watch:
 
 def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra: dict) -> None:
     run = load_run(config, overrides)
-    watch = Watch()
     data = ShardReader(
         run.data.path,
         batch_size=run.batch.sequences // mesh.data_size(),
@@ -44,13 +48,18 @@ def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra:
         seed=run.data.shuffle_seed,
         crop_share=run.data.crop_share,
     )
-    around = Surroundings(vocab_size, "", Checkpoints(out / "run", 1), observers=[watch], deepspeed=extra)
-    engine = Trainer(run, data, around).fit()
+    with decisions.recorded() as record:
+        watch = Watch(record)
+        around = Surroundings(vocab_size, "", Checkpoints(out / "run", 1), observers=[watch], deepspeed=extra)
+        engine = Trainer(run, data, around).fit()
+    decided = torch.tensor(watch.decisions)
+    dist.all_reduce(decided, group=mesh.data_group())
     weights = engine.whole_weights()
     engine.close()
     data.close()
     if dist.get_rank() == 0:
-        torch.save({"losses": watch.losses, "grad_norms": watch.grad_norms, "weights": weights}, out / "result.pt")
+        seen = {"losses": watch.losses, "grad_norms": watch.grad_norms, "decisions": decided.tolist()}
+        torch.save(seen | {"weights": weights}, out / "result.pt")
 
 
 def main() -> None:

@@ -1,16 +1,20 @@
-"""The same curriculum without DeepSpeed, without ranks: one process, torch.optim.AdamW, clip_grad_norm_."""
+"""The same curriculum without DeepSpeed, without ranks: one process, torch.optim.AdamW, clip_grad_norm_, and the
+windows of the rounds as a loop that one can read."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+import decisions
 from data_pipeline.reader import ShardReader
+from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig
-from dualmask.curriculum import plan_at, total_steps
-from dualmask.losses.total import total_loss
+from dualmask.curriculum import StepPlan, plan_at, total_steps
+from dualmask.losses.total import round_loss
+from dualmask.models import multi_round
 from dualmask.models.dualmask import DualMask, start_from, trainable
 from dualmask.parallel import mesh
 
@@ -20,6 +24,7 @@ class Trained:
     losses: list[float]
     grad_norms: list[float]
     weights: dict[str, Tensor]
+    decisions: list[int]  # one number a step: see decisions.py
 
 
 def train(run: RunConfig, vocab_size: int) -> Trained:
@@ -29,7 +34,7 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     data = ShardReader(
         run.data.path, batch_size=run.batch.sequences, seed=run.data.shuffle_seed, crop_share=run.data.crop_share
     )
-    losses, norms = [], []
+    losses, norms, decided = [], [], []
     for step in range(total_steps(run.stages)):
         plan = plan_at(run.stages, step)
         if plan.step_in_stage == 0:
@@ -40,15 +45,36 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
             group["lr"] = plan.lr * group["scale"]
         batch = next(data)
         optimizer.zero_grad()
-        loss = total_loss(model(batch, plan), batch, plan).total
-        loss.backward()
+        with decisions.recorded() as record:
+            losses.append(backward(model, batch, plan))
+        decided.append(record.total)
         learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
         norms.append(float(torch.nn.utils.clip_grad_norm_(learning, run.optimizer.clip)))
         optimizer.step()
-        losses.append(loss.item())
     data.close()
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    return Trained(losses, norms, weights)
+    return Trained(losses, norms, weights, decided)
+
+
+def backward(model: DualMask, batch: Batch, plan: StepPlan) -> float:
+    """One batch's loss, its gradient added to the parameters'."""
+    if "picker" not in plan.stage.train:
+        loss = round_loss(model(batch, plan), plan).total
+        loss.backward()
+        return loss.item()
+    how, total = plan.stage.rollout, 0.0
+    state = multi_round.begin(batch, plan)
+    for first in range(0, plan.rounds, how.window):
+        window = range(first, min(first + how.window, plan.rounds))
+        loss = torch.zeros(())
+        for number in window:
+            state, (out,) = multi_round.unroll(model, state, batch, plan, range(number, number + 1))
+            recon_weight = 1.0 if number == window[-1] else how.earlier_weight
+            loss = loss + round_loss(out, plan, recon_weight=recon_weight).total / plan.rounds
+        loss.backward()
+        total += loss.item()
+        state = replace(state, soft=None)
+    return total
 
 
 def make_optimizer(run, model, stage) -> torch.optim.AdamW:

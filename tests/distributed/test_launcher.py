@@ -70,7 +70,7 @@ def test_dry_run(config: Path) -> None:
     done = tiny.train(1, config, "--dry-run", "--set", "parallel.zero_stage=1")
     assert done.returncode == 0, done.stderr
     plan = yaml.safe_load(done.stdout)
-    assert plan["steps"] == 14
+    assert plan["steps"] == tiny.STEPS
     assert plan["deepspeed"]["zero_optimization"]["stage"] == 1
     for stage in plan["stages"]:
         assert sum(stage["parameters"].values()) == plan["parameters"]

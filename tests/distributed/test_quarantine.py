@@ -27,7 +27,7 @@ def test_training_goes_on_without_a_damaged_shard(data: Path, tmp_path: Path, da
     assert done.stderr.count("train-000001.tar is left out") == 1
     listed = [json.loads(line) for line in (tmp_path / "tiny" / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["file"] for entry in listed] == ["train-000001.tar"]
-    assert len(tiny.read_record(tmp_path / "tiny")) == 14
+    assert len(tiny.read_record(tmp_path / "tiny")) == tiny.STEPS
 
 
 def test_nothing_but_damaged_shards_is_an_error_of_one_line(data: Path, tmp_path: Path) -> None:

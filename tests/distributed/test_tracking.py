@@ -107,4 +107,4 @@ def test_no_server(data: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "training goes on" in done.stderr
     assert (tmp_path / "away" / "export" / "model.safetensors").is_file()
-    assert len(tiny.read_record(tmp_path / "away")) == 14
+    assert len(tiny.read_record(tmp_path / "away")) == tiny.STEPS

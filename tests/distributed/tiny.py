@@ -22,6 +22,9 @@ from dualmask.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, LENGTH, ROWS = 300, 16, 32
+STEPS = 17  # of CONFIG's stages together
+
+STARTS = {"rewrite": 0.2, "skeleton": 0.2, "prefix": 0.1, "empty": 0.1, "corrupted": 0.3, "clean": 0.1}
 
 CONFIG: dict[str, Any] = {
     "name": "tiny",
@@ -54,6 +57,22 @@ CONFIG: dict[str, Any] = {
             "lr_scale": {"inserter": 0.5},
             "losses": {"ptr_count": 1.0, "keep_recover": 1.0, "comp_hinge": 0.1},
             "picker_gradient": 0.1,
+        },
+        {
+            "name": "joint",
+            "steps": 3,
+            "train": ["filler", "inserter", "picker", "gate"],
+            "lr": {"peak": 1e-3},
+            "losses": {
+                "ptr_count": 1.0,
+                "keep_recover": 1.0,
+                "keep_oracle": 1.0,
+                "comp_kl": 0.1,
+                "gate": 1.0,
+                "gate_cost": 0.05,
+            },
+            "picker_gradient": 0.1,
+            "rollout": {"rounds": 4, "window": 2, "first_round": "gate", "earlier_weight": 0.5, "starts": STARTS},
         },
     ],
     "checkpoint": {"every_steps": 2},
