@@ -94,7 +94,9 @@ class Budget:
             return max(deletable - target, 0)
         if self.over:
             return min(max(-(self.due(TEXT) or 0), 0), deletable)
-        return None if request.keep_rate is None else round((1 - request.keep_rate) * deletable)
+        if request.mode == "auto" or request.keep_rate is None:
+            return None
+        return round((1 - request.keep_rate) * deletable)
 
     def masks(self, region: int, deleted: int, likely: int, rate: float) -> int:
         """Masks to open in a region. ``likely``: sum of its gaps' most likely counts, ``rate``: of the mean counts."""
