@@ -10,7 +10,8 @@ import yaml
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.curriculum import learning_rate, total_steps
-from dualmask.models.dualmask import DualMask, trainable
+from dualmask.models.dualmask import trainable
+from dualmask.models.families import build
 from dualmask.parallel import mesh
 from launcher.preflight import Preflight
 
@@ -20,7 +21,7 @@ def describe(ready: Preflight, world: int) -> str:
     run = ready.run
     mesh.single_process()
     with torch.device("meta"):
-        model = DualMask(run.model, ready.vocab_size)
+        model = build(run.model, ready.vocab_size)
     counts = {name: parameter.numel() for name, parameter in model.named_parameters()}
     stages = []
     for stage in run.stages:

@@ -21,11 +21,11 @@ def sample_rounds(engine: StageEngine, batch: Batch, plan: StepPlan, tokenizer: 
     outs, state = engine.inspect(batch, plan)
     if state is not None:
         blocks = [_rounds(batch, outs, state, number, plan, tokenizer) for number in range(len(batch.length))]
-    elif outs[0].filler is not None:
+    elif outs and outs[0].filler is not None:
         best = whole_vocabulary(outs[0].filler.logits, tokenizer.vocab_size).argmax(-1)
         filled = batch.tokens.flatten().scatter(0, outs[0].filler.slot, best).view_as(batch.tokens)
         blocks = [_in_place(batch, outs[0].deleted, filled, number, tokenizer) for number in range(len(batch.length))]
-    else:  # a stage that teaches the inserter alone fills nothing
+    else:  # a stage that teaches the inserter alone fills nothing, and a language model none of its texts
         return {}
     return {f"stage-{plan.stage_index}-{plan.stage.name}.txt": "\n\n".join(blocks) + "\n"}
 

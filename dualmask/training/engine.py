@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.curriculum import StepPlan
-from dualmask.models.dualmask import DualMask, trainable
+from dualmask.models.dualmask import trainable
 from dualmask.outputs import RoundOut, RoundState
 from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
 from dualmask.training.errors import TrainingError
-from dualmask.training.objective import Objective
+from dualmask.training.objective import objective
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -90,7 +90,7 @@ class StageEngine:
         self,
         run: RunConfig,
         stage: StageConfig,
-        model: DualMask,
+        model: nn.Module,
         ds_config: dict[str, Any],
         typos: Tensor | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class StageEngine:
         self._clip = run.optimizer.clip
         groups = parameter_groups(model, stage, run.optimizer.weight_decay)
         self._engine, *_ = deepspeed.initialize(
-            model=Objective(model, typos), model_parameters=groups, config=ds_config, mpu=deepspeed_mpu()
+            model=objective(model, typos), model_parameters=groups, config=ds_config, mpu=deepspeed_mpu()
         )
         self._learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._touched: set[str] = set()

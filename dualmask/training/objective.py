@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from dualmask.batch import Batch
 from dualmask.curriculum import StepPlan
 from dualmask.losses import reinforce
+from dualmask.losses.language_model import language_model_loss
 from dualmask.losses.total import round_loss, window_loss
 from dualmask.models import multi_round
 from dualmask.models.dualmask import DualMask
+from dualmask.models.language_model import LanguageModel
 from dualmask.outputs import RoundOut, RoundState
 
 
@@ -53,3 +55,25 @@ class Objective(nn.Module):
             return 0.0
         assert outs[-1].cost is not None
         return plan.loss_weight["reinforce"] * reinforce.loss(outs, -outs[-1].cost, names, plan.stage.rollout.samples)
+
+
+class LanguageModelObjective(nn.Module):
+    """The same for a language model, which plays no rounds."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, plan: StepPlan, rounds: range, state: None, *, inspect: bool = False) -> Any:
+        if inspect:
+            return [], None
+        report = language_model_loss(self.model(batch, plan), batch, self.model.given)
+        return report.total, report.parts, None
+
+
+def objective(model: nn.Module, typos: Tensor | None = None) -> nn.Module:
+    """The objective of the model's family."""
+    if isinstance(model, LanguageModel):
+        return LanguageModelObjective(model)
+    assert isinstance(model, DualMask)
+    return Objective(model, typos)

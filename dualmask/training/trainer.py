@@ -17,7 +17,8 @@ from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import Earned, StepPlan, first_step, plan_at, total_steps
-from dualmask.models.dualmask import DualMask, start_from
+from dualmask.models.dualmask import start_from
+from dualmask.models.families import build
 from dualmask.parallel import mesh
 from dualmask.training.alarms import Alarm, Watch
 from dualmask.training.checkpoint import Checkpoints, TrainingState
@@ -116,9 +117,7 @@ class Trainer:
         """A fresh model and engine. ``weights``: this rank's slices; None: drawn from the run's seed."""
         run, stage = self.run, self.run.stages[stage_index]
         torch.manual_seed(run.seed)
-        model = DualMask(
-            run.model, self.around.vocab_size, activation_checkpointing=run.parallel.activation_checkpointing
-        )
+        model = build(run.model, self.around.vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
         if weights is None:
             weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
         load_slices(model, start_from(weights, stage))
