@@ -195,8 +195,8 @@ class RolloutConfig(Section):
     own_counts: Share = Field(
         0.5, description="share of texts whose masks are counted by the inserter, not by the labels"
     )
-    own_draft_labels: bool = Field(
-        True, description="later rounds have labels too: alignment with the model's own draft"
+    own_draft_weight: Weight = Field(
+        1.0, description="weight of labels on the model's own drafts, over those of round 0; 0: it has none there"
     )
     cross_round_gradient: bool = Field(True, description="filled tokens carry a gradient into the next round")
     top_k: Positive = Field(32, description="most likely tokens of a slot that are drawn from and carry that gradient")

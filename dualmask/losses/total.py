@@ -27,14 +27,14 @@ class LossReport:
     parts: dict[str, Tensor]  # detached scalars: each loss unweighted, and diagnostics
 
 
-def round_loss(out: RoundOut, plan: StepPlan, leave_out: Sequence[str] = (), recon_weight: float = 1.0) -> LossReport:
-    """One round. ``leave_out``: losses that count nothing here; ``recon_weight``: of `recon` over its own weight."""
+def round_loss(out: RoundOut, plan: StepPlan, label_weight: float = 1.0, recon_weight: float = 1.0) -> LossReport:
+    """One round. ``label_weight``, ``recon_weight``: of the labels and of `recon`, over their own weights."""
     losses, seen = _losses(out, plan)
     total = sum((0.0 * x.float().sum() for x in _outputs(out)), torch.zeros((), device=out.draft.device))
     for name, loss in losses.items():
-        weight = 0.0 if name in leave_out else plan.loss_weight[name]
-        if weight != 0:
-            total = total + weight * (recon_weight if name == "recon" else 1.0) * loss
+        here = recon_weight if name == "recon" else label_weight if name in LABELS else 1.0
+        if plan.loss_weight[name] * here != 0:
+            total = total + plan.loss_weight[name] * here * loss
     return LossReport(total, {name: value.detach().float() for name, value in (losses | seen).items()})
 
 
@@ -48,8 +48,8 @@ def window_loss(outs: Sequence[RoundOut], rounds: range, plan: StepPlan) -> Loss
     total = torch.zeros((), device=outs[0].draft.device)
     for number, out in zip(rounds, outs, strict=True):
         last = number == rounds[-1]
-        leave_out = () if how.own_draft_labels or number == 0 else LABELS
-        report = round_loss(out, plan, leave_out, 1.0 if last else how.earlier_weight)
+        label_weight = 1.0 if number == 0 else how.own_draft_weight
+        report = round_loss(out, plan, label_weight, 1.0 if last else how.earlier_weight)
         total = total + report.total / plan.rounds
         for name, value in report.parts.items():
             parts[name] = parts.get(name, 0.0) + value / plan.rounds
