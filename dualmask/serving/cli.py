@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 TEXTS_AT_ONCE = 256
+TEXTS_ON_PAGE = 50  # of --trace
 PROGRESS_AFTER_SECONDS = 2
 
 Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
@@ -180,22 +181,23 @@ def _run(
             requests.append(TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}" if source.lines else str(error)) from None
-    results = []
+    shown = []
     for result in _results(requests, setup):
         text = json.dumps(result.trace, ensure_ascii=False) if setup.json else result.output
         print_text(text, one_line=source.lines and not setup.json)
-        if setup.trace:
-            results.append(result)
-    if setup.trace and results:
-        _write_page(setup.trace, results, options.get("gate_threshold", 0.5))
+        if setup.trace and len(shown) < TEXTS_ON_PAGE:
+            shown.append(result)
+    if setup.trace and shown:
+        _write_page(setup.trace, shown, len(requests), options.get("gate_threshold", 0.5))
 
 
-def _write_page(path: Path, results: Sequence[TextResult], gate_threshold: float) -> None:
-    from dualmask.serving.trace_page import TEXTS_ON_PAGE, trace_page
+def _write_page(path: Path, shown: Sequence[TextResult], number: int, gate_threshold: float) -> None:
+    from dualmask.serving.trace_page import trace_page
 
-    write_file(path, trace_page(results, gate_threshold=gate_threshold))
-    if len(results) > TEXTS_ON_PAGE:
-        typer.echo(f"{path} shows the first {TEXTS_ON_PAGE} of {len(results)} texts", err=True)
+    left_out = number - len(shown)
+    write_file(path, trace_page(shown, gate_threshold=gate_threshold, left_out=left_out))
+    if left_out:
+        typer.echo(f"{path} shows the first {len(shown)} of {number} texts", err=True)
 
 
 def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResult]:

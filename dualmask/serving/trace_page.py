@@ -12,21 +12,19 @@ import jinja2
 
 from dualmask.inference.text import TextResult
 
-TEXTS_ON_PAGE = 50
 
+def trace_page(results: Sequence[TextResult], *, gate_threshold: float, left_out: int = 0) -> str:
+    """The HTML of at least one result.
 
-def trace_page(results: Sequence[TextResult], *, gate_threshold: float) -> str:
-    """HTML of the first ``TEXTS_ON_PAGE`` results (at least one); says so where there are more.
-
-    gate_threshold: probability above which the Gate's word was to edit.
+    gate_threshold: probability above which the Gate's word was to edit; left_out: results that the page does not show,
+    which it says.
     """
-    shown = results[:TEXTS_ON_PAGE]
-    texts = [{"draft": result.draft, "trace": result.trace} for result in shown]
+    texts = [{"draft": result.draft, "trace": result.trace} for result in results]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dualmask.serving"), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template("trace.html").render(
-        mode=shown[0].trace["mode"],
-        left_out=len(results) - len(shown),
+        mode=results[0].trace["mode"],
+        left_out=left_out,
         data={"gate_threshold": gate_threshold, "texts": texts},
     )
