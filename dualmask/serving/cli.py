@@ -181,7 +181,7 @@ def _run(
             requests.append(TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options))
         except ValueError as error:
             raise ValueError(f"line {number}: {error}" if source.lines else str(error)) from None
-    shown = []
+    shown: list[TextResult] = []
     for result in _results(requests, setup):
         text = json.dumps(result.trace, ensure_ascii=False) if setup.json else result.output
         print_text(text, one_line=source.lines and not setup.json)
