@@ -64,6 +64,7 @@ class RoundOut:
     gate: GateOut | None = None
     log_prob: dict[str, Tensor] | None = None  # by decision [B]: log-probability of what was decided, for `reinforce`
     cost: Tensor | None = None  # [B] nats a target token of the text that came out, detached
+    divergence: Tensor | None = None  # [B] nats: KL of the round's decisions from those of a reference
 
 
 @dataclass(frozen=True)

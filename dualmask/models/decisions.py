@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
 
 from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.dualmask import Reading
-from dualmask.models.picker import decide, describe
+from dualmask.models.picker import COLDEST, decide, describe
 from dualmask.ops import noise, starts
 from dualmask.ops.estimators import straight_through
 from dualmask.outputs import PickerOut
@@ -29,7 +30,15 @@ class Decision:
     gate: Tensor  # [B] float in {0, 1}, with the estimator's gradient
     free: Tensor  # [B] bool: the Gate decided
     compared: Tensor  # [B] bool: the other decision is to be tried as well
+    odds: Odds  # that all this was drawn from
     log_prob: dict[str, Tensor]  # [B] of what was decided
+
+    def divergence(self, theirs: Reading, draft: Batch, keep_rate: Tensor, temperature: float) -> Tensor:
+        """[B] nats: KL of these decisions from those that another reading of the same draft leads to: summed over the
+        tokens, and over the Gate where it decides."""
+        odds = decision_odds(theirs, self.wanted, draft, keep_rate, temperature)
+        tokens = (bernoulli_kl(self.odds.delete, odds.delete) * draft.deletable).sum(1)
+        return tokens + bernoulli_kl(self.odds.gate, odds.gate) * self.free
 
 
 def decide_round(
@@ -55,6 +64,8 @@ def decide_round(
     wanted = torch.where(labelled[:, None], draft.deletable & (match < 0), wanted)
     picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, heat)
     gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, tick)
+    odds = decision_odds(reading, wanted, draft, keep_rate, heat)
+    log_prob = decision_log_prob(odds, wanted, draft.deletable, gate.detach() > 0.5)
     compared = free & (noise.uniform(draft.key, "compare", tick) < how.gate_rows)
     return Decision(
         picker=picker,
@@ -65,7 +76,8 @@ def decide_round(
         gate=gate,
         free=free,
         compared=compared,
-        log_prob=_log_prob(picker, wanted, draft, reading.gate_logit, gate, free),
+        odds=odds,
+        log_prob={"delete": log_prob["delete"] * ~labelled, "gate": log_prob["gate"] * free},
     )
 
 
@@ -87,13 +99,30 @@ def _gate(
     return torch.where(free, hard, rewrite.float()), free
 
 
-def _log_prob(
-    picker: PickerOut, wanted: Tensor, draft: Batch, gate_logit: Tensor, gate: Tensor, free: Tensor
-) -> dict[str, Tensor]:
-    """[B] log-probabilities of the picker's and the Gate's decisions. Tokens that stay because the Gate is closed were
-    not the picker's decision."""
-    prob = picker.keep_prob.clamp(1e-6, 1 - 1e-6)
-    each = torch.where(wanted, torch.log1p(-prob), prob.log()) * draft.deletable
-    editing = gate.detach() > 0.5
-    opened = torch.nn.functional.logsigmoid(torch.where(editing, gate_logit, -gate_logit))
-    return {"delete": each.sum(1) * editing, "gate": opened * free}
+@dataclass(frozen=True)
+class Odds:
+    """The distribution that the decisions of a round are drawn from."""
+
+    delete: Tensor  # [B, T] log-odds that the token goes, if the round edits
+    gate: Tensor  # [B] log-odds that the round edits
+
+
+def decision_odds(reading: Reading, deleted: Tensor, draft: Batch, keep_rate: Tensor, temperature: float) -> Odds:
+    """At this temperature, where tokens ``deleted`` [B, T] go."""
+    delete = reading.logits.odds(deleted, draft.deletable, keep_rate, temperature)
+    return Odds(delete, reading.gate_logit / max(temperature, COLDEST))
+
+
+def decision_log_prob(odds: Odds, deleted: Tensor, deletable: Tensor, editing: Tensor) -> dict[str, Tensor]:
+    """[B] log-probabilities of deleting the tokens ``deleted`` [B, T], and of editing (or not) as ``editing`` [B] says.
+    Tokens that stay because the Gate is closed were not the picker's decision."""
+    each = logsigmoid(torch.where(deleted, odds.delete, -odds.delete)) * deletable
+    return {
+        "delete": each.sum(1) * editing,
+        "gate": logsigmoid(torch.where(editing, odds.gate, -odds.gate)),
+    }
+
+
+def bernoulli_kl(ours: Tensor, theirs: Tensor) -> Tensor:
+    """KL(ours ‖ theirs) in nats from log-odds, elementwise."""
+    return torch.sigmoid(ours) * (ours - theirs) - softplus(ours) + softplus(theirs)

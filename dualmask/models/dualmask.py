@@ -33,6 +33,7 @@ MODULES = ("filler", "inserter", "picker", "gate")
 class Reading:
     """What the model thinks of a draft before it decides anything."""
 
+    opinion: Opinion
     logits: DeleteLogits
     gate_logit: Tensor  # [B] log-odds that the round should edit
 
@@ -80,10 +81,7 @@ class DualMask(nn.Module):
         """
         sure = torch.ones(batch.tokens.shape, device=batch.tokens.device) if sure is None else sure
         x_BTD = self.table(batch.tokens) if x_BTD is None else x_BTD
-        opinion = self._opinion(batch)
-        logits = self.picker(x_BTD, batch.present, keep_rate, opinion, sure)
-        gate_logit = self.gate(opinion.pooled, statistics(logits, opinion.prob, sure, batch.deletable))
-        return Reading(logits, gate_logit)
+        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, self._opinion(batch), sure)
 
     def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
         """The picker's deletion of ``batch`` at the asked keep rates [B]."""
@@ -136,6 +134,14 @@ class DualMask(nn.Module):
         weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight)
         logits, _ = self.filler(self.table(masked), position, batch.present, slot, self.table)
         return scored(logits, slot, weight, batch.tokens.flatten()[slot])
+
+
+def judge(
+    picker: nn.Module, gate: nn.Module, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, opinion: Opinion, sure: Tensor
+) -> Reading:
+    """Picker and Gate on a draft of which the filler's opinion is known."""
+    logits = picker(x_BTD, batch.present, keep_rate, opinion, sure)
+    return Reading(opinion, logits, gate(opinion.pooled, statistics(logits, opinion.prob, sure, batch.deletable)))
 
 
 def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:

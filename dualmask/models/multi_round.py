@@ -20,6 +20,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.models.completion import Completion, Deletion, complete
 from dualmask.models.decisions import Decision, decide_round
 from dualmask.models.dualmask import DualMask
+from dualmask.models.reference import Reference
 from dualmask.models.soft_tokens import Drawn, draw_tokens
 from dualmask.ops import deletion, noise, starts
 from dualmask.ops.alignment import align, edit_distance
@@ -64,22 +65,36 @@ def begin(batch: Batch, plan: StepPlan, typos: Tensor | None = None) -> RoundSta
 
 
 def unroll(
-    model: DualMask, state: RoundState, batch: Batch, plan: StepPlan, rounds: range
+    model: DualMask,
+    state: RoundState,
+    batch: Batch,
+    plan: StepPlan,
+    rounds: range,
+    reference: Reference | None = None,
 ) -> tuple[RoundState, list[RoundOut]]:
     """The rounds ``rounds`` in a row. ``batch``: the targets, as the loader gave them."""
     target = copies(batch, plan.stage.rollout.samples)
     keep_rate = _asked(batch, plan).repeat_interleave(plan.stage.rollout.samples)
     outs = []
     for number in rounds:
-        state, out = play(model, state, target, plan, number, keep_rate)
+        state, out = play(model, state, target, plan, number, keep_rate, reference)
         outs.append(out)
     return state, outs
 
 
 def play(
-    model: DualMask, state: RoundState, target: Batch, plan: StepPlan, number: int, asked: Tensor
+    model: DualMask,
+    state: RoundState,
+    target: Batch,
+    plan: StepPlan,
+    number: int,
+    asked: Tensor,
+    reference: Reference | None = None,
 ) -> tuple[RoundState, RoundOut]:
-    """Round ``number`` (from 0). asked [B]: keep rate of texts that are to be shortened in round 0."""
+    """Round ``number`` (from 0). asked [B]: keep rate of texts that are to be shortened in round 0.
+
+    ``reference``: whose decisions on the same draft ours are compared with.
+    """
     how, tick = plan.stage.rollout, plan.step * TICKS + number
     draft = Batch(state.tokens, state.length, target.key)
     frozen = state.done & how.stop.in_training
@@ -89,6 +104,7 @@ def play(
     x_BTD = model.embed(state.tokens, state.soft)
     reading = model.read(draft, keep_rate, state.sure, x_BTD)
     decision = decide_round(model.config, reading, draft, match, keep_rate, state.kind, plan, number, tick, ~frozen)
+    theirs = None if reference is None else reference(x_BTD, draft, keep_rate, reading.opinion, state.sure)
     cut = Deletion(draft, x_BTD, match, draft.present & ~decision.deleted, decision.effective)
     own_count = (noise.uniform(target.key, "own counts", tick) < how.own_counts) & ~decision.compared
     done = _complete(model, cut, target, plan, tick, own_count, ~frozen)
@@ -111,6 +127,7 @@ def play(
         gate=gate,
         log_prob=log_prob,
         cost=done.cost,
+        divergence=None if theirs is None else decision.divergence(theirs, draft, keep_rate, plan.temperature),
     )
     return _advance(state, drawn, done, decision.deleted, plan), out
 

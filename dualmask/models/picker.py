@@ -19,6 +19,7 @@ from dualmask.ops.probe import Opinion
 from dualmask.outputs import PickerOut
 
 RATE_FEATURES = 16
+COLDEST = 0.1  # temperature below which decisions are described as at this one
 
 
 def rate_features(keep_rate: Tensor) -> Tensor:
@@ -46,6 +47,17 @@ class DeleteLogits:
 
     def given(self, deleted: Tensor) -> Tensor:
         return deletion.given_neighbours(self.alone, self.beside, deleted)
+
+    def odds(self, deleted: Tensor, deletable: Tensor, keep_rate: Tensor, temperature: float) -> Tensor:
+        """[B, T] log-odds with which ``decide`` deletes each token at this temperature.
+
+        Exact at keep rate 1. Where a number is asked for, tokens are chosen together; then it is the calibrated logit
+        of each, given the others.
+        """
+        heat = max(temperature, COLDEST)
+        given = self.given(deleted) / heat
+        asked = given - calibrate(-given, deletable, keep_rate)
+        return torch.where(keep_rate[:, None] < 1, asked, self.gain() / heat)
 
 
 class Picker(nn.Module):
@@ -120,7 +132,7 @@ def describe(
     delete_logit = logits.given(deleted)
     asked = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
     keep_logit = torch.where(keep_rate[:, None] < 1, asked, -(delete_logit + logits.wrong))
-    relaxed = relaxed_keep(config.estimator, keep_logit, -spread, max(temperature, 0.1))
+    relaxed = relaxed_keep(config.estimator, keep_logit, -spread, max(temperature, COLDEST))
     relaxed = torch.where(deletable, relaxed, 1.0)
     keep_prob = torch.where(deletable, torch.sigmoid(keep_logit), 1.0)
     return PickerOut(delete_logit, logits.wrong, keep_prob, straight_through((~deleted).float(), relaxed))
