@@ -1,4 +1,4 @@
-"""An exported model that nobody trained: real tokenizer, real folder, random weights that make decided choices."""
+"""Exported models that nobody trained: real tokenizer, real folder, random weights that make decided choices."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import sentencepiece as spm
 import torch
 
-from dualmask.config.schema import ModelConfig
+from dualmask.config.schema import Family, ModelConfig
 from dualmask.export import write_export
-from dualmask.models.dualmask import DualMask
+from dualmask.models.families import build
 from dualmask.parallel import mesh
 from dualmask.tokenizer import BOS, EOS, MASK, PAD, PRED, Tokenizer
 
@@ -45,14 +45,22 @@ def make_tokenizer(path: Path) -> Path:
 
 
 def make_model_folder(folder: Path) -> Path:
-    mesh.single_process()
     tokenizer = make_tokenizer(folder.with_suffix(".model"))
-    torch.manual_seed(0)
-    model = DualMask(CONFIG, Tokenizer(tokenizer).vocab_size)
+    return write_random_model(folder, CONFIG, tokenizer)
+
+
+def language_model_config(family: Family) -> ModelConfig:
+    return ModelConfig(family=family, hidden=32, heads=2, layers=2, max_length=CONFIG.max_length)
+
+
+def write_random_model(folder: Path, config: ModelConfig, tokenizer: Path, seed: int = 0) -> Path:
+    mesh.single_process()
+    torch.manual_seed(seed)
+    model = build(config, Tokenizer(tokenizer).vocab_size)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    write_export(folder, weights, CONFIG, VOCABULARY, tokenizer)
+    write_export(folder, weights, config, VOCABULARY, tokenizer)
     return folder

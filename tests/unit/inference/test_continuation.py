@@ -1,0 +1,141 @@
+"""Continuing texts with the two language models: alone or together, with or without the cache, the same tokens."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_model import language_model_config, write_random_model
+
+from dualmask.batch import Batch
+from dualmask.evaluation.writers import counted
+from dualmask.inference import autoregressive, diffusion
+from dualmask.inference.folder import ModelFolderError, open_folder
+from dualmask.inference.lexicon import read_lexicon
+from dualmask.inference.loading import Loaded, load, load_autoregressive, load_diffusion
+from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
+from launcher import command
+
+PROMPTS = [[40, 41, 42, 43, 44, 45, 46], [50], [], [60, 61, 62]]
+SEEDS = [5, 6, 7, 8]
+
+
+@pytest.fixture(scope="module")
+def folders(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    place = tmp_path_factory.mktemp("families")
+    return {
+        family: write_random_model(place / family, language_model_config(family), model_folder / "tokenizer.model")
+        for family in ("autoregressive", "diffusion")
+    }
+
+
+@pytest.fixture(scope="module")
+def left_to_right(folders: dict[str, Path]) -> Loaded:
+    return load_autoregressive(folders["autoregressive"], "cpu")
+
+
+@pytest.fixture(scope="module")
+def unmasking(folders: dict[str, Path]) -> Loaded:
+    return load_diffusion(folders["diffusion"], "cpu")
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.9, "top_p": 0.8}])
+def test_cache_and_companions_change_nothing(left_to_right: Loaded, how: dict[str, float]) -> None:
+    model = left_to_right.model
+    together = autoregressive.write(model, PROMPTS, tokens=20, seeds=SEEDS, **how)
+    assert together == autoregressive.write(model, PROMPTS, tokens=20, seeds=SEEDS, cached=False, **how)
+    for prompt, seed, text in zip(PROMPTS, SEEDS, together, strict=True):
+        assert [text] == autoregressive.write(model, [prompt], tokens=20, seeds=[seed], **how)
+    assert not SPECIAL_IDS & {token for text in together for token in text}
+    if how["temperature"]:
+        assert together != autoregressive.write(model, PROMPTS, tokens=20, seeds=[9, 10, 11, 12], **how)
+
+
+def test_greedy_writing_is_what_the_training_forward_finds_likeliest(left_to_right: Loaded) -> None:
+    model = left_to_right.model
+    (text,) = autoregressive.write(model, [PROMPTS[0]], tokens=15, least=15, temperature=0.0, seeds=[0])
+    row = torch.tensor([[BOS_ID, *PROMPTS[0], *text, EOS_ID]])
+    out = model(Batch(row, torch.tensor([row.shape[1]]), torch.tensor([0])))
+    logits = out.logits[:, : model.vocab_size].detach()
+    logits[:, list(SPECIAL_IDS)] = -torch.inf
+    assert logits.argmax(-1)[len(PROMPTS[0]) : -1].tolist() == text
+
+
+def test_a_text_ends_at_eos_but_not_too_early(folders: dict[str, Path]) -> None:
+    model = load_autoregressive(folders["autoregressive"], "cpu").model
+    with torch.no_grad():
+        model.table.output_bias[EOS_ID] = 1000.0
+    assert autoregressive.write(model, PROMPTS, tokens=9, seeds=SEEDS) == [[]] * 4
+    assert [len(text) for text in autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)] == [3] * 4
+    with counted(model) as passes:
+        autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)
+    assert passes.filling == 4  # nobody is waited for
+    assert autoregressive.write(model, PROMPTS, tokens=0, seeds=SEEDS) == [[]] * 4
+
+
+def test_each_token_is_read_once(left_to_right: Loaded) -> None:
+    widths: list[int] = []
+    handle = left_to_right.model.lm.register_forward_hook(lambda module, inputs, out: widths.append(out.shape[1]))
+    autoregressive.write(left_to_right.model, PROMPTS, tokens=6, least=6, seeds=SEEDS)
+    handle.remove()
+    assert widths == [8, 1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("order", diffusion.ORDERS)
+@pytest.mark.parametrize("steps", [1, 5, 12, 100])
+def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded, order: str, steps: int) -> None:
+    model = unmasking.model
+    allowed = read_lexicon(unmasking.tokenizer).writable
+    how = {"tokens": 12, "steps": steps, "allowed": allowed, "order": order}
+    with counted(model) as passes:
+        together = diffusion.write(model, PROMPTS, seeds=SEEDS, **how)
+    assert passes.filling == min(steps, 12)
+    assert [len(text) for text in together] == [12] * 4
+    assert allowed[torch.tensor(together)].all()
+    for prompt, seed, text in zip(PROMPTS, SEEDS, together, strict=True):
+        assert [text] == diffusion.write(model, [prompt], seeds=[seed], **how)
+
+
+@pytest.mark.parametrize("order", diffusion.ORDERS)
+def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, order: str) -> None:
+    """Step by step, as the model sees it: fewer masks each time, the decided tokens where they were."""
+    model, drafts, sure = unmasking.model, [], []
+    fill = model.fill
+
+    def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+        logits = fill(tokens, length, slot)
+        drafts.append(tokens[0].tolist())
+        allowed = read_lexicon(unmasking.tokenizer).writable
+        best = logits[:, : model.vocab_size].masked_fill(~allowed, -torch.inf).softmax(-1).amax(-1)
+        sure.append(dict(zip(slot.tolist(), best.tolist(), strict=True)))
+        return logits
+
+    model.fill = spy
+    allowed = read_lexicon(unmasking.tokenizer).writable
+    try:
+        how = {"tokens": 12, "steps": 4, "allowed": allowed, "order": order, "temperature": 0.0}
+        diffusion.write(model, [PROMPTS[3]], seeds=[0], **how)
+    finally:
+        del model.fill
+    assert [len(slots) for slots in sure] == [12, 9, 6, 3]
+    for before, after, known in zip(sure, sure[1:], drafts[1:], strict=False):
+        decided = before.keys() - after.keys()
+        assert known[1:4] == PROMPTS[3]
+        if order == "confidence":
+            assert min(before[slot] for slot in decided) >= max(before[slot] for slot in after)
+    for before, after in itertools.pairwise(drafts):
+        assert all(old == new for old, new in zip(before, after, strict=True) if old != drafts[0][4])
+
+
+def test_a_folder_of_another_family_is_one_clear_line(
+    folders: dict[str, Path], model_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ModelFolderError, match="holds a model of the family autoregressive; give a dualmask one"):
+        load(folders["autoregressive"], "cpu")
+    with pytest.raises(ModelFolderError, match="family dualmask; give a diffusion one"):
+        open_folder(model_folder, "diffusion")
+    assert command.run(["edit", "--model", str(folders["autoregressive"]), "Some text."]) == 2
+    out, message = capfd.readouterr()
+    assert out == ""
+    assert message.count("\n") == 1
+    assert "autoregressive" in message
