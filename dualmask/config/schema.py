@@ -120,6 +120,7 @@ class LossWeights(Section):
     keep_oracle: Schedule = constant(0.0)
     gate: Schedule = constant(0.0)
     gate_cost: Schedule = constant(0.0)
+    gate_oracle: Schedule = constant(0.0)
     reinforce: Schedule = constant(0.0)
 
 
@@ -226,14 +227,14 @@ class RolloutConfig(Section):
 
 
 class RewardConfig(Section):
-    """Stage `reward`: what the Gate and the Picker are paid for."""
+    """Stage `reward`: what the Gate and the Picker are paid for (dualmask/training/reward.py)."""
 
     source: Literal["exact", "bleu", "rouge", "scores"] = Field(
-        "exact", description="restored share of the text, BLEU, ROUGE-L, or a file of human scores"
+        "exact", description="of the last draft: tokens restored in order, BLEU, ROUGE-L; or a file of human scores"
     )
     scores: Path | None = Field(None, description='jsonl, {"draft", "output", "score"} a line (source: scores)')
-    leash: Annotated[float, Field(ge=0.0)] = Field(
-        0.1, description="weight of the divergence from the decisions of the model that the stage began with"
+    leash: Weight = Field(
+        0.1, description="reward that a nat of divergence from the decisions of the model before the stage costs"
     )
 
     @model_validator(mode="after")
@@ -260,6 +261,12 @@ class StageConfig(Section):
         0.0, description="share of the reconstruction gradient that reaches the picker's decision (0: labels only)"
     )
 
+    @property
+    def gate_decides(self) -> bool:
+        """The Gate learns from what its decisions cost; labels alone teach it while others decide."""
+        asked = (self.losses.gate, self.losses.gate_cost, self.losses.reinforce)
+        return "gate" in self.train and any(weight.start > 0 or weight.end > 0 for weight in asked)
+
     @model_validator(mode="after")
     def _consistent(self) -> StageConfig:
         if self.lr.warmup_steps > self.steps:
@@ -272,6 +279,8 @@ class StageConfig(Section):
             raise ValueError(f"stage {self.name} trains {list(self.train)}: a stage lm trains [lm], and no other does")
         if self.name == "filler" and "filler" not in self.train:
             raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
+        if self.reward is not None:
+            self._paid(self.reward)
         if "gate" in self.train and "picker" not in self.train:
             raise ValueError(f"the gate learns beside the picker: add picker to train={list(self.train)}")
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
@@ -280,6 +289,32 @@ class StageConfig(Section):
                 f"deletion.keep_rate_low={low.start}…{low.end} exceeds keep_rate_high={high.start}…{high.end}"
             )
         return self
+
+    def _paid(self, reward: RewardConfig) -> None:
+        """What REINFORCE needs: copies that differ, decisions of the model's own, one window up to the last draft."""
+        how, heat = self.rollout, self.deletion.temperature
+        if foreign := sorted(set(self.train) - {"picker", "gate"}):
+            raise ValueError(f"stage reward teaches picker and gate: remove {foreign} from train={list(self.train)}")
+        if not min(self.losses.reinforce.start, self.losses.reinforce.end) > 0:
+            raise ValueError("losses.reinforce must be above 0 in stage reward, which learns by it: set it to 1")
+        if min(heat.start, heat.end) < 0.1:
+            raise ValueError(f"deletion.temperature={heat.start}…{heat.end}: copies hardly differ below 0.1; raise it")
+        if reward.source == "scores":
+            if how.rounds > 1:
+                raise ValueError(
+                    f"rollout.rounds={how.rounds}: scored edits (source=scores) are one round; set it to 1"
+                )
+            return
+        if how.samples < 4:
+            raise ValueError(f"rollout.samples={how.samples}: a reward is compared with at least 3 others; set it to 4")
+        if how.window < how.rounds:
+            raise ValueError(
+                f"rollout.window={how.window} must reach to the last of rollout.rounds={how.rounds}: only it is paid"
+            )
+        if how.oracle_deletions > 0 or how.own_counts < 1 or how.gate_rows > 0:
+            raise ValueError(
+                "a reward is for the model's own decisions: set rollout.oracle_deletions=0, own_counts=1, gate_rows=0"
+            )
 
 
 class AlarmConfig(Section):

@@ -9,15 +9,24 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from dualmask.outputs import GateOut
+from dualmask.batch import deletable
+from dualmask.outputs import GateOut, RoundOut
 
 
-def losses(gate: GateOut) -> dict[str, Tensor]:
+def losses(out: RoundOut) -> dict[str, Tensor]:
     """gate: g·L_edit + (1−g)·L_generate over the texts on which both were tried; with binary decisions this gradient is
-    exact (method.md §4). gate_cost: g, where the Gate decides. Both are means over the batch."""
-    prob = torch.sigmoid(gate.logit)
+    exact (method.md §4). gate_cost: g, where the Gate decides. gate_oracle: binary cross entropy of g against "a token
+    of the draft is wrong", which is known from the alignment. All are means over the batch."""
+    assert out.gate is not None
+    gate, prob = out.gate, torch.sigmoid(out.gate.logit)
     weighed = prob * gate.cost_edit + (1 - prob) * gate.cost_generate
-    return {"gate": (weighed * gate.compared).mean(), "gate_cost": (prob * gate.free).mean()}
+    wrong = ((out.match < 0) & deletable(out.length, out.draft.shape[1])).any(1).float()
+    label = torch.nn.functional.binary_cross_entropy_with_logits(gate.logit, wrong, reduction="none")
+    return {
+        "gate": (weighed * gate.compared).mean(),
+        "gate_cost": (prob * gate.free).mean(),
+        "gate_oracle": (label * out.live).mean(),
+    }
 
 
 def figures(gate: GateOut) -> dict[str, Tensor]:

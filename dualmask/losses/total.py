@@ -18,7 +18,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.losses import compression, counts, gate, recoverability
 from dualmask.outputs import RoundOut
 
-LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle")  # what the alignment teaches beside `recon`
+LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle", "gate_oracle")  # from the alignment, beside `recon`
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _losses(out: RoundOut, plan: StepPlan) -> tuple[dict[str, Tensor], dict[str,
         losses["keep_oracle"] = recoverability.oracle(out)
         seen |= compression.spread(out.picker, out.length)
     if out.gate is not None:
-        losses |= gate.losses(out.gate)
+        losses |= gate.losses(out)
         seen |= gate.figures(out.gate)
     return losses, seen
 

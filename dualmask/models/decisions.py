@@ -34,11 +34,9 @@ class Decision:
     log_prob: dict[str, Tensor]  # [B] of what was decided
 
     def divergence(self, theirs: Reading, draft: Batch, keep_rate: Tensor, temperature: float) -> Tensor:
-        """[B] nats: KL of these decisions from those that another reading of the same draft leads to: summed over the
-        tokens, and over the Gate where it decides."""
+        """[B] nats: KL of these decisions from those that another reading of the same draft leads to."""
         odds = decision_odds(theirs, self.wanted, draft, keep_rate, temperature)
-        tokens = (bernoulli_kl(self.odds.delete, odds.delete) * draft.deletable).sum(1)
-        return tokens + bernoulli_kl(self.odds.gate, odds.gate) * self.free
+        return self.odds.divergence(odds, draft.deletable, self.free)
 
 
 def decide_round(
@@ -84,10 +82,11 @@ def decide_round(
 def _gate(
     logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: StepPlan, number: int, tick: int
 ) -> tuple[Tensor, Tensor]:
-    """g [B] and where the Gate itself decided [B]. A text that is to be shortened is edited."""
+    """g [B] and where the Gate itself decided [B]. A text that is to be shortened is edited. As long as the Gate learns
+    nothing, or from labels alone, it decides nothing."""
     how = plan.stage.rollout
     rewrite = keep_rate < 1
-    if "gate" not in plan.stage.train:
+    if not plan.stage.gate_decides:
         forced = starts.edits(kind) if number == 0 else torch.ones_like(rewrite)
         return (forced | rewrite).float(), torch.zeros_like(rewrite)
     first = torch.full_like(rewrite, number == 0 and how.first_round == "generate")
@@ -105,6 +104,11 @@ class Odds:
 
     delete: Tensor  # [B, T] log-odds that the token goes, if the round edits
     gate: Tensor  # [B] log-odds that the round edits
+
+    def divergence(self, theirs: Odds, deletable: Tensor, free: Tensor) -> Tensor:
+        """[B] nats: KL(these ‖ theirs), summed over a text's tokens, and over its Gate where that decides (free [B])."""
+        tokens = (bernoulli_kl(self.delete, theirs.delete) * deletable).sum(1)
+        return tokens + bernoulli_kl(self.gate, theirs.gate) * free
 
 
 def decision_odds(reading: Reading, deleted: Tensor, draft: Batch, keep_rate: Tensor, temperature: float) -> Odds:

@@ -12,6 +12,7 @@ from dualmask.models.picker import DeleteLogits
 
 STATISTICS = 8
 DOUBTFUL = -3.0  # log-odds under which the filler hardly believes a token
+BOUND = 5.0  # of the logit, softly: a Gate that is sure for good would learn nothing more
 
 
 def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletable: Tensor) -> Tensor:
@@ -58,4 +59,5 @@ class Gate(nn.Module):
         """[B] logit that the round edits, float32."""
         pooled_BD = self.norm(pooled_BD.to(self.norm.weight.dtype))
         h_BD = self.state(pooled_BD) + self.statistics(statistics_BF.to(pooled_BD.dtype))
-        return self.decide(nn.functional.gelu(h_BD, approximate="tanh")).squeeze(-1).float()
+        logit = self.decide(nn.functional.gelu(h_BD, approximate="tanh")).squeeze(-1).float()
+        return BOUND * torch.tanh(logit / BOUND)

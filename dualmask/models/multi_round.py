@@ -178,7 +178,7 @@ def _compared(
     editing = decision.gate > 0.5
     cost = done.cost
     edit = generate = torch.zeros_like(cost)
-    if plan.stage.rollout.gate_rows > 0:  # the same on every rank
+    if plan.stage.gate_decides and plan.stage.rollout.gate_rows > 0:  # the same on every rank
         rows = decision.compared.nonzero().squeeze(1)
         rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=rows.device)  # called by every rank
         keep = cut.draft.present & ~(decision.wanted & ~editing[:, None])
