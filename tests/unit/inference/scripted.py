@@ -15,6 +15,7 @@ from dualmask.models.dualmask import Reading
 from dualmask.models.picker import DeleteLogits
 from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton, gap_present
+from dualmask.ops.probe import Opinion
 from dualmask.outputs import InserterOut
 
 SURE = 8.0  # logit
@@ -48,9 +49,13 @@ class Scripted(nn.Module):
     def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor) -> Reading:
         self.heard.append(sure)
         wrong = torch.logit(self.wrong(batch.tokens), eps=1e-6)
-        alone = torch.zeros(batch.tokens.shape)
+        silent = torch.zeros(batch.tokens.shape)
         beside = torch.zeros(*batch.tokens.shape, len(OFFSETS))
-        return Reading(DeleteLogits(alone, beside, wrong), torch.logit(self.gate(batch.tokens), eps=1e-6))
+        return Reading(
+            opinion=Opinion(silent, silent, silent),
+            logits=DeleteLogits(alone=silent, beside=beside, wrong=wrong),
+            gate_logit=torch.logit(self.gate(batch.tokens), eps=1e-6),
+        )
 
     def count(self, skeleton: Skeleton) -> InserterOut:
         number = self.counted(skeleton.tokens)
