@@ -14,11 +14,12 @@ import torch.distributed as dist
 from data_pipeline.reader import ShardReader
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run
-from dualmask.curriculum import plan_at
-from dualmask.losses.total import LossReport, total_loss
+from dualmask.curriculum import first_step, plan_at
+from dualmask.losses.total import LossReport, round_loss, window_loss
 from dualmask.models.dualmask import DualMask
 from dualmask.parallel import mesh
 from dualmask.training import engine as engine_module
+from dualmask.training import objective
 from dualmask.training.step import run_step
 
 BAD_STEP, BAD_RANK = 2, 1
@@ -37,28 +38,35 @@ class SpoilGradient(torch.autograd.Function):
 
 
 def spoilt(kind: str):
-    def loss(out, batch, plan) -> LossReport:
-        report = total_loss(out, batch, plan)
-        if plan.step != BAD_STEP or dist.get_rank() != BAD_RANK:
+    """The loss that ``Objective`` calls, spoilt at one step of one rank: of a stage with rounds in its last window."""
+
+    def spoil(report: LossReport, plan) -> LossReport:
+        if plan.step_in_stage != BAD_STEP or dist.get_rank() != BAD_RANK:
             return report
         total = report.total * math.nan if kind == "loss" else SpoilGradient.apply(report.total)
         return LossReport(total, report.parts)
 
-    return loss
+    def of_window(outs, rounds, plan) -> LossReport:
+        report = window_loss(outs, rounds, plan)
+        return spoil(report, plan) if rounds == plan.windows[-1] else report
+
+    return patch.multiple(
+        objective, round_loss=lambda out, plan: spoil(round_loss(out, plan), plan), window_loss=of_window
+    )
 
 
-def train(config: Path, overrides: list[str], kind: str, *, leave_out: bool) -> dict:
-    """Five steps, of which one is spoilt, or left out altogether."""
+def train(config: Path, overrides: list[str], kind: str, number: int, *, leave_out: bool) -> dict:
+    """Five steps of stage ``number``, of which one is spoilt, or left out altogether."""
     run = load_run(config, overrides)
-    stage = run.stages[0]
+    stage, begin = run.stages[number], first_step(run.stages, number)
     torch.manual_seed(run.seed)
     settings = deepspeed_config(run, stage, data_size=2, cuda=False)
     engine = engine_module.StageEngine(run, stage, DualMask(run.model, 300), settings)
     data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
     taken = []
-    with patch.object(engine_module, "total_loss", spoilt(kind)):
+    with spoilt(kind):
         for step in range(5):
-            batch, plan = next(data), plan_at(run.stages, step)
+            batch, plan = next(data), plan_at(run.stages, begin + step)
             if leave_out and step == BAD_STEP:
                 continue
             micros = settings["gradient_accumulation_steps"]
@@ -78,8 +86,8 @@ def main() -> None:
     engine_module.init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
     result = {}
     for name, variant in job["variants"].items():
-        spoilt_run = train(Path(job["config"]), variant["set"], variant["kind"], leave_out=False)
-        without = train(Path(job["config"]), variant["set"], variant["kind"], leave_out=True)
+        how = Path(job["config"]), variant["set"], variant["kind"], variant.get("stage", 0)
+        spoilt_run, without = train(*how, leave_out=False), train(*how, leave_out=True)
         equal = all(torch.equal(spoilt_run["weights"][key], value) for key, value in without["weights"].items())
         result[name] = {"taken": spoilt_run["taken"], "without": without["taken"], "equal": equal}
     Path(job["out"], f"rank{dist.get_rank()}.json").write_text(json.dumps(result))

@@ -6,10 +6,10 @@ import json
 import sys
 from pathlib import Path
 
+import decisions
 import torch
 import torch.distributed as dist
 
-import decisions
 from data_pipeline.reader import ShardReader
 from dualmask.config.load import load_run
 from dualmask.parallel import mesh

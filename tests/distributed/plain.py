@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import decisions
 import torch
 from torch import Tensor
 
-import decisions
 from data_pipeline.reader import ShardReader
 from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig

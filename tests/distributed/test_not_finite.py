@@ -18,6 +18,14 @@ VARIANTS = {
         for kind in ("loss", "gradient")
     },
     "zero3-accumulation": {"set": ["batch.micro=2"], "kind": "gradient"},
+    **{
+        f"zero{stage}-last-window": {
+            "set": [f"parallel.zero_stage={stage}", "stages.3.steps=5"],
+            "kind": kind,
+            "stage": 3,
+        }
+        for stage, kind in ((0, "gradient"), (3, "loss"))
+    },
     **{f"bf16-zero{stage}": {"set": [f"parallel.zero_stage={stage}", BF16], "kind": "loss"} for stage in range(4)},
 }
 
