@@ -101,7 +101,8 @@ class WindowedModel:
         out = torch.zeros(*tokens.shape, 3 + len(OFFSETS), device=tokens.device)
         for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
             batch = Batch(view.tokens, view.length, key=torch.zeros_like(view.length))  # nothing is drawn here
-            reading = self.model.read(batch, keep_rate[view.row[:, 0]], sure[view.row, view.place])
+            known = torch.where(batch.deletable, sure[view.row, view.place], 1.0)  # a window's BOS was not written
+            reading = self.model.read(batch, keep_rate[view.row[:, 0]], known)
             logits, gate = reading.logits, reading.gate_logit[:, None].expand(view.tokens.shape)
             single = torch.stack([logits.alone, logits.wrong, gate], dim=-1)
             self._collect(out, view, torch.cat([single, logits.beside], dim=-1))
