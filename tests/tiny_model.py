@@ -18,13 +18,13 @@ VOCABULARY = 512
 CONFIG = ModelConfig(hidden=32, heads=2, filler_layers=1, inserter_layers=1, picker_layers=1, max_length=32)
 
 
-def make_tokenizer(path: Path) -> Path:
-    """Trains on the language reference of the running Python."""
+def make_tokenizer(path: Path, first: int = 0) -> Path:
+    """Trains on the language reference of the running Python, from its paragraph ``first`` on."""
     lines = [
         line for topic in sorted(pydoc_data.topics.topics) for line in pydoc_data.topics.topics[topic].split("\n\n")
     ]
     spm.SentencePieceTrainer.Train(
-        sentence_iterator=iter(" ".join(line.split()) for line in lines[:1000]),
+        sentence_iterator=iter(" ".join(line.split()) for line in lines[first : first + 1000]),
         model_prefix=str(path.with_suffix("")),
         vocab_size=VOCABULARY,
         byte_fallback=True,

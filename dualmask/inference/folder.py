@@ -36,7 +36,8 @@ def open_folder(folder: str | Path, family: Family = "dualmask") -> ModelFolder:
         raise ModelFolderError(f"model folder {path}: {trouble}; {REMEDY}")
     config, vocab_size = _read_config(path / "config.json")
     if config.family != family:
-        raise ModelFolderError(f"model folder {path}: holds a model of the family {config.family}; give a {family} one")
+        families = f"holds a model of the family {config.family}; give one of the family {family}"
+        raise ModelFolderError(f"model folder {path}: {families}")
     return ModelFolder(path, config, vocab_size)
 
 

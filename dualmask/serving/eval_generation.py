@@ -91,6 +91,8 @@ def generation(
     if measured.plot:
         generation_report.plot(rows, measured.plot)
     Console(file=sys.stdout, width=None if sys.stdout.isatty() else 110).print(generation_report.table(rows))
+    if judge is None:
+        print("dualmask: no --scorer, so no perplexity and no comparison at equal variety", file=sys.stderr)
 
 
 def _dualmask_writers(loaded: Loaded[DualMask], passes: str, fill_steps: str) -> list[Writer]:
@@ -134,7 +136,6 @@ def _judge(loaded: Loaded[DualMask], measured: Measured, scorer: Path | None, ar
     from dualmask.inference.loading import load_autoregressive
 
     if scorer is None:
-        print("dualmask: no --scorer, so no perplexity and no comparison at equal variety", file=sys.stderr)
         return None
     if ar and weights_digest(scorer, "autoregressive") == weights_digest(ar, "autoregressive"):
         raise ValueError(

@@ -130,9 +130,11 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
 def test_a_folder_of_another_family_is_one_clear_line(
     folders: dict[str, Path], model_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(ModelFolderError, match="holds a model of the family autoregressive; give a dualmask one"):
+    with pytest.raises(
+        ModelFolderError, match="of the family autoregressive; give one of the family dualmask"
+    ):
         load(folders["autoregressive"], "cpu")
-    with pytest.raises(ModelFolderError, match="family dualmask; give a diffusion one"):
+    with pytest.raises(ModelFolderError, match="family dualmask; give one of the family diffusion"):
         open_folder(model_folder, "diffusion")
     assert command.run(["edit", "--model", str(folders["autoregressive"]), "Some text."]) == 2
     out, message = capfd.readouterr()
