@@ -17,6 +17,8 @@ from dualmask.config.load import ConfigError, load_run
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import total_steps
+from dualmask.tokenizer import Tokenizer
+from launcher.scores import Edit, read_scores
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Preflight:
     tokenizer: Path
     data_digest: str
     deepspeed: dict[str, Any]  # the user's additions
+    scores: dict[int, list[Edit]]  # by stage: edits that people have scored
 
 
 def check(config: str, overrides: list[str], deepspeed_file: str | None, world: int) -> Preflight:
@@ -52,8 +55,19 @@ def check(config: str, overrides: list[str], deepspeed_file: str | None, world: 
             f"{config}: model.vocab_size={run.model.vocab_size} differs from the data's {data.vocab_size}; remove it"
         )
     extra = load_user_config(deepspeed_file) if deepspeed_file else {}
-    digest = hashlib.sha256((run.data.path / MANIFEST_FILE).read_bytes()).hexdigest()
-    return Preflight(run, data.vocab_size, tokenizer, digest, extra)
+    files = [run.data.path / MANIFEST_FILE, *_score_files(run).values()]
+    scores = {
+        index: read_scores(file, Tokenizer(tokenizer), run.model.max_length)
+        for index, file in _score_files(run).items()
+    }
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    return Preflight(run, data.vocab_size, tokenizer, digest, extra, scores)
+
+
+def _score_files(run: RunConfig) -> dict[int, Path]:
+    """By stage."""
+    paid = {index: stage.reward for index, stage in enumerate(run.stages) if stage.reward}
+    return {index: reward.scores for index, reward in paid.items() if reward.scores}
 
 
 class RunRecord:

@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,13 @@ from dualmask.training.engine import init_distributed
 from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
+from dualmask.training.scored import ScoredTexts
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Surroundings, Trainer, steps_done_in_stage
 from dualmask.typos import typo_table
 from launcher.preflight import Preflight, RunRecord, new_key
 from launcher.samples import sample_rounds
+from launcher.scores import Edit
 
 Resume = tuple[Path, TrainingState] | None
 
@@ -57,6 +60,8 @@ def train(ready: Preflight, resume_from: str) -> int:
         tracking={"key": key},
         deepspeed=ready.deepspeed,
         typos=_typos(run, tokenizer),
+        decode=tokenizer.decode,
+        scored={index: _scored(run, edits) for index, edits in ready.scores.items()},
         sampler=lambda engine, batch, plan: sample_rounds(engine, batch, plan, tokenizer),
         stop_wanted=lambda: stop.wanted,
     )
@@ -106,7 +111,9 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
         state.config, ready.run, stage_index=state.stage_index, steps_done=steps_done_in_stage(ready.run, state)
     )
     if state.data_digest != ready.data_digest:
-        raise ConfigError(f"{ready.run.data.path} is not the data that {folder} was trained on: put that back")
+        raise ConfigError(
+            f"{ready.run.data.path} (or a file of scores) is not the data that {folder} was trained on: put that back"
+        )
     return folder, state
 
 
@@ -149,6 +156,18 @@ def _typos(run: RunConfig, tokenizer: Tokenizer) -> torch.Tensor | None:
     """Misspellings of every piece, if some stage wants them."""
     wanted = any("picker" in stage.train and stage.rollout.corruption.typo > 0 for stage in run.stages)
     return typo_table(tokenizer) if wanted else None
+
+
+def _scored(run: RunConfig, edits: Sequence[Edit]) -> ScoredTexts:
+    """This rank's batches of scored edits."""
+    return ScoredTexts(
+        edits,
+        width=run.model.max_length,
+        batch_size=run.batch.sequences // mesh.data_size(),
+        data_rank=mesh.data_rank(),
+        data_world=mesh.data_size(),
+        seed=run.data.shuffle_seed,
+    )
 
 
 def _device(asked: str) -> torch.device:

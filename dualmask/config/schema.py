@@ -301,9 +301,7 @@ class StageConfig(Section):
             raise ValueError(f"deletion.temperature={heat.start}…{heat.end}: copies hardly differ below 0.1; raise it")
         if reward.source == "scores":
             if how.rounds > 1:
-                raise ValueError(
-                    f"rollout.rounds={how.rounds}: scored edits (source=scores) are one round; set it to 1"
-                )
+                raise ValueError(f"rollout.rounds={how.rounds}: source=scores has one round; set it to 1")
             return
         if how.samples < 4:
             raise ValueError(f"rollout.samples={how.samples}: a reward is compared with at least 3 others; set it to 4")

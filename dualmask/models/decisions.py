@@ -106,7 +106,7 @@ class Odds:
     gate: Tensor  # [B] log-odds that the round edits
 
     def divergence(self, theirs: Odds, deletable: Tensor, free: Tensor) -> Tensor:
-        """[B] nats: KL(these ‖ theirs), summed over a text's tokens, and over its Gate where that decides (free [B])."""
+        """[B] nats: KL(these ‖ theirs), summed over a text's tokens and, where it decides (free [B]), its Gate."""
         tokens = (bernoulli_kl(self.delete, theirs.delete) * deletable).sum(1)
         return tokens + bernoulli_kl(self.gate, theirs.gate) * free
 

@@ -33,6 +33,7 @@ from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
 from dualmask.training.errors import TrainingError
 from dualmask.training.objective import objective
+from dualmask.training.reward import Reward
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -93,6 +94,7 @@ class StageEngine:
         model: nn.Module,
         ds_config: dict[str, Any],
         typos: Tensor | None = None,
+        reward: Reward | None = None,
     ) -> None:
         self.stage = stage
         self.model = model
@@ -100,7 +102,10 @@ class StageEngine:
         self._clip = run.optimizer.clip
         groups = parameter_groups(model, stage, run.optimizer.weight_decay)
         self._engine, *_ = deepspeed.initialize(
-            model=objective(model, typos), model_parameters=groups, config=ds_config, mpu=deepspeed_mpu()
+            model=objective(model, stage, typos, reward),
+            model_parameters=groups,
+            config=ds_config,
+            mpu=deepspeed_mpu(),
         )
         self._learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._touched: set[str] = set()
@@ -268,4 +273,6 @@ def _slice_on_disk(shards: Path, rank: int) -> dict[str, Tensor]:
             state = torch.load(Path(view, "mp_rank_00_model_states.pt"), map_location="cpu", weights_only=False)[
                 "module"
             ]
-    return {name.removeprefix("model."): value.detach().float().clone() for name, value in state.items()}
+    # what else an objective holds, such as the reference of stage `reward`, is no part of the model
+    own = {name: value for name, value in state.items() if name.startswith("model.")}
+    return {name.removeprefix("model."): value.detach().float().clone() for name, value in own.items()}

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dualmask.batch import Batch
+from dualmask.config.schema import StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.losses import reinforce
 from dualmask.losses.language_model import language_model_loss
@@ -17,6 +18,7 @@ from dualmask.models import multi_round
 from dualmask.models.dualmask import DualMask
 from dualmask.models.language_model import LanguageModel
 from dualmask.outputs import RoundOut, RoundState
+from dualmask.training.reward import Reward, RewardObjective
 
 
 class Objective(nn.Module):
@@ -71,9 +73,11 @@ class LanguageModelObjective(nn.Module):
         return report.total, report.parts, None
 
 
-def objective(model: nn.Module, typos: Tensor | None = None) -> nn.Module:
-    """The objective of the model's family."""
+def objective(
+    model: nn.Module, stage: StageConfig, typos: Tensor | None = None, reward: Reward | None = None
+) -> nn.Module:
+    """The objective of the model's family, and of the stage."""
     if isinstance(model, LanguageModel):
         return LanguageModelObjective(model)
     assert isinstance(model, DualMask)
-    return Objective(model, typos)
+    return RewardObjective(model, reward, typos) if stage.reward else Objective(model, typos)

@@ -6,7 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
-from dualmask.config.schema import RunConfig
+from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.curriculum import Earned, StepPlan, first_step, plan_at, total_steps
 from dualmask.models.dualmask import start_from
 from dualmask.models.families import build
@@ -25,6 +25,8 @@ from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, load_slices, split_axes
 from dualmask.training.errors import TrainingError
 from dualmask.training.metrics import Observer, StepRecord
+from dualmask.training.reward import Decode, Reward, make_reward
+from dualmask.training.scored import ScoredTexts
 from dualmask.training.step import StepResult, run_step
 
 MOST_SKIPPED = 20  # steps in a row that may be not finite
@@ -57,6 +59,8 @@ class Surroundings:
     tracking: Mapping[str, Any] | None = None  # kept in checkpoints for the tracker
     deepspeed: Mapping[str, Any] | None = None  # the user's additions
     typos: torch.Tensor | None = None  # see dualmask/typos.py
+    decode: Decode | None = None  # ids → text, for rewards on text
+    scored: Mapping[int, ScoredTexts] = field(default_factory=dict)  # by stage: edits that people have scored
     sampler: Sampler | None = None  # collective; shows at the end of a stage what it learnt
     stop_wanted: Callable[[], bool] = lambda: False
 
@@ -85,7 +89,8 @@ class Trainer:
             if plan.stage_index != self._stage_index:
                 engine = self._next_stage(engine, plan.stage_index)
             began = time.perf_counter()
-            batch = next(batches)
+            scored = self.around.scored.get(plan.stage_index)
+            batch = scored.at(plan.step_in_stage) if scored else next(batches)
             waited = time.perf_counter() - began
             result = run_step(engine, batch, plan, micros=self._micros, stop=self.around.stop_wanted())
             alarms = self._alarms(plan, result)
@@ -124,7 +129,13 @@ class Trainer:
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
         settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.around.deepspeed)
         self._stage_index = stage_index
-        return StageEngine(run, stage, model, settings, self.around.typos)
+        return StageEngine(run, stage, model, settings, self.around.typos, self._reward(stage))
+
+    def _reward(self, stage: StageConfig) -> Reward | None:
+        if stage.reward is None or stage.reward.source == "scores":
+            return None
+        assert self.around.decode is not None
+        return make_reward(stage.reward.source, self.around.decode)
 
     def _next_stage(self, engine: StageEngine, stage_index: int) -> StageEngine:
         weights = engine.slices()
