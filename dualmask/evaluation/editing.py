@@ -1,0 +1,203 @@
+"""`dualmask eval editing`: are wrong tokens found and put right, and is what was right left alone?
+
+Held-out texts are corrupted (``evaluation.corrupted``), corrected by several methods, and the edits made compared with
+those that lead back to the text; the same methods get the clean texts.
+
+auto              the Gate decides, the picker deletes what is wrong, the inserter counts, the filler fills
+edit              the same with the Gate always open; gate_off: never open; shuffled_gate: open for other texts
+filler_threshold  ``evaluation.correctors``: the filler alone. keep: nothing is done
+"""
+
+# N texts
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+
+from dualmask.batch import Batch
+from dualmask.evaluation import edits, statistics
+from dualmask.evaluation.baselines import FillerScores
+from dualmask.evaluation.correctors import THRESHOLDS, FillerThreshold, Texts, cross_fitted
+from dualmask.evaluation.corrupted import Pairs, make_wrong
+from dualmask.evaluation.ranking import auc_row, roc
+from dualmask.evaluation.rollouts import Rollout, play, run
+from dualmask.evaluation.statistics import Row
+from dualmask.inference.engine import Engine
+from dualmask.inference.lexicon import read_lexicon
+from dualmask.inference.loading import Loaded
+from dualmask.inference.request import Request
+from dualmask.models.dualmask import DualMask
+from dualmask.ops.alignment import align
+
+ROUNDS = (1, 2, 4)
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made of the N wrong and of the N right texts."""
+
+    method: str
+    rounds: int
+    from_wrong: Texts
+    from_right: Texts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Items that are to be told apart. owner: number of the item's text."""
+
+    value: np.ndarray
+    wrong: np.ndarray
+    owner: np.ndarray
+
+
+def evaluate(
+    loaded: Loaded, right: Sequence[Batch], *, rate: float, kinds: Sequence[str], rounds: Sequence[int] = ROUNDS
+) -> tuple[list[Row], dict[str, Curve]]:
+    """All rows, and ROC curves by name. right: the texts (``corrupted.right_texts``). Raises ValueError."""
+    pairs = make_wrong(right, loaded, rate=rate, kinds=kinds)
+    engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
+    most = max(rounds)
+    wrong, clean = play(engine, pairs.sources, "auto", most), play(engine, pairs.targets, "auto", most)
+    prob = FillerScores(loaded.model)
+    simple = FillerThreshold(loaded, prob)
+    threshold = _tuned(simple, pairs)
+    outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds), _simple_outcome(simple, pairs, threshold)]
+    rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
+    for kind in kinds:
+        part = make_wrong(right, loaded, rate=rate, kinds=[kind])
+        found = {
+            "auto": [rollout.draft(1) for rollout in play(engine, part.sources, "auto", 1)],
+            "filler_threshold": simple(part.wrong, threshold),
+        }
+        rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in found.items()]
+    scores = {
+        "gate_auc": _gate_scores(prob, pairs, wrong, clean),
+        "wrong_auc": _token_scores(loaded.model, prob, pairs),
+    }
+    curves = {}
+    for metric, by_method in scores.items():
+        for method, score in by_method.items():
+            rows.append(auc_row(metric, score.value, score.wrong, score.owner, method=method))
+            curves[f"{metric} {method}"] = roc(score.value, score.wrong)
+    return rows, curves
+
+
+def _model_outcomes(
+    engine: Engine, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout], rounds: Sequence[int]
+) -> Iterator[Outcome]:
+    def drafts(rollouts: Sequence[Rollout], number: int) -> Texts:
+        return [rollout.draft(number) for rollout in rollouts]
+
+    yield Outcome("keep", 0, pairs.sources, pairs.targets)
+    for number in rounds:
+        yield Outcome("auto", number, drafts(wrong, number), drafts(clean, number))
+    most = max(rounds)
+    opened = play(engine, pairs.sources, "edit", most), play(engine, pairs.targets, "edit", most)
+    for number in rounds:
+        yield Outcome("edit", number, drafts(opened[0], number), drafts(opened[1], number))
+    everything = [*pairs.sources, *pairs.targets]
+    number = len(pairs.sources)
+    decided = np.array([rollout.gate > 0.5 for rollout in [*wrong, *clean]])
+    dealt = np.random.default_rng(0).permutation(decided)
+    for method, opens in (("shuffled_gate", dealt), ("gate_off", np.zeros_like(decided))):
+        texts = drafts(_forced(engine, everything, opens), 1)
+        yield Outcome(method, 1, texts[:number], texts[number:])
+
+
+def _forced(engine: Engine, texts: Texts, opens: np.ndarray) -> list[Rollout]:
+    """One round of auto in which the Gate's decision is given: no probability is above 1, every one is above 0."""
+    return run(
+        engine,
+        [Request(ids, "auto", gate_threshold=0.0 if open_ else 1.0) for ids, open_ in zip(texts, opens, strict=True)],
+    )
+
+
+def _tuned(simple: FillerThreshold, pairs: Pairs) -> np.ndarray:
+    """[N] the threshold for each text: that with the best F0.5 on the other half of the texts."""
+    counts = []
+    for threshold in THRESHOLDS:
+        found = simple(pairs.wrong, np.full(len(pairs.sources), threshold))
+        counts.append(_agreements(found, pairs)[:, :3])
+
+    def score(candidate: int, texts: np.ndarray) -> float:
+        return float(np.nan_to_num(edits.f05(counts[candidate][texts].sum(0))))
+
+    return np.array(THRESHOLDS)[cross_fitted(len(THRESHOLDS), len(pairs.sources), score)]
+
+
+def _simple_outcome(simple: FillerThreshold, pairs: Pairs, threshold: np.ndarray) -> Outcome:
+    return Outcome("filler_threshold", 1, simple(pairs.wrong, threshold), simple(pairs.right, threshold))
+
+
+def _agreements(found: Texts, pairs: Pairs) -> np.ndarray:
+    """[N, 4] see ``edits.agreement``."""
+    triples = zip(pairs.sources, found, pairs.targets, strict=True)
+    return np.array([edits.agreement(*triple) for triple in triples], dtype=float)
+
+
+def _recall(found: Texts, pairs: Pairs, **where: object) -> Row:
+    return statistics.row("recall", edits.recall, _agreements(found, pairs)[:, :3], **where)
+
+
+def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
+    where = {"method": outcome.method, "rounds": outcome.rounds}
+    counts = _agreements(outcome.from_wrong, pairs)
+    figures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "f05": edits.f05,
+        "precision": edits.precision,
+        "recall": edits.recall,
+    }
+    rows = [statistics.row(metric, figure, counts[:, :3], **where) for metric, figure in figures.items()]
+    rows.append(statistics.row("detection_f05", edits.f05, counts[:, [3, 1, 2]], **where))
+    size = np.array([len(target) for target in pairs.targets])
+    fixed = list(zip(outcome.from_wrong, pairs.targets, strict=True))
+    sums = {
+        "clean_untouched": [edits.untouched(*pair) for pair in zip(pairs.targets, outcome.from_right, strict=True)],
+        "length_error": [abs(len(found) - len(target)) for found, target in fixed],
+        "edit_distance": [Levenshtein.distance(found, target) for found, target in fixed],
+    }
+    return rows + [
+        statistics.row(metric, statistics.ratio, np.stack([value, size], 1), **where) for metric, value in sums.items()
+    ]
+
+
+def _gate_scores(
+    prob: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
+) -> dict[str, Scores]:
+    """Whole texts: the Gate's probability, and the filler's mean surprise."""
+    surprise = [
+        torch.where(batch.deletable, -prob(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
+        for batch in [*pairs.wrong, *pairs.right]
+    ]
+    number = len(wrong)
+    is_wrong, owner = np.arange(2 * number) < number, np.tile(np.arange(number), 2)
+    gate = np.array([rollout.gate for rollout in [*wrong, *clean]])
+    return {
+        "gate": Scores(gate, is_wrong, owner),
+        "filler": Scores(torch.cat(surprise).cpu().numpy(), is_wrong, owner),
+    }
+
+
+@torch.inference_mode()
+def _token_scores(model: DualMask, prob: FillerScores, pairs: Pairs) -> dict[str, Scores]:
+    """Tokens of the wrong texts: the picker's logit that they are wrong, and the filler's doubt."""
+    picker, filler, wrong, owner = [], [], [], []
+    first = 0
+    for batch, target in zip(pairs.wrong, pairs.right, strict=True):
+        where = batch.deletable
+        logit = model.read(batch, torch.ones(len(batch.length), device=batch.tokens.device)).logits.wrong
+        match = align(batch.tokens, batch.length, target.tokens, target.length)
+        picker.append(logit[where])
+        filler.append(-prob(batch)[where])
+        wrong.append((match < 0)[where])
+        owner.append(first + where.nonzero()[:, 0])
+        first += len(batch.length)
+    value = [torch.cat(part).cpu().numpy() for part in (picker, filler, wrong, owner)]
+    return {"picker": Scores(value[0], value[2], value[3]), "filler": Scores(value[1], value[2], value[3])}

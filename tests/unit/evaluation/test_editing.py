@@ -1,0 +1,140 @@
+"""`eval editing`: its figures of methods whose right answers are known, and the suite on a real small model."""
+
+import json
+import pydoc_data.topics
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from dualmask.evaluation import corrupted, editing
+from dualmask.evaluation.baselines import FillerScores
+from dualmask.evaluation.correctors import FillerThreshold, cross_fitted
+from dualmask.inference.loading import load
+from dualmask.ops.corruption import KINDS
+from launcher.command import app
+
+LINES = [" ".join(text.split()) for text in sorted(pydoc_data.topics.topics.values())]
+
+
+@pytest.fixture(scope="module")
+def loaded(model_folder):
+    return load(model_folder, "cpu")
+
+
+@pytest.fixture(scope="module")
+def right(loaded):
+    return corrupted.right_texts(LINES, loaded, limit=24, typos=False)
+
+
+@pytest.fixture(scope="module")
+def pairs(right, loaded):
+    return corrupted.make_wrong(right, loaded, rate=0.2, kinds=corrupted.TOKEN_KINDS)
+
+
+def figures(rows):
+    return {row["metric"]: row["value"] for row in rows}
+
+
+def test_a_perfect_corrector_has_perfect_figures(pairs):
+    found = figures(editing.outcome_rows(editing.Outcome("perfect", 1, pairs.targets, pairs.targets), pairs))
+    assert found.pop("length_error") == found.pop("edit_distance") == 0
+    assert found == dict.fromkeys(("f05", "precision", "recall", "detection_f05", "clean_untouched"), 1.0)
+
+
+def test_who_does_nothing_finds_nothing_and_spoils_nothing(pairs):
+    found = figures(editing.outcome_rows(editing.Outcome("keep", 0, pairs.sources, pairs.targets), pairs))
+    assert found["f05"] == found["recall"] == 0
+    assert found["clean_untouched"] == 1
+    assert 0.1 < found["edit_distance"] < 0.4
+
+
+def test_right_places_and_wrong_words_count_for_detection_only():
+    source, target, found = [[6, 7, 8, 9]], [[6, 17, 8, 19]], [[6, 27, 8, 29]]
+
+    class Given:
+        sources, targets = source, target
+
+    out = figures(editing.outcome_rows(editing.Outcome("m", 1, found, target), Given()))
+    assert out["detection_f05"] == 1
+    assert out["f05"] == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_kind_of_error_alone_changes_lengths_as_it_should(kind, loaded):
+    right = corrupted.right_texts(LINES, loaded, limit=24, typos=kind == "typo")
+    pairs = corrupted.make_wrong(right, loaded, rate=0.3, kinds=[kind])
+    assert pairs.sources != pairs.targets
+    longer = [len(wrong) - len(text) for wrong, text in zip(pairs.sources, pairs.targets, strict=True)]
+    bounds = {"drop": (-99, 0), "double": (0, 99), "typo": (0, 99)}.get(kind, (0, 0))
+    assert all(bounds[0] <= number <= bounds[1] for number in longer)
+    assert max(map(len, pairs.sources)) <= loaded.config.max_length - 2
+
+
+def test_the_filler_replaces_what_lies_below_the_threshold_and_nothing_else(pairs, loaded):
+    prob = FillerScores(loaded.model)
+    correct = FillerThreshold(loaded, prob)
+    number = len(pairs.sources)
+    assert correct(pairs.wrong, np.zeros(number)) == pairs.sources
+    limit = np.where(np.arange(number) % 2, 0.01, 0.0)
+    expected = [row for batch in pairs.wrong for row in ((prob(batch) < 0.01) & batch.deletable).tolist()]
+    for text, source, found, doubted in zip(
+        range(number), pairs.sources, correct(pairs.wrong, limit), expected, strict=True
+    ):
+        assert len(found) == len(source)
+        changed = [place for place, pair in enumerate(zip(found, source, strict=True)) if pair[0] != pair[1]]
+        assert all(text % 2 and doubted[place + 1] for place in changed)
+
+
+def test_a_threshold_is_chosen_on_the_other_half():
+    """Candidate 1 is best on even texts and 2 on odd ones: each half gets what the other one likes."""
+    liked = {0: 1, 1: 2}
+    chosen = cross_fitted(3, 6, lambda candidate, part: float(liked[part[0] % 2] == candidate))
+    assert chosen.tolist() == [2, 1, 2, 1, 2, 1]
+
+
+def test_the_suite_on_a_small_model(right, loaded):
+    rows, curves = editing.evaluate(loaded, right, rate=0.2, kinds=["substitute", "drop"], rounds=(1, 2))
+    methods = {(row["method"], row["rounds"]) for row in rows if row["metric"] == "f05"}
+    assert methods == {
+        ("keep", 0),
+        *((method, rounds) for method in ("auto", "edit") for rounds in (1, 2)),
+        *((method, 1) for method in ("shuffled_gate", "gate_off", "filler_threshold")),
+    }
+    assert {row["kind"] for row in rows if "kind" in row} == {"substitute", "drop"}
+    areas = {(row["metric"], row["method"]): row["value"] for row in rows if row["metric"].endswith("auc")}
+    assert areas.keys() == {
+        (m, by) for m in ("gate_auc", "wrong_auc") for by in ("filler", "gate" if m[0] == "g" else "picker")
+    }
+    assert set(curves) == {" ".join(name) for name in areas}
+    assert all(row["lo"] <= row["value"] <= row["hi"] for row in rows)
+
+
+def test_the_command_writes_rows_and_a_plot(model_folder, tmp_path):
+    data = tmp_path / "texts.jsonl"
+    data.write_text("".join(json.dumps({"text": text}) + "\n" for text in LINES[:20]))
+    out, plot = tmp_path / "out.json", tmp_path / "roc.png"
+    common = ["eval", "editing", "--model", str(model_folder), "--data", str(data), "--limit", "16", "--rounds", "1"]
+    result = CliRunner().invoke(app, [*common, "--kinds", "typo", "--json", str(out), "--plot", str(plot)])
+    assert result.exit_code == 0, result.output
+    assert "Recall by kind of error" in result.output
+    written = json.loads(out.read_text())
+    assert written["suite"] == "editing"
+    assert written["kinds"] == ["typo"]
+    assert plot.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--kinds", "substitute,dorp"], "'dorp' is not one of"),
+        (["--corruption-rate", "1.5"], "--corruption-rate 1.5"),
+        (["--rounds", "0"], "--rounds 0"),
+    ],
+)
+def test_bad_options_are_named(options, words, model_folder, tmp_path):
+    result = CliRunner().invoke(
+        app, ["eval", "editing", "--model", str(model_folder), "--data", "none.jsonl", *options]
+    )
+    assert isinstance(result.exception, ValueError)
+    assert words in str(result.exception)
