@@ -120,8 +120,8 @@ def rule_rows(facts: Facts, used: np.ndarray, **where: object) -> list[Row]:
     """Rows of one rule. used [N]: rounds played with each text.
 
     ``quality_kept`` and ``gain_kept`` are shares of what R rounds reach, and of what they add to the drafts (left out
-    if that is nothing). ``gain_over_fixed`` is the quality above that of the same number of rounds for every text, or of
-    a lottery between two whole numbers.
+    if that is nothing). ``gain_over_fixed`` is the quality above that of the same number of rounds for every text, or
+    of a lottery between two whole numbers.
     """
     texts, one = np.arange(len(used)), np.ones(len(used))
     quality, best = facts.quality[texts, used], facts.quality[:, -1]

@@ -26,12 +26,12 @@ def edits(source: Ids, result: Ids) -> set[Edit]:
     that one and the same correction always has the same name.
     """
     found: set[Edit] = set()
-    border = 0  # the end of the edit in front of this one
+    border = 0  # no further: behind the edit in front of this one, and a token between them
     for code in Levenshtein.opcodes(source, result):
         if code.tag != "equal":
             edit = Edit(code.src_start, code.src_end, tuple(result[code.dest_start : code.dest_end]))
             found.add(_leftmost(edit, source, border))
-            border = code.src_end
+            border = code.src_end + 1
     return found
 
 
