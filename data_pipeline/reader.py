@@ -73,6 +73,7 @@ class ShardReader:
         seed: int = 0,
         cursor: Cursor | None = None,
         crop_share: float = 0.0,
+        sentence_ends: NDArray[np.bool_] | None = None,
         epochs: int | None = None,
         exclude: Collection[str] = (),
         prefetch: int = 4,
@@ -81,6 +82,7 @@ class ShardReader:
         assert 0 <= data_rank < data_world
         self._store = MemberStore(folder, split, exclude)
         self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
+        self._sentence_ends = sentence_ends
         self._crop_share, self._epochs, self._prefetch = crop_share, epochs, prefetch
         if cursor is not None and cursor.seed != seed:
             raise ValueError(f"seed={seed} is not the seed {cursor.seed} that the data order was begun with")
@@ -143,7 +145,7 @@ class ShardReader:
         tokens, lengths = self._rows(order, start)
         for index in np.flatnonzero(lengths == 0):
             tokens[index], lengths[index] = self._replacement(order, keys[index])
-        crop(tokens, lengths, keys, self._crop_share)
+        crop(tokens, lengths, keys, self._crop_share, self._sentence_ends)
         return _to_batch(tokens, lengths, keys)
 
     def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
@@ -168,12 +170,21 @@ class ShardReader:
         raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
 
 
-def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float) -> None:
-    """Cuts that ``share`` of the rows [B, T] to a random length in place, ended by EOS; decided by ``keys`` [B]."""
+def crop(
+    tokens: Ids, lengths: Ids, keys: UInt64, share: float, sentence_ends: NDArray[np.bool_] | None = None
+) -> None:
+    """Cuts that ``share`` of the rows [B, T] to a random length in place, ended by EOS; decided by ``keys`` [B].
+
+    ``sentence_ends`` [V]: tokens behind which a sentence is over. A cut moves left to the next such place, if there is
+    one, so that short texts are whole ones and a model can tell a text that has ended from one that breaks off.
+    """
     room = np.maximum(lengths - SHORTEST_CROP, 0)
     cut = SHORTEST_CROP + (unit(mix(keys, _CROP_LENGTH)) * room).astype(np.int64)
     chosen = np.flatnonzero((unit(mix(keys, _CROP)) < share) & (room > 0))
     for row in chosen:
+        if sentence_ends is not None:
+            ends = np.flatnonzero(sentence_ends[tokens[row, SHORTEST_CROP - 2 : cut[row] - 1]])
+            cut[row] = SHORTEST_CROP + ends[-1] if len(ends) else cut[row]
         tokens[row, cut[row] - 1] = EOS_ID
         tokens[row, cut[row] :] = PAD_ID
     lengths[chosen] = cut[chosen]

@@ -21,6 +21,7 @@ from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import total_steps
 from dualmask.export import write_export
+from dualmask.inference.lexicon import read_lexicon
 from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
@@ -49,9 +50,9 @@ def train(ready: Preflight, resume_from: str) -> int:
     resume = find_resume(ready, checkpoints, resume_from)
     step = resume[1].step if resume else 0
     record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
-    data = open_data(run, resume)
-    observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
     tokenizer = Tokenizer(ready.tokenizer)
+    data = open_data(run, resume, tokenizer)
+    observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
     around = Surroundings(
         vocab_size=ready.vocab_size,
         data_digest=ready.data_digest,
@@ -117,7 +118,7 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
     return folder, state
 
 
-def open_data(run: RunConfig, resume: Resume) -> ShardReader:
+def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardReader:
     """This rank's batches. Shards that are not as the manifest says are named, listed and left out by all ranks."""
     bad = verify_shards(run.data.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
     everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
@@ -137,6 +138,7 @@ def open_data(run: RunConfig, resume: Resume) -> ShardReader:
         seed=run.data.shuffle_seed,
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
         crop_share=run.data.crop_share,
+        sentence_ends=read_lexicon(tokenizer).ends_sentence.numpy(),
         exclude=[shard.file for shard in bad],
     )
 

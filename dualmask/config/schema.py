@@ -70,7 +70,7 @@ class ModelConfig(Section):
 class DataConfig(Section):
     path: Path = Field(description="folder made by `dualmask data build` (holds manifest.json)")
     crop_share: Share = Field(
-        0.15, description="share of training sequences cut to a random length, so that short texts work"
+        0.15, description="share of training sequences cut short, behind a sentence where there is one"
     )
     verify: Literal["digest", "size"] = Field(
         "digest", description="what is compared with the manifest before training"
