@@ -1,0 +1,38 @@
+"""A language model trained without DeepSpeed and without ranks: torch.optim.AdamW and clip_grad_norm_."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dualmask.batch import Batch
+from dualmask.config.schema import RunConfig
+from dualmask.curriculum import plan_at
+from dualmask.losses.language_model import language_model_loss
+from dualmask.models.families import build
+from dualmask.parallel import mesh
+
+
+def train(run: RunConfig, vocab_size: int, batches: Iterable[Batch]) -> tuple[list[float], dict[str, Tensor]]:
+    """Loss of each batch, and the weights behind the last."""
+    mesh.single_process()
+    torch.manual_seed(run.seed)
+    model = build(run.model, vocab_size)
+    decay = run.optimizer.weight_decay
+    groups = [{"params": [p], "weight_decay": decay if p.ndim > 1 else 0.0} for p in model.parameters()]
+    betas = (run.optimizer.beta1, run.optimizer.beta2)
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=run.optimizer.eps)
+    losses = []
+    for step, batch in enumerate(batches):
+        plan = plan_at(run.stages, step)
+        for group in optimizer.param_groups:
+            group["lr"] = plan.lr
+        loss = language_model_loss(model(batch, plan), batch, model.given).total
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.clip)
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, {name: parameter.detach() for name, parameter in model.named_parameters()}

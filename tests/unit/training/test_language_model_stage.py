@@ -1,0 +1,59 @@
+"""A language model under the real DeepSpeed learns what a plain loop teaches it."""
+
+from __future__ import annotations
+
+import plain_language_model
+import pytest
+import torch
+
+from dualmask.batch import Batch
+from dualmask.config.deepspeed import deepspeed_config
+from dualmask.config.schema import RunConfig
+from dualmask.curriculum import plan_at
+from dualmask.models.families import build
+from dualmask.training.engine import StageEngine, init_distributed
+from dualmask.training.step import run_step
+
+VOCAB, STEPS = 64, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _world() -> None:
+    init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
+
+
+def make_run(family: str) -> RunConfig:
+    return RunConfig.model_validate(
+        {
+            "name": "x",
+            "output": "x",
+            "data": {"path": "d"},
+            "model": {"family": family, "hidden": 16, "heads": 2, "layers": 1, "max_length": 12},
+            "batch": {"sequences": 4, "micro": 2},
+            "optimizer": {"eps": 1e-4, "weight_decay": 0.1},
+            "stages": [{"name": "lm", "steps": STEPS, "train": ["lm"], "lr": {"peak": 1e-2}}],
+        }
+    )
+
+
+def batch_of(step: int) -> Batch:
+    tokens = torch.randint(6, VOCAB, (4, 12), generator=torch.Generator().manual_seed(step))
+    return Batch(tokens, torch.tensor([12, 9, 12, 5]), torch.arange(4) + 77)
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "diffusion"])
+def test_the_engine_learns_what_a_plain_loop_learns(family: str) -> None:
+    run = make_run(family)
+    torch.manual_seed(run.seed)
+    settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
+    engine = StageEngine(run, run.stages[0], build(run.model, VOCAB), settings)
+    results = [run_step(engine, batch_of(step), plan_at(run.stages, step), micros=2) for step in range(STEPS)]
+    weights = engine.whole_weights()
+    assert engine.inspect(batch_of(0), plan_at(run.stages, 0)) == ([], None)
+    engine.close()
+    losses, wanted = plain_language_model.train(run, VOCAB, map(batch_of, range(STEPS)))
+    assert [result.losses["total"] for result in results] == pytest.approx(losses, abs=1e-5)
+    assert [result.losses["nll"] for result in results] == pytest.approx(losses, abs=1e-5)
+    assert weights.keys() == wanted.keys()
+    for name, weight in wanted.items():
+        assert (weights[name] - weight).abs().max() < 1e-5, name
