@@ -63,7 +63,8 @@ def decide_round(
     picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, heat)
     gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, tick)
     odds = decision_odds(reading, wanted, draft, keep_rate, heat)
-    log_prob = decision_log_prob(odds, wanted, draft.deletable, gate.detach() > 0.5)
+    editing = gate.detach() > 0.5
+    log_prob = odds.log_prob(wanted, draft.deletable, editing)
     compared = free & (noise.uniform(draft.key, "compare", tick) < how.gate_rows)
     return Decision(
         picker=picker,
@@ -75,7 +76,7 @@ def decide_round(
         free=free,
         compared=compared,
         odds=odds,
-        log_prob={"delete": log_prob["delete"] * ~labelled, "gate": log_prob["gate"] * free},
+        log_prob={"delete": log_prob.delete.sum(1) * ~labelled, "gate": log_prob.gate * free},
     )
 
 
@@ -105,26 +106,29 @@ class Odds:
     delete: Tensor  # [B, T] log-odds that the token goes, if the round edits
     gate: Tensor  # [B] log-odds that the round edits
 
+    def log_prob(self, deleted: Tensor, deletable: Tensor, editing: Tensor) -> LogProb:
+        """Of deleting the tokens ``deleted`` [B, T], and of editing (or not) as ``editing`` [B] says. Tokens that stay
+        because the Gate is closed were not the picker's decision."""
+        each = logsigmoid(torch.where(deleted, self.delete, -self.delete))
+        gate = logsigmoid(torch.where(editing, self.gate, -self.gate))
+        return LogProb(each * (deletable & editing[:, None]), gate)
+
     def divergence(self, theirs: Odds, deletable: Tensor, free: Tensor) -> Tensor:
         """[B] nats: KL(these ‖ theirs), summed over a text's tokens and, where it decides (free [B]), its Gate."""
         tokens = (bernoulli_kl(self.delete, theirs.delete) * deletable).sum(1)
         return tokens + bernoulli_kl(self.gate, theirs.gate) * free
 
 
+@dataclass(frozen=True)
+class LogProb:
+    delete: Tensor  # [B, T] of each token's decision, 0 where none was taken
+    gate: Tensor  # [B]
+
+
 def decision_odds(reading: Reading, deleted: Tensor, draft: Batch, keep_rate: Tensor, temperature: float) -> Odds:
     """At this temperature, where tokens ``deleted`` [B, T] go."""
     delete = reading.logits.odds(deleted, draft.deletable, keep_rate, temperature)
     return Odds(delete, reading.gate_logit / max(temperature, COLDEST))
-
-
-def decision_log_prob(odds: Odds, deleted: Tensor, deletable: Tensor, editing: Tensor) -> dict[str, Tensor]:
-    """[B] log-probabilities of deleting the tokens ``deleted`` [B, T], and of editing (or not) as ``editing`` [B] says.
-    Tokens that stay because the Gate is closed were not the picker's decision."""
-    each = logsigmoid(torch.where(deleted, odds.delete, -odds.delete)) * deletable
-    return {
-        "delete": each.sum(1) * editing,
-        "gate": logsigmoid(torch.where(editing, odds.gate, -odds.gate)),
-    }
 
 
 def bernoulli_kl(ours: Tensor, theirs: Tensor) -> Tensor:

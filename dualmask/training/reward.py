@@ -20,7 +20,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.losses import reinforce
 from dualmask.losses.total import window_loss
 from dualmask.models import multi_round
-from dualmask.models.decisions import decision_log_prob, decision_odds
+from dualmask.models.decisions import decision_odds
 from dualmask.models.dualmask import DualMask
 from dualmask.models.reference import Reference
 from dualmask.ops.alignment import align
@@ -92,24 +92,34 @@ class RewardObjective(nn.Module):
 
     def _from_scores(self, batch: ScoredBatch, plan: StepPlan) -> tuple[Tensor, dict[str, Tensor]]:
         """REINFORCE on decisions that somebody else took: what the output lacks of the draft was deleted, and where
-        anything was, the Gate was open. The score is what it was worth."""
-        everything, given = torch.ones_like(batch.score), torch.ones_like(batch.tokens, dtype=torch.float32)
-        gone = align(batch.tokens, batch.length, batch.output, batch.output_length) < 0
-        gone, heat = gone & batch.deletable, plan.temperature
+        anything was, the Gate was open. The score is what they were worth."""
+        whole, given = torch.ones_like(batch.score), torch.ones_like(batch.tokens, dtype=torch.float32)
+        wrong = align(batch.tokens, batch.length, batch.output, batch.output_length) < 0
+        gone = wrong & batch.deletable
         x_BTD = self.model.embed(batch.tokens)
-        reading = self.model.read(batch, everything, given, x_BTD)
-        theirs = self.reference(x_BTD, batch, everything, reading.opinion, given)
-        odds, old = (decision_odds(mind, gone, batch, everything, heat) for mind in (reading, theirs))
-        log_prob = decision_log_prob(odds, gone, batch.deletable, gone.any(1))
-        decided = sum(log_prob[name] for name in reinforce.decisions(plan.stage, self.model.config))
-        divergence = odds.divergence(old, batch.deletable, torch.ones_like(gone[:, 0]))
-        loss = -(batch.score * decided).mean()
+        reading = self.model.read(batch, whole, given, x_BTD)
+        theirs = self.reference(x_BTD, batch, whole, reading.opinion, given)
+        odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, theirs))
+        ours, before = (each.log_prob(gone, batch.deletable, gone.any(1)) for each in (odds, old))
+        decided = {
+            "delete": _off_policy(ours.delete, before.delete).sum(1),
+            "gate": _off_policy(ours.gate, before.gate),
+        }
+        names = reinforce.decisions(plan.stage, self.model.config)
+        loss = -(batch.score * sum(decided[name] for name in names)).mean()
+        divergence = odds.divergence(old, batch.deletable, torch.ones_like(batch.length, dtype=torch.bool))
         parts = {"scored": loss.detach(), "divergence": divergence.mean().detach()}
         return self._weighed(loss, divergence, plan), parts
 
     def _weighed(self, loss: Tensor, divergence: Tensor, plan: StepPlan) -> Tensor:
         assert plan.stage.reward is not None
         return plan.loss_weight["reinforce"] * (loss + plan.stage.reward.leash * divergence.mean())
+
+
+def _off_policy(log_prob: Tensor, before: Tensor) -> Tensor:
+    """Log-probabilities of decisions, each weighed by min(1, P / P before): importance sampling as if the model before
+    the stage had taken them. What is unlearnt already weighs nothing; without it low scores would push for ever."""
+    return torch.exp(log_prob - before).clamp_max(1).detach() * log_prob
 
 
 def _ids(tokens: Tensor, length: Tensor) -> list[list[int]]:
