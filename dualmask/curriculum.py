@@ -60,8 +60,10 @@ def learning_rate(stage: StageConfig, step_in_stage: int) -> float:
 
 def rounds_at(stage: StageConfig, step_in_stage: int, earned: int) -> int:
     """Rounds to unroll: from ``first_rounds`` one more every so many steps, or as many more as were ``earned`` by the
-    criterion ``add_round_at``; without either all of them."""
+    criterion ``add_round_at``; without either all of them. One where nobody picks: there the holes are random."""
     how = stage.rollout
+    if "picker" not in stage.train:
+        return 1
     if how.add_round_every is not None:
         return min(how.first_rounds + step_in_stage // how.add_round_every, how.rounds)
     if how.add_round_at is not None:
