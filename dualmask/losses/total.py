@@ -70,8 +70,9 @@ def _losses(out: RoundOut, plan: StepPlan) -> tuple[dict[str, Tensor], dict[str,
     losses: dict[str, Tensor] = {}
     seen: dict[str, Tensor] = {}
     if out.filler is not None:
-        losses["recon"] = (out.filler.loss * out.filler.slot_weight).sum() / expected
-        seen["restored_prob"] = _mean(out.filler.target_prob, out.filler.slot_weight)
+        weight = out.filler.slot_weight * out.live[out.filler.slot // out.draft.shape[1]]
+        losses["recon"] = (out.filler.loss * weight).sum() / expected
+        seen["restored_prob"] = _mean(out.filler.target_prob, weight)
     if out.inserter is not None:
         losses |= counts.losses(out, expected)
         seen["gap_accuracy"] = counts.accuracy(out)

@@ -20,6 +20,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.models.completion import Completion, Deletion, complete
 from dualmask.models.decisions import Decision, decide_round
 from dualmask.models.dualmask import DualMask
+from dualmask.models.picker import COLDEST
 from dualmask.models.reference import Reference
 from dualmask.models.soft_tokens import Drawn, draw_tokens
 from dualmask.ops import deletion, noise, starts
@@ -110,7 +111,7 @@ def play(
     done = _complete(model, cut, target, plan, tick, own_count, ~frozen)
     gate = _compared(model, cut, target, plan, tick, decision, done, ~frozen)
     drawn = draw_tokens(model, done, target.key, plan, tick)
-    log_prob = {**decision.log_prob, "token": drawn.log_prob, "count": _count_log_prob(done, own_count)}
+    counted = _count_log_prob(done, own_count, plan.temperature)
     out = RoundOut(
         draft=draft.tokens,
         length=draft.length,
@@ -125,11 +126,12 @@ def play(
         inserter=done.inserter,
         picker=decision.picker,
         gate=gate,
-        log_prob=log_prob,
+        log_prob={**decision.log_prob, "token": drawn.log_prob, "count": counted},
         cost=done.cost,
         divergence=None if theirs is None else decision.divergence(theirs, draft, keep_rate, plan.temperature),
     )
-    return _advance(state, drawn, done, decision.deleted, plan), out
+    silent = (decision.gate < 0.5) & ~decision.free  # nobody was asked whether there is something to edit
+    return _advance(state, drawn, done, decision.deleted, silent, plan), out
 
 
 def _complete(
@@ -211,14 +213,20 @@ def _restored(cut: Deletion, deleted: Tensor, done: Completion) -> Tensor:
     return torch.where(done.holes.count.gather(1, gap) == 0, 1.0, found) * deleted
 
 
-def _count_log_prob(done: Completion, own_count: Tensor) -> Tensor:
-    """[B] log-probability of the counts that the inserter drew for itself."""
-    log_prob = done.inserter.gap_logits.log_softmax(-1).gather(-1, done.count[..., None]).squeeze(-1)
+def _count_log_prob(done: Completion, own_count: Tensor, temperature: float) -> Tensor:
+    """[B] log-probability of the counts that the inserter drew for itself, at the temperature of the draw."""
+    logits = done.inserter.gap_logits / max(temperature, COLDEST)
+    log_prob = logits.log_softmax(-1).gather(-1, done.count[..., None]).squeeze(-1)
     return (log_prob * done.inserter.gap_present).sum(1) * own_count
 
 
-def _advance(state: RoundState, drawn: Drawn, done: Completion, deleted: Tensor, plan: StepPlan) -> RoundState:
-    """The state behind the round, with the stop criteria applied per sample."""
+def _advance(
+    state: RoundState, drawn: Drawn, done: Completion, deleted: Tensor, silent: Tensor, plan: StepPlan
+) -> RoundState:
+    """The state behind the round, with the stop criteria applied per sample.
+
+    silent [B] bool: an unchanged text says nothing, because editing was ruled out for it.
+    """
     stop, length = plan.stage.rollout.stop, done.masked.length
     digest = stopping.draft_digest(drawn.tokens, length)
     distance = torch.ones_like(drawn.confidence)
@@ -228,13 +236,14 @@ def _advance(state: RoundState, drawn: Drawn, done: Completion, deleted: Tensor,
     reason = stopping.reasons(
         stop, changed=changed, digest=digest, seen=state.digest, confidence=drawn.confidence, distance=distance
     )
+    finished = (reason != stopping.Reason.NONE) & (changed | ~silent)
     return RoundState(
         tokens=drawn.tokens,
         length=length,
         kind=state.kind,
         sure=torch.where(done.masked.is_mask, drawn.sure, state.sure.gather(1, done.source.clamp_min(0))),
         confidence=drawn.confidence,
-        done=state.done | (reason != stopping.Reason.NONE),
+        done=state.done | finished,
         digest=torch.cat([state.digest, digest[:, None]], dim=1),
         soft=drawn.soft,
     )
