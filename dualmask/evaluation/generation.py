@@ -75,9 +75,8 @@ def draw(writer: Writer, task: Task, temperature: float, seed: int) -> Sample:
             prompts = task.prompts[start : start + TEXTS_AT_ONCE]
             seeds = range(seed + start, seed + start + len(prompts))
             texts += writer.write(prompts, task.tokens, temperature, seeds)
-    batches = -(-len(task.prompts) // TEXTS_AT_ONCE)
     seconds = time.perf_counter() - began
-    return Sample(texts, seconds, passes.filling / batches, passes.blocks / batches)
+    return Sample(texts, seconds, passes.writing / len(texts), passes.blocks / len(texts))
 
 
 Sums = dict[str, np.ndarray]  # by figure: [G, 2] of which the ratio is taken

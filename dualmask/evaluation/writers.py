@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from dualmask.inference import autoregressive, diffusion
 from dualmask.inference.engine import Engine
@@ -14,7 +14,6 @@ from dualmask.inference.lexicon import read_lexicon
 from dualmask.inference.loading import Loaded
 from dualmask.inference.request import Hole, Request
 from dualmask.layers.block import Block
-from dualmask.layers.trunk import Trunk
 from dualmask.models.dualmask import DualMask
 from dualmask.models.language_model import Autoregressive, MaskedDiffusion
 
@@ -42,9 +41,16 @@ def dualmask(loaded: Loaded[DualMask], rounds: int, fill_steps: int = 1) -> Writ
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
 
     def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
-        how = {"rounds": rounds, "fill_steps": fill_steps, "temperature": temperature}
         requests = [
-            Request(list(prompt), "infill", holes=[Hole(len(prompt), tokens)], seed=seed, **how)  # type: ignore[arg-type]
+            Request(
+                list(prompt),
+                "infill",
+                holes=[Hole(len(prompt), tokens)],
+                rounds=rounds,
+                fill_steps=fill_steps,
+                temperature=temperature,
+                seed=seed,
+            )
             for prompt, seed in zip(prompts, seeds, strict=True)
         ]
         return [result.ids[len(result.request.ids) :] for result in engine.run(requests)]
@@ -84,28 +90,26 @@ def unmasking(loaded: Loaded[MaskedDiffusion], steps: int, order: diffusion.Orde
 
 @dataclass
 class Passes:
-    """What a batch of texts cost."""
+    """What texts cost, summed over them."""
 
-    filling: int = 0  # passes of the network that writes tokens: the filler, or the language model
+    writing: int = 0  # passes of the network that writes tokens: the filler, or the language model
     blocks: int = 0  # transformer blocks run, of all networks
 
 
 @contextmanager
 def counted(model: nn.Module) -> Iterator[Passes]:
-    """Counts the passes that ``model`` makes meanwhile."""
+    """Counts the passes that ``model`` makes meanwhile; one pass over a batch is one for each of its texts."""
     passes = Passes()
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(*_: object) -> None:
-            setattr(passes, name, getattr(passes, name) + 1)
+    def write(module: nn.Module, inputs: object, states: Tensor) -> None:
+        passes.writing += len(states)
 
-        return hook
+    def run_block(module: nn.Module, inputs: object, states: Tensor) -> None:
+        passes.blocks += len(states)
 
-    writing = [model.get_submodule("filler.trunk" if isinstance(model, DualMask) else "lm")]
-    assert isinstance(writing[0], Trunk)
-    blocks = [module for module in model.modules() if isinstance(module, Block)]
-    handles = [module.register_forward_hook(note("filling")) for module in writing]
-    handles += [module.register_forward_hook(note("blocks")) for module in blocks]
+    writer = model.get_submodule("filler.trunk" if isinstance(model, DualMask) else "lm")
+    handles = [writer.register_forward_hook(write)]
+    handles += [part.register_forward_hook(run_block) for part in model.modules() if isinstance(part, Block)]
     try:
         yield passes
     finally:

@@ -69,7 +69,7 @@ def test_a_text_ends_at_eos_but_not_too_early(folders: dict[str, Path]) -> None:
     assert [len(text) for text in autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)] == [3] * 4
     with counted(model) as passes:
         autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)
-    assert passes.filling == 4  # nobody is waited for
+    assert passes.writing == 4 * len(PROMPTS)  # nobody is waited for
     assert autoregressive.write(model, PROMPTS, tokens=0, seeds=SEEDS) == [[]] * 4
 
 
@@ -89,7 +89,7 @@ def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded
     how = {"tokens": 12, "steps": steps, "allowed": allowed, "order": order}
     with counted(model) as passes:
         together = diffusion.write(model, PROMPTS, seeds=SEEDS, **how)
-    assert passes.filling == min(steps, 12)
+    assert passes.writing == min(steps, 12) * len(PROMPTS)
     assert [len(text) for text in together] == [12] * 4
     assert allowed[torch.tensor(together)].all()
     for prompt, seed, text in zip(PROMPTS, SEEDS, together, strict=True):
@@ -130,9 +130,7 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
 def test_a_folder_of_another_family_is_one_clear_line(
     folders: dict[str, Path], model_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(
-        ModelFolderError, match="of the family autoregressive; give one of the family dualmask"
-    ):
+    with pytest.raises(ModelFolderError, match="of the family autoregressive; give one of the family dualmask"):
         load(folders["autoregressive"], "cpu")
     with pytest.raises(ModelFolderError, match="family dualmask; give one of the family diffusion"):
         open_folder(model_folder, "diffusion")
