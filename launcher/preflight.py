@@ -17,8 +17,23 @@ from dualmask.config.load import ConfigError, load_run
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import total_steps
+from dualmask.inference.folder import open_folder
 from dualmask.tokenizer import Tokenizer
 from launcher.scores import Edit, read_scores
+
+# of the section model: what weights are made for
+SHAPES = (
+    "hidden",
+    "heads",
+    "filler_layers",
+    "inserter_layers",
+    "picker_layers",
+    "layers",
+    "ffn_multiple",
+    "max_gap_count",
+    "picker_probes",
+    "rope_theta",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +44,7 @@ class Preflight:
     data_digest: str
     deepspeed: dict[str, Any]  # the user's additions
     scores: dict[int, list[Edit]]  # by stage: edits that people have scored
+    init: Path | None  # the weights that the run begins with
 
 
 def check(config: str, overrides: list[str], deepspeed_file: str | None, world: int) -> Preflight:
@@ -54,6 +70,7 @@ def check(config: str, overrides: list[str], deepspeed_file: str | None, world: 
         raise ConfigError(
             f"{config}: model.vocab_size={run.model.vocab_size} differs from the data's {data.vocab_size}; remove it"
         )
+    init = _initial_weights(config, run, data.tokenizer_digest) if run.init else None
     extra = load_user_config(deepspeed_file) if deepspeed_file else {}
     files = [run.data.path / MANIFEST_FILE, *_score_files(run).values()]
     scores = {
@@ -61,7 +78,25 @@ def check(config: str, overrides: list[str], deepspeed_file: str | None, world: 
         for index, file in _score_files(run).items()
     }
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return Preflight(run, data.vocab_size, tokenizer, digest, extra, scores)
+    return Preflight(run, data.vocab_size, tokenizer, digest, extra, scores, init)
+
+
+def _initial_weights(config: str, run: RunConfig, tokenizer_digest: str) -> Path:
+    """The file of weights to begin with, whose digest is right. Raises ValueError where they are another model's."""
+    assert run.init is not None
+    try:
+        found = open_folder(run.init, run.model.family)
+    except ValueError as error:
+        raise ConfigError(f"{config}: init: {error}") from None
+    if manifest.digest(found.path / TOKENIZER_FILE) != tokenizer_digest:
+        raise ConfigError(f"{config}: init={run.init} has another tokenizer than {run.data.path}: give a model of that")
+    theirs, ours = found.config.model_dump(), run.model.model_dump()
+    for key in SHAPES:
+        if theirs[key] != ours[key]:
+            raise ConfigError(
+                f"{config}: model.{key}={ours[key]} differs from {theirs[key]} of init={run.init}: set it to that"
+            )
+    return found.path / "model.safetensors"
 
 
 def _score_files(run: RunConfig) -> dict[int, Path]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 
 from data_pipeline.reader import Cursor, ShardReader
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
@@ -63,6 +64,7 @@ def train(ready: Preflight, resume_from: str) -> int:
         typos=_typos(run, tokenizer),
         decode=tokenizer.decode,
         scored={index: _scored(run, edits) for index, edits in ready.scores.items()},
+        initial=load_file(ready.init) if ready.init and resume is None else None,
         sampler=lambda engine, batch, plan: sample_rounds(engine, batch, plan, tokenizer),
         stop_wanted=lambda: stop.wanted,
     )

@@ -344,6 +344,9 @@ class RunConfig(Section):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
     output: Path = Field(description="run folder: checkpoints, export, results")
     seed: int = 1
+    init: Path | None = Field(
+        None, description="exported folder or run's folder whose weights the run begins with; None: random ones"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     model: ModelConfig = ModelConfig()
     data: DataConfig

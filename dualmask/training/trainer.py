@@ -24,6 +24,7 @@ from dualmask.training.alarms import Alarm, Watch
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, load_slices, split_axes
 from dualmask.training.errors import TrainingError
+from dualmask.training.initial import begin_with
 from dualmask.training.metrics import Observer, StepRecord
 from dualmask.training.reward import Decode, Reward, make_reward
 from dualmask.training.scored import ScoredTexts
@@ -61,6 +62,7 @@ class Surroundings:
     typos: torch.Tensor | None = None  # see dualmask/typos.py
     decode: Decode | None = None  # ids → text, for rewards on text
     scored: Mapping[int, ScoredTexts] = field(default_factory=dict)  # by stage: edits that people have scored
+    initial: Mapping[str, torch.Tensor] | None = None  # whole weights to begin with; None: random ones
     sampler: Sampler | None = None  # collective; shows at the end of a stage what it learnt
     stop_wanted: Callable[[], bool] = lambda: False
 
@@ -119,12 +121,14 @@ class Trainer:
         return engine
 
     def _build(self, stage_index: int, weights: dict[str, torch.Tensor] | None) -> StageEngine:
-        """A fresh model and engine. ``weights``: this rank's slices; None: drawn from the run's seed."""
+        """A fresh model and engine. ``weights``: this rank's slices; None: those that the run begins with."""
         run, stage = self.run, self.run.stages[stage_index]
         torch.manual_seed(run.seed)
         model = build(run.model, self.around.vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
         if weights is None:
-            weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+            weights, fresh = begin_with(model, self.around.initial or {})
+            if self.around.initial and fresh and dist.get_rank() == 0:
+                print(f"init: {self.run.init} holds no {', '.join(fresh)}: begun anew", file=sys.stderr, flush=True)
         load_slices(model, start_from(weights, stage))
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
         settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.around.deepspeed)
