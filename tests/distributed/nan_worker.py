@@ -1,10 +1,12 @@
-"""Runs on two ranks: one rank's loss or gradient is not finite at one step. What every rank sees goes to a file."""
+"""Runs on two ranks: one rank's loss or gradient is not finite at one step; a module gets no gradient in one window.
+What every rank sees goes to a file."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -20,6 +22,7 @@ from dualmask.models.dualmask import DualMask
 from dualmask.parallel import mesh
 from dualmask.training import engine as engine_module
 from dualmask.training import objective
+from dualmask.training.errors import TrainingError
 from dualmask.training.step import run_step
 
 BAD_STEP, BAD_RANK = 2, 1
@@ -80,6 +83,29 @@ def train(config: Path, overrides: list[str], kind: str, number: int, *, leave_o
     return {"taken": taken, "weights": weights}
 
 
+def without_gate_in_the_last_window(config: Path, overrides: list[str]) -> str:
+    """What the engine says, on all ranks at once, instead of waiting for a gradient that nobody sends."""
+    run = load_run(config, overrides)
+    stage, plan = run.stages[3], plan_at(run.stages, first_step(run.stages, 3))
+
+    def deaf(outs, rounds, plan) -> LossReport:
+        last = rounds == plan.windows[-1]
+        return window_loss([replace(out, gate=None) for out in outs] if last else outs, rounds, plan)
+
+    settings = deepspeed_config(run, stage, data_size=2, cuda=False)
+    engine = engine_module.StageEngine(run, stage, DualMask(run.model, 300), settings)
+    data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
+    try:
+        with patch.object(objective, "window_loss", deaf):
+            run_step(engine, next(data), plan, micros=settings["gradient_accumulation_steps"])
+    except TrainingError as error:
+        return str(error)
+    finally:
+        engine.close()
+        data.close()
+    return "no error"
+
+
 def main() -> None:
     job = json.loads(Path(sys.argv[-1]).read_text())
     torch.set_num_threads(1)
@@ -90,6 +116,8 @@ def main() -> None:
         spoilt_run, without = train(*how, leave_out=False), train(*how, leave_out=True)
         equal = all(torch.equal(spoilt_run["weights"][key], value) for key, value in without["weights"].items())
         result[name] = {"taken": spoilt_run["taken"], "without": without["taken"], "equal": equal}
+    for name, overrides in job["silent"].items():
+        result[name] = without_gate_in_the_last_window(Path(job["config"]), overrides)
     Path(job["out"], f"rank{dist.get_rank()}.json").write_text(json.dumps(result))
     dist.barrier()
     dist.destroy_process_group()

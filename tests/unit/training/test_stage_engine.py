@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,7 +13,9 @@ from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import plan_at
+from dualmask.losses import total
 from dualmask.models.dualmask import DualMask
+from dualmask.training import objective
 from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
 from dualmask.training.errors import TrainingError
 from dualmask.training.step import run_step
@@ -42,10 +46,10 @@ def _world() -> None:
     init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
 
 
-def make_engine(run: RunConfig) -> StageEngine:
+def make_engine(run: RunConfig, family: type[DualMask] = DualMask) -> StageEngine:
     torch.manual_seed(0)
     settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    return StageEngine(run, run.stages[0], DualMask(run.model, VOCAB), settings)
+    return StageEngine(run, run.stages[0], family(run.model, VOCAB), settings)
 
 
 def make_batch() -> Batch:
@@ -82,13 +86,54 @@ def test_only_what_learns_changes() -> None:
     assert changed == {"picker", "inserter"}
 
 
-def test_a_module_without_a_gradient_is_named() -> None:
-    """ZeRO would apply the gradient of the step before once more, without a word."""
-    run = make_run(losses={"ptr_count": 1.0})
-    engine = make_engine(run)
-    with pytest.raises(TrainingError, match=r"stage picker: no gradient reached picker\."):
+ROUNDS = {
+    "name": "joint",
+    "train": ["filler", "inserter", "picker", "gate"],
+    "losses": {"ptr_count": 1.0, "keep_oracle": 1.0},
+    "rollout": {"rounds": 3, "window": 2},
+}
+
+
+def assert_refused(engine: StageEngine, run: RunConfig, message: str) -> None:
+    """ZeRO would apply the gradient of the step before once more, or hang, without a word."""
+    with pytest.raises(TrainingError, match=message):
         run_step(engine, make_batch(), plan_at(run.stages, 0), micros=1)
     engine.close()
+
+
+def test_a_module_without_a_loss_is_named() -> None:
+    run = make_run(name="inserter", train=["filler", "inserter"], losses={"recon": 0.0, "ptr_count": 1.0})
+    assert_refused(make_engine(run), run, r"stage inserter, rounds 0 to 0: no gradient reached filler\.")
+
+
+def test_a_module_that_is_never_called_is_named() -> None:
+    class Deaf(DualMask):
+        def read(self, *arguments: Any) -> Any:
+            reading = super().read(*arguments)
+            return replace(reading, gate_logit=torch.zeros_like(reading.gate_logit))
+
+    run = make_run(**ROUNDS)
+    assert_refused(make_engine(run, Deaf), run, r"stage joint, rounds 0 to 1: no gradient reached gate\.")
+
+
+def test_a_gate_that_nobody_listens_to_has_its_gradient_all_the_same() -> None:
+    """By the zero that ``losses.total`` adds for each module: without it the stage ends."""
+    run, outputs = make_run(**ROUNDS), total._outputs
+    engine = make_engine(run)
+    assert run_step(engine, make_batch(), plan_at(run.stages, 0), micros=1).taken
+    with patch.object(total, "_outputs", lambda out: outputs(replace(out, gate=None))):
+        assert_refused(engine, run, r"stage joint, rounds 0 to 1: no gradient reached gate\.")
+
+
+def test_a_module_that_falls_silent_in_a_later_window_is_named() -> None:
+    def window_loss(outs: Any, rounds: range, plan: Any) -> Any:
+        outs = [replace(out, gate=None) for out in outs] if rounds.start else outs
+        return total.window_loss(outs, rounds, plan)
+
+    run = make_run(**ROUNDS)
+    engine = make_engine(run)
+    with patch.object(objective, "window_loss", window_loss):
+        assert_refused(engine, run, r"stage joint, rounds 2 to 2: no gradient reached gate\.")
 
 
 def test_stop_wish_reaches_the_result() -> None:
