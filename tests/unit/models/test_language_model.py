@@ -153,7 +153,7 @@ def test_the_shipped_baselines_are_as_large_and_learn_as_long_as_the_quick_start
     assert parameters(name) == pytest.approx(parameters("quickstart.yaml"), rel=0.03)
     runs = [load_run(CONFIGS / file) for file in (name, "quickstart.yaml")]
     steps, sequences = zip(*((total_steps(run.stages), run.batch.sequences) for run in runs), strict=True)
-    assert steps[0] == steps[1]
+    assert steps[0] == pytest.approx(steps[1], rel=0.02)
     assert sequences[0] == sequences[1]
     assert runs[0].data == runs[1].data
 
