@@ -175,7 +175,7 @@ class StopConfig(Section):
 class RolloutConfig(Section):
     """The rounds of a training example that the picker takes part in (dualmask/models/multi_round.py)."""
 
-    rounds: Positive = Field(1, description="L: rounds at the end of the stage")
+    rounds: Annotated[int, Field(gt=0, le=64)] = Field(1, description="L: rounds at the end of the stage")
     first_rounds: Positive = Field(1, description="rounds at the beginning of the stage")
     add_round_every: Positive | None = Field(None, description="steps after which one more round is unrolled")
     add_round_at: Share | None = Field(
@@ -221,8 +221,6 @@ class RolloutConfig(Section):
             raise ValueError("add_round_every and add_round_at exclude each other: remove one")
         if not any(self.starts.values()):
             raise ValueError(f"starts={self.starts} are all 0: give one start state a share")
-        if "reinforce" in (self.gate_estimator, self.count_estimator, self.token_estimator) and self.samples < 4:
-            raise ValueError(f"samples={self.samples}: reinforce compares at least 4 copies of a text; set samples=4")
         return self
 
 
@@ -281,6 +279,13 @@ class StageConfig(Section):
             raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
         if self.reward is not None:
             self._paid(self.reward)
+        elif "reinforce" in (self.rollout.gate_estimator, self.rollout.count_estimator, self.rollout.token_estimator):
+            self.check_reinforce()
+        if self.gate_decides and self.rollout.gate_estimator == "straight_through" and self.picker_gradient == 0:
+            raise ValueError(
+                "rollout.gate_estimator=straight_through learns from the reconstruction gradient, of which "
+                "picker_gradient=0 leaves nothing: raise picker_gradient"
+            )
         if "gate" in self.train and "picker" not in self.train:
             raise ValueError(f"the gate learns beside the picker: add picker to train={list(self.train)}")
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
@@ -289,6 +294,16 @@ class StageConfig(Section):
                 f"deletion.keep_rate_low={low.start}…{low.end} exceeds keep_rate_high={high.start}…{high.end}"
             )
         return self
+
+    def check_reinforce(self) -> None:
+        """What an estimator `reinforce` needs. Raises ValueError."""
+        if self.rollout.samples < 4:
+            raise ValueError(
+                f"stage {self.name}, rollout.samples={self.rollout.samples}: reinforce compares at least 4 copies of a "
+                "text; set it to 4"
+            )
+        if self.losses.reinforce.start <= 0 and self.losses.reinforce.end <= 0:
+            raise ValueError(f"stage {self.name}, losses.reinforce=0: an estimator reinforce learns by it; set it to 1")
 
     def _paid(self, reward: RewardConfig) -> None:
         """What REINFORCE needs: copies that differ, decisions of the model's own, one window up to the last draft."""
@@ -364,6 +379,13 @@ class RunConfig(Section):
             if (stage.name == "lm") != (self.model.family != "dualmask"):
                 wanted = "any but lm" if self.model.family == "dualmask" else "lm"
                 raise ValueError(f"model.family={self.model.family} has no stage {stage.name}: its stages are {wanted}")
+        return self
+
+    @model_validator(mode="after")
+    def _picker_of_reinforce(self) -> RunConfig:
+        for stage in self.stages:
+            if self.model.estimator == "reinforce" and "picker" in stage.train and stage.reward is None:
+                stage.check_reinforce()
         return self
 
     @model_validator(mode="after")

@@ -1,16 +1,20 @@
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 
 from dualmask.config.schedule import Schedule
 from dualmask.config.schema import StageConfig
-from dualmask.curriculum import first_step, plan_at, total_steps
+from dualmask.curriculum import EARN_STEPS, Earned, first_step, plan_at, total_steps
 
 
 def stage(steps, **changes):
     return StageConfig.model_validate(
         {"name": "filler", "steps": steps, "train": ["filler"], "lr": {"peak": 1.0, "warmup_steps": 2}, **changes}
     )
+
+
+def joint(steps, **rollout):
+    return stage(steps, name="joint", train=["filler", "inserter", "picker", "gate"], rollout=rollout)
 
 
 def test_steps_map_to_stages_in_order():
@@ -49,3 +53,58 @@ def test_contradictions_fail_with_both_numbers():
         stage(4, lr_scale={"picker": 0.1})
     with pytest.raises(ValueError, match="exceeds keep_rate_high"):
         stage(4, deletion={"keep_rate_low": 0.9, "keep_rate_high": 0.5})
+    for wrong, said in (
+        ({"rounds": 2, "first_rounds": 3}, "first_rounds=3 exceeds rounds=2"),
+        ({"add_round_every": 2, "add_round_at": 0.5}, "exclude each other"),
+        ({"starts": {"clean": 0}}, "are all 0"),
+        ({"rounds": 65}, "less than or equal to 64"),
+        ({"token_estimator": "reinforce"}, "samples=1: reinforce compares at least 4 copies"),
+        ({"token_estimator": "reinforce", "samples": 4}, "losses.reinforce=0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            joint(4, **wrong)
+    with pytest.raises(ValueError, match="add picker to train"):
+        stage(4, name="joint", train=["filler", "gate"])
+    with pytest.raises(ValueError, match="raise picker_gradient"):
+        stage(4, train=["filler", "picker", "gate"], losses={"gate": 1}, rollout={"gate_estimator": "straight_through"})
+
+
+@pytest.mark.parametrize(
+    ("rollout", "rounds"),
+    [
+        ({"rounds": 3}, [3, 3, 3, 3, 3, 3, 3]),
+        ({"rounds": 3, "first_rounds": 1, "add_round_every": 2}, [1, 1, 2, 2, 3, 3, 3]),
+        ({"rounds": 4, "first_rounds": 2, "add_round_at": 0.5}, [2, 2, 2, 2, 2, 2, 2]),
+    ],
+)
+def test_rounds_grow_by_steps_or_when_they_are_earned(rollout, rounds):
+    stages = [joint(7, **rollout)]
+    assert [plan_at(stages, step).rounds for step in range(7)] == rounds
+    if "add_round_at" in rollout:
+        assert [plan_at(stages, 0, earned).rounds for earned in range(5)] == [2, 3, 4, 4, 4]
+
+
+def test_a_stage_in_which_nobody_picks_has_one_round():
+    plan = plan_at([stage(4, rollout={"rounds": 4, "window": 2})], 0)
+    assert plan.rounds == 1
+    assert plan.windows == [range(1)]
+
+
+def test_windows_are_all_rounds_in_order():
+    for rounds, window in product(range(1, 8), range(1, 9)):
+        windows = plan_at([joint(4, rounds=rounds, window=window)], 0).windows
+        assert [number for part in windows for number in part] == list(range(rounds))
+        assert all(len(part) == window for part in windows[:-1])
+        assert 1 <= len(windows[-1]) <= window
+
+
+def test_a_round_is_earned_by_the_mean_of_many_steps():
+    growing, earned = joint(4, rounds=4, add_round_at=0.5), Earned()
+    for _ in range(EARN_STEPS):
+        assert earned.rounds == 0
+        earned = earned.after(growing, 0.4)
+    assert earned == Earned(rounds=0)
+    for step in range(2 * EARN_STEPS):
+        earned = earned.after(growing, 0.2 if step % 2 else 0.81)
+    assert earned == Earned(rounds=2)
+    assert Earned().after(joint(4, rounds=4), 1.0) == Earned()

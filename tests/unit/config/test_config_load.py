@@ -71,6 +71,7 @@ def test_overrides(file: Path) -> None:
         ("parallel.tensor=3", ["parallel.tensor=3", "model.heads=4"]),
         ("model.hidden=130", ["model", "hidden=130", "heads=4"]),
         ("parallel.precision=fp8", ["parallel.precision = 'fp8'", "'fp32' or 'bf16'"]),
+        ("model.estimator=reinforce", ["stage picker, rollout.samples=1", "set it to 4"]),
         ("stages.0.train=[picker]", ["stages.0", "filler"]),
         ("stages.5.steps=1", ["stages has entries 0 to 1, not '5'"]),
         ("stages.last.steps=1", ["stages has entries 0 to 1, not 'last'"]),

@@ -46,6 +46,7 @@ def round_of(**rollout) -> tuple[RoundState, RoundOut]:
     """Round 0 of texts of which only BOS and EOS are left: how many tokens, and which?"""
     plan = make_plan(
         train=["filler", "inserter", "picker"],
+        losses={"reinforce": 1.0},
         deletion={"temperature": HEAT},
         rollout={"starts": {"empty": 1.0}, "samples": SAMPLES, "fill_temperature": HEAT, "top_k": 2} | rollout,
     )

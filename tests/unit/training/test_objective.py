@@ -112,7 +112,7 @@ def test_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
 
 
 def test_copies_of_a_text_start_alike_and_decide_for_themselves() -> None:
-    model, batch, plan = make_model(), make_batch(3), rounds_plan(samples=4, token_estimator="reinforce")
+    model, batch, plan = make_model(), make_batch(3), rounds_plan(samples=4)
     state = multi_round.begin(batch, plan)
     assert torch.equal(state.tokens, multi_round.begin(batch, rounds_plan()).tokens.repeat_interleave(4, 0))
     outs, after = Objective(model)(batch, plan, range(4), None, inspect=True)
