@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,18 +18,20 @@ if TYPE_CHECKING:
     from dualmask.inference.loading import Loaded
     from dualmask.models.dualmask import DualMask
 
-PROGRESS_AFTER_SECONDS = 2
+WIDTH = 110  # characters of the table where the output is no terminal
+COUNTS = "whole numbers from 1 on, such as 4,8,16"
 
 
-@with_options
-def generation(
-    measured: Measured,
+@dataclass(frozen=True)
+class Compared:
+    """The other models."""
+
     ar: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Autoregressive model to compare with.", show_default=False)
-    ] = None,
+    ] = None
     diffusion: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Masked-diffusion model to compare with.", show_default=False)
-    ] = None,
+    ] = None
     scorer: Annotated[
         Path | None,
         typer.Option(
@@ -36,19 +39,28 @@ def generation(
             help="Autoregressive model that judges the texts; another one than --ar. Without it: no perplexity.",
             show_default=False,
         ),
-    ] = None,
-    passes: Annotated[str, typer.Option(help="Filler passes that DualMask may take.")] = "4,8,16",
-    fill_steps: Annotated[str, typer.Option(help="Passes to each of its rounds.")] = "1,4",
-    steps: Annotated[str, typer.Option(help="Passes of the diffusion model, at most one a token.")] = "16,128",
-    order: Annotated[str, typer.Option(help="Of its unmasking: random or confidence.")] = "random",
-    temperatures: Annotated[str, typer.Option(help="Of all methods.")] = "0.5,0.7,0.85,1,1.2",
-    prompts: Annotated[str, typer.Option(help="Tokens of a held-out text that are given; 0: from nothing.")] = "16,0",
+    ] = None
+    steps: Annotated[str, typer.Option(help="Passes of the diffusion model, at most one a token.")] = "16,128"
+    order: Annotated[str, typer.Option(help="Of its unmasking: random or confidence.")] = "random"
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written, and how."""
+
+    passes: Annotated[str, typer.Option(help="Filler passes that DualMask may take.")] = "4,8,16"
+    fill_steps: Annotated[str, typer.Option(help="Passes to each of its rounds.")] = "1,4"
+    temperatures: Annotated[str, typer.Option(help="Of all methods.")] = "0.5,0.7,0.85,1,1.2"
+    prompts: Annotated[str, typer.Option(help="Tokens of a held-out text that are given; 0: from nothing.")] = "16,0"
     length: Annotated[
         int | None, typer.Option(help="Tokens of a whole text. Default: the models' most.", show_default=False)
-    ] = None,
-    limit: Annotated[int, typer.Option(help="Most texts a method writes for each temperature.", min=16)] = 64,
-    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0,
-) -> None:
+    ] = None
+    limit: Annotated[int, typer.Option(help="Most texts a method writes for each temperature.", min=16)] = 64
+    seed: Annotated[int, typer.Option(help="Of what is drawn.")] = 0
+
+
+@with_options
+def generation(measured: Measured, compared: Compared, written: Written) -> None:
     """How good, how varied and how fast the texts are that the model writes behind prompts.
 
     All methods write equally many tokens behind the same beginnings of held-out texts. perplexity is that of an outside
@@ -69,72 +81,70 @@ def generation(
     from dualmask.evaluation import generation_report, texts
     from dualmask.inference.loading import load
 
-    heat = numbers(
-        "--temperatures", temperatures, float, lambda t: 0 <= t <= 100, "numbers from 0 to 100, such as 0.5,1"
-    )
-    given = numbers("--prompts", prompts, int, lambda n: n >= 0, "numbers of tokens, such as 16,0")
+    between = "numbers from 0 to 100, such as 0.5,1"
+    heat = numbers("--temperatures", written.temperatures, float, lambda t: 0 <= t <= 100, between)
+    given = numbers("--prompts", written.prompts, int, lambda n: n >= 0, "numbers of tokens, such as 16,0")
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
     most = loaded.config.max_length - 2
-    if length is not None and not 2 <= length <= most:
-        raise ValueError(f"--length {length}: give 2 to {most} tokens, which is the most that {measured.model} reads")
-    writers = _dualmask_writers(loaded, passes, fill_steps)
-    writers += _baselines(loaded, measured, ar=ar, diffusion=diffusion, steps=steps, order=order)
-    judge = _judge(loaded, measured, scorer, ar)
+    if written.length is not None and not 2 <= written.length <= most:
+        raise ValueError(f"--length {written.length}: give 2 to {most} tokens, the most that {measured.model} reads")
+    writers = _dualmask_writers(loaded, written) + _baselines(loaded, measured, compared)
+    judge = _judge(loaded, measured, compared)
     sequences = [ids[1:-1] for ids in texts.sequences(lines, loaded.tokenizer, most + 2)]
-    tasks = [suite.make_task(sequences, prompt, length or most, limit) for prompt in given]
+    tasks = [suite.make_task(sequences, prompt, written.length or most, written.limit) for prompt in given]
     rows = []
     with tqdm(total=len(tasks) * len(writers) * len(heat), delay=2, leave=False, disable=None) as bar:
         for task in tasks:
-            rows += suite.evaluate(writers, task, heat, loaded.tokenizer, judge, seed=seed, progress=bar.update)
-    measured.write("generation", rows, scorer=str(scorer) if scorer else None)
+            rows += suite.evaluate(writers, task, heat, loaded.tokenizer, judge, seed=written.seed, progress=bar.update)
+    measured.write("generation", rows, scorer=str(compared.scorer) if compared.scorer else None)
     if measured.plot:
         generation_report.plot(rows, measured.plot)
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else 110).print(generation_report.table(rows))
+    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH).print(generation_report.table(rows))
     if judge is None:
         print("dualmask: no --scorer, so no perplexity and no comparison at equal variety", file=sys.stderr)
 
 
-def _dualmask_writers(loaded: Loaded[DualMask], passes: str, fill_steps: str) -> list[Writer]:
+def _dualmask_writers(loaded: Loaded[DualMask], written: Written) -> list[Writer]:
     from dualmask.evaluation import writers
 
-    counts = "whole numbers from 1 on, such as 4,8,16"
-    asked = numbers("--passes", passes, int, lambda n: n >= 1, counts)
-    split = numbers("--fill-steps", fill_steps, int, lambda n: n >= 1, counts)
+    asked = numbers("--passes", written.passes, int, lambda n: n >= 1, COUNTS)
+    split = numbers("--fill-steps", written.fill_steps, int, lambda n: n >= 1, COUNTS)
     # a single round could write no more than one gap holds
     chosen = [(p // s, s) for s in split for p in asked if p % s == 0 and (s == 1 or p >= 2 * s)]
     if not chosen:
-        raise ValueError(f"--passes {passes}, --fill-steps {fill_steps}: no number of passes makes two rounds of them")
+        both = f"--passes {written.passes}, --fill-steps {written.fill_steps}"
+        raise ValueError(f"{both}: give a number of passes that makes two rounds or more of so many steps")
     return [writers.dualmask(loaded, rounds, each) for rounds, each in chosen]
 
 
-def _baselines(
-    loaded: Loaded[DualMask], measured: Measured, *, ar: Path | None, diffusion: Path | None, steps: str, order: str
-) -> list[Writer]:
+def _baselines(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> list[Writer]:
     from dualmask.evaluation import writers
     from dualmask.inference.diffusion import ORDERS
     from dualmask.inference.loading import load_autoregressive, load_diffusion
 
-    if order not in ORDERS:
-        raise ValueError(f"--order {order}: give {' or '.join(ORDERS)}")
-    asked = numbers("--steps", steps, int, lambda n: n >= 1, "whole numbers from 1 on, such as 16,128")
+    order = next((order for order in ORDERS if order == compared.order), None)
+    if order is None:
+        raise ValueError(f"--order {compared.order}: give {' or '.join(ORDERS)}")
+    steps = numbers("--steps", compared.steps, int, lambda n: n >= 1, COUNTS)
     found: list[Writer] = []
-    if ar:
-        left_to_right = load_autoregressive(ar, measured.device)
-        _same_tokenizer(loaded, left_to_right, "--ar", ar, measured)
+    if compared.ar:
+        left_to_right = load_autoregressive(compared.ar, measured.device)
+        _require_alike(loaded, left_to_right, f"--ar {compared.ar}", measured)
         found.append(writers.left_to_right(left_to_right))
-    if diffusion:
-        unmasking = load_diffusion(diffusion, measured.device)
-        _same_tokenizer(loaded, unmasking, "--diffusion", diffusion, measured)
-        found += [writers.unmasking(unmasking, number, order) for number in asked]
+    if compared.diffusion:
+        unmasking = load_diffusion(compared.diffusion, measured.device)
+        _require_alike(loaded, unmasking, f"--diffusion {compared.diffusion}", measured)
+        found += [writers.unmasking(unmasking, number, order) for number in steps]
     return found
 
 
-def _judge(loaded: Loaded[DualMask], measured: Measured, scorer: Path | None, ar: Path | None) -> Judge | None:
+def _judge(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> Judge | None:
     from dualmask.evaluation.judge import Judge
     from dualmask.inference.folder import weights_digest
     from dualmask.inference.loading import load_autoregressive
 
+    scorer, ar = compared.scorer, compared.ar
     if scorer is None:
         return None
     if ar and weights_digest(scorer, "autoregressive") == weights_digest(ar, "autoregressive"):
@@ -143,15 +153,14 @@ def _judge(loaded: Loaded[DualMask], measured: Measured, scorer: Path | None, ar
             "with --set seed=2 --set data.shuffle_seed=2"
         )
     judge = load_autoregressive(scorer, measured.device)
-    _same_tokenizer(loaded, judge, "--scorer", scorer, measured)
+    _require_alike(loaded, judge, f"--scorer {scorer}", measured)
     return Judge(judge)
 
 
-def _same_tokenizer(loaded: Loaded[Any], other: Loaded[Any], option: str, folder: Path, measured: Measured) -> None:
+def _require_alike(loaded: Loaded[Any], other: Loaded[Any], option: str, measured: Measured) -> None:
+    """Texts travel between the models as ids, and each must read a whole one."""
     if other.tokenizer.digest != loaded.tokenizer.digest:
-        raise ValueError(
-            f"{option} {folder}: another tokenizer than {measured.model}; train both on the same data folder"
-        )
+        raise ValueError(f"{option}: another tokenizer than {measured.model}; train both on the same data")
     if other.config.max_length < loaded.config.max_length:
         lengths = f"it reads {other.config.max_length} tokens, {measured.model} {loaded.config.max_length}"
-        raise ValueError(f"{option} {folder}: {lengths}; train both with the same model.max_length")
+        raise ValueError(f"{option}: {lengths}; train both with the same model.max_length")
