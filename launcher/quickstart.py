@@ -1,26 +1,34 @@
 """``python -m launcher.quickstart``: what the quick-start run learnt. The last step of `make train`.
 
-Evaluates on the held-out test part (once: the figures stay valid as long as the model's digest does), prints the table,
-one text before → skeleton → masked → filled, and where to look further.
+Evaluates on the held-out test part (once: the figures stay valid as long as the model's digest does), prints what came
+of it, one text before → skeleton → masked → filled, another one from round to round, and where to look further.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from dualmask.evaluation import example, report, suites, texts
+from dualmask.evaluation import adaptive, corrupted, editing, example, report, rounds_report, suites, texts
 from dualmask.evaluation.reconstruction import RATES
+from dualmask.evaluation.statistics import Row
+from dualmask.inference.folder import weights_digest
 from dualmask.inference.loading import Loaded, load
+from dualmask.inference.text import TextResult
+from dualmask.manifest import write_file
+from dualmask.serving.trace_page import trace_page
 
 SEQUENCES = 512
+TEXTS = 128  # of the suites that play rounds
+RULE = "confidence"  # the stop rule that is reported
 
 
 def main() -> None:
@@ -32,30 +40,42 @@ def main() -> None:
     result = figures(run, loaded, lines)
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100)
     console.print(report.restoration_table(result["rows"], RATES))
-    console.print(f"{SEQUENCES} held-out sequences; intervals and all figures: {run.output / 'results.json'}\n")
-    for name, text in example.show(loaded, lines, keep_rate=0.7).items():
-        console.print(f"[bold]{name:9}[/bold]", end=" ")
-        console.print(text, markup=False, highlight=False)
+    console.print(f"{SEQUENCES} held-out sequences; intervals and all figures: {run.output / 'results.json'}")
     console.print(verdict(result["rows"]))
+    show(console, "One round, 30 % deleted", example.show(loaded, lines, keep_rate=0.7))
+    console.print(rounds_table(result["rows"]))
+    played = example.play(loaded, lines)
+    write_file(run.output / "example.html", trace_page(played, gate_threshold=0.5))
+    show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(played[0]))
     console.print(where_to_look(run), markup=False)
 
 
 def figures(run: RunConfig, loaded: Loaded, lines: list[str]) -> dict[str, Any]:
     """The content of results.json, measured anew only if it belongs to another model."""
     path = run.output / "results.json"
-    digest = hashlib.sha256((run.output / "export" / "model.safetensors").read_bytes()).hexdigest()
+    digest = weights_digest(run.output, run.model.family)
     if path.is_file():
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if known.get("model_sha256") == digest:
             return known
     where = next(loaded.model.parameters()).device
     data = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=SEQUENCES, device=where)
-    rows = suites.everything(loaded, data, RATES, None)
-    report.plot(rows, run.output / "results.png")
+    restored = suites.everything(loaded, data, RATES, None)
+    report.plot(restored, run.output / "results.png")
+    right = corrupted.right_texts(lines, loaded, limit=TEXTS, typos=False)
+    edited, curves = editing.evaluate(loaded, right, rate=0.1, kinds=corrupted.TOKEN_KINDS, rounds=(1,))
+    rounds_report.plot_editing(curves, run.output / "editing.png")
+    played = adaptive.evaluate(loaded, right)
+    rounds_report.plot_adaptive(played, run.output / "adaptive.png")
+    rows = [
+        {"suite": suite, **row}
+        for suite, part in {"quickstart": restored, "editing": edited, "adaptive": played}.items()
+        for row in part
+    ]
     return report.write(path, "quickstart", rows, model_sha256=digest, data=str(run.data.path / "test.jsonl"))
 
 
-def verdict(rows: list[dict[str, Any]]) -> str:
+def verdict(rows: Sequence[Row]) -> str:
     """The picker at 30 % deleted against random and the best heuristic, in points (hundredths)."""
     lines = []
     for kind in ("true", "predicted"):
@@ -69,14 +89,54 @@ def verdict(rows: list[dict[str, Any]]) -> str:
             f"30 % deleted, {kind} gaps: the Picker is {over_random:+.0f} points from random "
             f"and {over_best:+.0f} from the best heuristic ({best})"
         )
-    return "\n" + "\n".join(lines)
+    return "\n".join(lines)
+
+
+def rounds_table(rows: Sequence[Row]) -> Table:
+    """What Gate, rounds and early stopping do."""
+
+    def value(metric: str, **where: object) -> str:
+        row = report.find(rows, metric=metric, **where)
+        return f"{row['value']:.3f}  ({row['lo']:.3f} … {row['hi']:.3f})"
+
+    table = Table(title=f"Edits and rounds ({TEXTS} held-out texts, 10 % of the tokens corrupted)")
+    table.add_column("figure")
+    table.add_column("value (95 % interval)", no_wrap=True)
+    for method in ("auto", "filler_threshold"):
+        table.add_row(f"F0.5 of edits, {method}", value("f05", suite="editing", method=method, rounds=1))
+        table.add_row(f"clean text untouched, {method}", value("clean_untouched", method=method, rounds=1))
+    table.add_row("length error, auto", value("length_error", suite="editing", method="auto", rounds=1))
+    table.add_row("ROC area of the Gate, corrupted or clean text", value("gate_auc", method="gate"))
+    table.add_row("ROC area of the Picker, wrong or right token", value("wrong_auc", method="picker"))
+    for number in (0, 1, 2, adaptive.ROUNDS):
+        table.add_row(f"quality after {number} rounds", value("quality_by_rounds", rounds=number, start="all"))
+    for metric, words in {"rounds_saved": "share of rounds saved", "quality_kept": "share of quality kept"}.items():
+        table.add_row(f"{words}, rule {RULE}", value(metric, method=RULE, threshold=adaptive.FITTED))
+    return table
+
+
+def from_round_to_round(result: TextResult) -> dict[str, str]:
+    """The drafts by name."""
+    drafts = {"draft": result.draft}
+    for done, draft in example.drafts(result):
+        drafts[f"round {done['round']}, gate {done['gate']:.2f}"] = draft
+    return drafts
+
+
+def show(console: Console, title: str, lines: dict[str, str]) -> None:
+    console.print(f"\n{title}")
+    width = max(map(len, lines))
+    for name, text in lines.items():
+        console.print(f"[bold]{name:{width}}[/bold]", end=" ")
+        console.print(text, markup=False, highlight=False)
 
 
 def where_to_look(run: RunConfig) -> str:
     return (
-        f"\nplot:   {run.output / 'results.png'}\n"
+        f"\nplots:  {run.output / 'results.png'}, editing.png, adaptive.png\n"
+        f"rounds: {run.output / 'example.html'} shows three texts from round to round\n"
         f"MLflow: mlflow ui --backend-store-uri {run.tracking.uri}   then open http://127.0.0.1:5000\n"
-        f'try:    dualmask edit --model {run.output} --keep-rate 0.7 "This function returns the name of the file."'
+        f'try:    dualmask auto --model {run.output} "This function returns the name name of file."'
     )
 
 

@@ -4,7 +4,7 @@ Held-out texts are corrupted (``evaluation.corrupted``), corrected by several me
 those that lead back to the text; the same methods get the clean texts.
 
 auto              the Gate decides, the picker deletes what is wrong, the inserter counts, the filler fills
-edit              the same with the Gate always open; gate_off: never open; shuffled_gate: open for other texts
+edit              the same with the Gate always open; gate_off: never; shuffled_gate: where it was open for another text
 filler_threshold  ``evaluation.correctors``: the filler alone. keep: nothing is done
 """
 
@@ -25,16 +25,16 @@ from dualmask.evaluation.baselines import FillerScores
 from dualmask.evaluation.correctors import THRESHOLDS, FillerThreshold, Texts, cross_fitted
 from dualmask.evaluation.corrupted import Pairs, make_wrong
 from dualmask.evaluation.ranking import auc_row, roc
-from dualmask.evaluation.rollouts import Rollout, play, run
+from dualmask.evaluation.rollouts import Rollout, play
 from dualmask.evaluation.statistics import Row
 from dualmask.inference.engine import Engine
 from dualmask.inference.lexicon import read_lexicon
 from dualmask.inference.loading import Loaded
-from dualmask.inference.request import Request
 from dualmask.models.dualmask import DualMask
 from dualmask.ops.alignment import align
 
 ROUNDS = (1, 2, 4)
+GATE_THRESHOLD = 0.5
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -92,31 +92,26 @@ def evaluate(
 def _model_outcomes(
     engine: Engine, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout], rounds: Sequence[int]
 ) -> Iterator[Outcome]:
-    def drafts(rollouts: Sequence[Rollout], number: int) -> Texts:
-        return [rollout.draft(number) for rollout in rollouts]
+    """The Gate as it decides, and as it is told to. No probability is above 1, every one is above 0."""
+    number = len(wrong)
+    asked = [*pairs.sources, *pairs.targets]
+    always = play(engine, asked, "auto", max(rounds), gate_threshold=0.0)
+    never = play(engine, asked, "auto", 1, gate_threshold=1.0)
+    by_gate = [*wrong, *clean]
+    dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
+    shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]
+
+    def outcome(method: str, turns: int, rollouts: Sequence[Rollout]) -> Outcome:
+        texts = [rollout.draft(turns) for rollout in rollouts]
+        return Outcome(method, turns, texts[:number], texts[number:])
 
     yield Outcome("keep", 0, pairs.sources, pairs.targets)
-    for number in rounds:
-        yield Outcome("auto", number, drafts(wrong, number), drafts(clean, number))
-    most = max(rounds)
-    opened = play(engine, pairs.sources, "edit", most), play(engine, pairs.targets, "edit", most)
-    for number in rounds:
-        yield Outcome("edit", number, drafts(opened[0], number), drafts(opened[1], number))
-    everything = [*pairs.sources, *pairs.targets]
-    number = len(pairs.sources)
-    decided = np.array([rollout.gate > 0.5 for rollout in [*wrong, *clean]])
-    dealt = np.random.default_rng(0).permutation(decided)
-    for method, opens in (("shuffled_gate", dealt), ("gate_off", np.zeros_like(decided))):
-        texts = drafts(_forced(engine, everything, opens), 1)
-        yield Outcome(method, 1, texts[:number], texts[number:])
-
-
-def _forced(engine: Engine, texts: Texts, opens: np.ndarray) -> list[Rollout]:
-    """One round of auto in which the Gate's decision is given: no probability is above 1, every one is above 0."""
-    return run(
-        engine,
-        [Request(ids, "auto", gate_threshold=0.0 if open_ else 1.0) for ids, open_ in zip(texts, opens, strict=True)],
-    )
+    for turns in rounds:
+        yield outcome("auto", turns, by_gate)
+    for turns in rounds:
+        yield outcome("edit", turns, always)
+    yield outcome("shuffled_gate", 1, shuffled)
+    yield outcome("gate_off", 1, never)
 
 
 def _tuned(simple: FillerThreshold, pairs: Pairs) -> np.ndarray:

@@ -1,11 +1,16 @@
-"""One text through one round, for people: before → skeleton → masked → filled."""
+"""A text through one round (before → skeleton → masked → filled) and through several, for people."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
-from dualmask.evaluation import texts
+from dualmask.evaluation import corrupted, texts
 from dualmask.inference.loading import Loaded
+from dualmask.inference.request import TextRequest
+from dualmask.inference.text import TextResult, Writer
+from dualmask.inference.trace import RoundTrace, replay
 from dualmask.ops import gaps
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import BOS_ID, EOS_ID, MASK, MASK_ID, PAD_ID
@@ -15,8 +20,7 @@ from dualmask.tokenizer import BOS_ID, EOS_ID, MASK, MASK_ID, PAD_ID
 def show(loaded: Loaded, lines: list[str], keep_rate: float) -> dict[str, str]:
     """A text that does not repeat itself; deleted by the picker, places and words by the model's own opinion."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    varied = max(lines[:200], key=lambda line: len({word for word in line.split() if word.islower()}))
-    batch = texts.batches([varied], tokenizer, loaded.config.max_length, limit=1)[0]
+    batch = texts.batches([_varied(lines)], tokenizer, loaded.config.max_length, limit=1)[0]
     batch = batch.to(next(model.parameters()).device)
     picked = model.pick(batch, torch.full((1,), keep_rate, device=batch.tokens.device), step=0, temperature=0.0)
     skeleton = gaps.drop(batch.tokens, batch.present & (picked.keep > 0.5))
@@ -38,3 +42,22 @@ def show(loaded: Loaded, lines: list[str], keep_rate: float) -> dict[str, str]:
         "masked": "".join(piece(index) for index in masked.tokens[0].tolist()),
         "filled": tokenizer.decode(filled.tolist()),
     }
+
+
+def play(loaded: Loaded, lines: list[str], rounds: int = 4) -> list[TextResult]:
+    """`auto` on the same text, first with a tenth of its tokens corrupted, then as it is, then its first half."""
+    right = corrupted.right_texts([_varied(lines)], loaded, limit=1, typos=False)
+    pairs = corrupted.make_wrong(right, loaded, rate=0.1, kinds=corrupted.TOKEN_KINDS)
+    (wrong,), (text,) = pairs.sources, pairs.targets
+    drafts = [loaded.tokenizer.decode(ids) for ids in (wrong, text, text[: len(text) // 2])]
+    return Writer(loaded).run([TextRequest(draft, "auto", options={"rounds": rounds}) for draft in drafts])
+
+
+def drafts(result: TextResult) -> Iterator[tuple[RoundTrace, str]]:
+    """Each round with the draft that it led to."""
+    for number, done in enumerate(result.trace["trace"], 1):
+        yield done, replay(result.draft, result.trace["trace"][:number])
+
+
+def _varied(lines: list[str]) -> str:
+    return max(lines[:200], key=lambda line: len({word for word in line.split() if word.islower()}))

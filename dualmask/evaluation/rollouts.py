@@ -49,11 +49,8 @@ class Rollout:
 
 def play(engine: Engine, drafts: Sequence[Ids], mode: Mode, rounds: int, **options: Any) -> list[Rollout]:
     """Plays every text until ``rounds`` rounds are over or it has nothing left to do."""
-    return run(engine, [Request(list(ids), mode, rounds=rounds, **options) for ids in drafts])
-
-
-def run(engine: Engine, requests: Sequence[Request]) -> list[Rollout]:
+    results = engine.run([Request(list(ids), mode, rounds=rounds, **options) for ids in drafts])
     return [
         Rollout(result, [list(result.request.ids), *(done.result[1:-1] for done in result.rounds)])
-        for result in engine.run(requests)
+        for result in results
     ]
