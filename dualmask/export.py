@@ -50,21 +50,28 @@ def export(run_folder: str | Path, out_folder: str | Path) -> None:
         shutil.copytree(finished, aside)
         _replace(aside, out_folder)
         return
-    _export_checkpoint(run_folder, out_folder)
+    export_checkpoint(_newest_checkpoint(run_folder), out_folder)
 
 
-def _export_checkpoint(run_folder: Path, out_folder: Path) -> None:
+def export_checkpoint(checkpoint: Path, out_folder: Path) -> None:
+    """Makes ``out_folder`` from one checkpoint, whose digests the caller has checked: its files are pickles."""
     # here, so that copying an export needs no DeepSpeed
-    from dualmask.training.checkpoint import Checkpoints, TrainingState
+    from dualmask.training.checkpoint import TrainingState
     from dualmask.training.engine import whole_weights_on_disk
 
-    checkpoint = Checkpoints(run_folder, keep_last=1).newest()
-    if checkpoint is None:
-        raise ValueError(f"{run_folder} holds neither an export nor a good checkpoint: is it the output of a run?")
     state = TrainingState.read(checkpoint)
     run = RunConfig.model_validate(state.config)
     weights = whole_weights_on_disk(checkpoint, state.split_axes, state.ranks["tensor"])
     write_export(out_folder, weights, run.model, state.vocab_size, run.data.path / "tokenizer.model")
+
+
+def _newest_checkpoint(run_folder: Path) -> Path:
+    from dualmask.training.checkpoint import Checkpoints
+
+    checkpoint = Checkpoints(run_folder, keep_last=1).newest()
+    if checkpoint is None:
+        raise ValueError(f"{run_folder} holds neither an export nor a good checkpoint: is it the output of a run?")
+    return checkpoint
 
 
 def _replace(source: Path, target: Path) -> None:
