@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dualmask.config.schema import Positive, Section, Share
+from dualmask.config.section import Positive, Section, Share
 
 
 class SourceConfig(Section):
