@@ -66,8 +66,8 @@ class Picker(nn.Module):
         self.trunk = Trunk(config, config.picker_layers, activation_checkpointing=activation_checkpointing)
         self.rate = nn.Linear(RATE_FEATURES, config.hidden)
         self.opinion = nn.Linear(4, config.hidden)
-        # the picker starts as the heuristics do. To restore: of the filler's logit of the token; to doubt: of that, of its
-        # logit of the likeliest token, and of how sure the model was when it wrote the token itself
+        # the picker starts as the heuristics do. To restore: of the filler's logit of the token; to doubt: of that, of
+        # its logit of the likeliest token, and of how sure the model was when it wrote the token itself
         self.trust = nn.Parameter(torch.tensor([1.0, -0.5, 0.5, -0.5]))
         self.delete = nn.Linear(config.hidden, 2 + len(deletion.OFFSETS))
         # a copied trunk must first do what it did before

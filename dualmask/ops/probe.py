@@ -28,7 +28,7 @@ class Opinion:
 
 @torch.no_grad()
 def filler_opinion(look: Look, surprise: Surprise, batch: Batch, stride: int) -> Opinion:
-    """Each token's probability, and that of the likeliest one, when it and every ``stride``-th token from it are masked.
+    """Each token's probability, and that of the likeliest, when it and every ``stride``-th token from it are masked.
 
     One filler pass over ``stride`` copies of the batch, each with other tokens hidden.
     """
