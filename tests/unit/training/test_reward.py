@@ -97,6 +97,16 @@ def test_pay_teaches_what_to_delete() -> None:
     assert gain[is_bad].mean() > 1 + gain[~is_bad & batch.deletable].mean()
 
 
+def test_the_picker_alone() -> None:
+    """Without the Gate whole texts are edited, and nothing reaches what is frozen."""
+    model = make_model()
+    stage = make_stage(train=["picker"], steps=2)
+    seen = learn(model, stage, good_riddance, lambda step: texts(4, step))
+    assert "gate_free" not in seen[-1]
+    assert seen[-1]["divergence"] > 0
+    assert {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None} == {"picker"}
+
+
 def test_the_leash_holds() -> None:
     seen = {
         leash: learn(make_model(), make_stage(steps=40, reward={"leash": leash}), good_riddance, lambda s: texts(8, s))
