@@ -12,7 +12,7 @@ from torch import Tensor
 from dualmask.batch import Batch
 from dualmask.models.dualmask import DualMask
 from dualmask.ops import deletion, noise
-from dualmask.ops.probe import filler_opinion
+from dualmask.ops.probe import Opinion, filler_opinion
 from dualmask.parallel.vocabulary import surprise
 
 PROBE_STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
@@ -40,13 +40,20 @@ class FillerScores:
 
     def __init__(self, model: DualMask) -> None:
         self._model = model
-        self._known: dict[int, tuple[Batch, Tensor]] = {}  # holds the batch too, so that its id stays its own
+        self._known: dict[int, tuple[Batch, Opinion]] = {}  # holds the batch too, so that its id stays its own
 
     def __call__(self, batch: Batch) -> Tensor:
+        return self.opinion(batch).prob
+
+    def opinion(self, batch: Batch) -> Opinion:
         if id(batch) not in self._known:
-            score = filler_opinion(self._model.look, surprise, batch, PROBE_STRIDE).prob
-            self._known[id(batch)] = batch, score
+            self._known[id(batch)] = batch, filler_opinion(self._model.look, surprise, batch, PROBE_STRIDE)
         return self._known[id(batch)][1]
+
+    def ratio(self, batch: Batch) -> Tensor:
+        """[B, T] probability of each deletable token over that of the likeliest one there; 1 at the others."""
+        opinion = self.opinion(batch)
+        return torch.where(batch.deletable, opinion.prob / opinion.best.clamp_min(1e-9), 1.0)
 
 
 def greedy(score_of: FillerScores, *, spaced: bool) -> Deleter:

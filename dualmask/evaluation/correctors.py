@@ -18,7 +18,9 @@ from dualmask.inference.loading import Loaded
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import MASK_ID
 
-THRESHOLDS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
+LIMITS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1)
+# (over the likeliest token's probability?, limit)
+RULES = [(relative, limit) for relative in (False, True) for limit in LIMITS]
 FOLDS = 2
 
 Texts = list[list[int]]
@@ -26,22 +28,23 @@ Score = Callable[[int, np.ndarray], float]  # (candidate, texts) → the higher 
 
 
 class FillerThreshold:
-    """Replaces every token that the filler takes for less likely than its text's threshold: one mask each, one pass."""
+    """Replaces every token whose probability, by the filler, is below its text's limit: one mask each, one pass."""
 
-    def __init__(self, loaded: Loaded, prob: FillerScores) -> None:
+    def __init__(self, loaded: Loaded, scores: FillerScores) -> None:
         self._model = loaded.model
         self._writable = read_lexicon(loaded.tokenizer).writable.to(next(loaded.model.parameters()).device)
-        self._prob = prob
+        self._scores = scores
 
-    def __call__(self, batches: Sequence[Batch], threshold: np.ndarray) -> Texts:
-        """The texts of the batches, corrected; threshold [N]."""
-        limit = torch.tensor(threshold, dtype=torch.float32).split([len(batch.length) for batch in batches])
-        return rows([self._corrected(*pair) for pair in zip(batches, limit, strict=True)])
+    def __call__(self, batches: Sequence[Batch], rule: np.ndarray) -> Texts:
+        """The texts of the batches, corrected; rule [N]: index into RULES."""
+        table = torch.tensor(RULES)[torch.from_numpy(rule)].split([len(batch.length) for batch in batches])
+        return rows([self._corrected(*pair) for pair in zip(batches, table, strict=True)])
 
     @torch.inference_mode()
-    def _corrected(self, batch: Batch, limit: Tensor) -> Batch:
-        prob = self._prob(batch)
-        doubted = (prob < limit.to(prob.device)[:, None]) & batch.deletable
+    def _corrected(self, batch: Batch, rule: Tensor) -> Batch:
+        relative, limit = rule.to(batch.tokens.device)[:, :, None].unbind(1)
+        believed = torch.where(relative > 0, self._scores.ratio(batch), self._scores(batch))
+        doubted = (believed < limit) & batch.deletable
         masked = torch.where(doubted, MASK_ID, batch.tokens)
         slot = doubted.flatten().nonzero().squeeze(1)
         logits = whole_vocabulary(self._model.fill(masked, batch.length, slot), len(self._writable))

@@ -18,11 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from rapidfuzz.distance import Levenshtein
+from torch import Tensor
 
 from dualmask.batch import Batch
 from dualmask.evaluation import edits, statistics
 from dualmask.evaluation.baselines import FillerScores
-from dualmask.evaluation.correctors import THRESHOLDS, FillerThreshold, Texts, cross_fitted
+from dualmask.evaluation.correctors import RULES, FillerThreshold, Texts, cross_fitted
 from dualmask.evaluation.corrupted import Pairs, make_wrong
 from dualmask.evaluation.ranking import auc_row, roc
 from dualmask.evaluation.rollouts import Rollout, play
@@ -65,21 +66,21 @@ def evaluate(
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
     most = max(rounds)
     wrong, clean = play(engine, pairs.sources, "auto", most), play(engine, pairs.targets, "auto", most)
-    prob = FillerScores(loaded.model)
-    simple = FillerThreshold(loaded, prob)
-    threshold = _tuned(simple, pairs)
-    outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds), _simple_outcome(simple, pairs, threshold)]
+    filler = FillerScores(loaded.model)
+    simple = FillerThreshold(loaded, filler)
+    rule = _tuned(simple, pairs)
+    outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds), _simple_outcome(simple, pairs, rule)]
     rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
     for kind in kinds:
         part = make_wrong(right, loaded, rate=rate, kinds=[kind])
         found = {
             "auto": [rollout.draft(1) for rollout in play(engine, part.sources, "auto", 1)],
-            "filler_threshold": simple(part.wrong, threshold),
+            "filler_threshold": simple(part.wrong, rule),
         }
         rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in found.items()]
     scores = {
-        "gate_auc": _gate_scores(prob, pairs, wrong, clean),
-        "wrong_auc": _token_scores(loaded.model, prob, pairs),
+        "gate_auc": _gate_scores(filler, pairs, wrong, clean),
+        "wrong_auc": _token_scores(loaded.model, filler, pairs),
     }
     curves = {}
     for metric, by_method in scores.items():
@@ -115,20 +116,18 @@ def _model_outcomes(
 
 
 def _tuned(simple: FillerThreshold, pairs: Pairs) -> np.ndarray:
-    """[N] the threshold for each text: that with the best F0.5 on the other half of the texts."""
-    counts = []
-    for threshold in THRESHOLDS:
-        found = simple(pairs.wrong, np.full(len(pairs.sources), threshold))
-        counts.append(_agreements(found, pairs)[:, :3])
+    """[N] the rule for each text: that with the best F0.5 on the other half of the texts."""
+    number = len(pairs.sources)
+    counts = [_agreements(simple(pairs.wrong, np.full(number, rule)), pairs)[:, :3] for rule in range(len(RULES))]
 
-    def score(candidate: int, texts: np.ndarray) -> float:
-        return float(np.nan_to_num(edits.f05(counts[candidate][texts].sum(0))))
+    def score(rule: int, part: np.ndarray) -> float:
+        return float(np.nan_to_num(edits.f05(counts[rule][part].sum(0))))
 
-    return np.array(THRESHOLDS)[cross_fitted(len(THRESHOLDS), len(pairs.sources), score)]
+    return cross_fitted(len(RULES), number, score)
 
 
-def _simple_outcome(simple: FillerThreshold, pairs: Pairs, threshold: np.ndarray) -> Outcome:
-    return Outcome("filler_threshold", 1, simple(pairs.wrong, threshold), simple(pairs.right, threshold))
+def _simple_outcome(simple: FillerThreshold, pairs: Pairs, rule: np.ndarray) -> Outcome:
+    return Outcome("filler_threshold", 1, simple(pairs.wrong, rule), simple(pairs.right, rule))
 
 
 def _agreements(found: Texts, pairs: Pairs) -> np.ndarray:
@@ -164,11 +163,11 @@ def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
 
 
 def _gate_scores(
-    prob: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
+    filler: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
 ) -> dict[str, Scores]:
     """Whole texts: the Gate's probability, and the filler's mean surprise."""
     surprise = [
-        torch.where(batch.deletable, -prob(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
+        torch.where(batch.deletable, -filler(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
         for batch in [*pairs.wrong, *pairs.right]
     ]
     number = len(wrong)
@@ -181,18 +180,23 @@ def _gate_scores(
 
 
 @torch.inference_mode()
-def _token_scores(model: DualMask, prob: FillerScores, pairs: Pairs) -> dict[str, Scores]:
-    """Tokens of the wrong texts: the picker's logit that they are wrong, and the filler's doubt."""
-    picker, filler, wrong, owner = [], [], [], []
+def _token_scores(model: DualMask, filler: FillerScores, pairs: Pairs) -> dict[str, Scores]:
+    """Tokens of the wrong texts: the picker's logit that they are wrong, the filler's doubt, and how much likelier
+    than the token it finds another one."""
+    values: dict[str, list[Tensor]] = {"picker": [], "filler": [], "filler_ratio": []}
+    wrong, owner = [], []
     first = 0
     for batch, target in zip(pairs.wrong, pairs.right, strict=True):
         where = batch.deletable
-        logit = model.read(batch, torch.ones(len(batch.length), device=batch.tokens.device)).logits.wrong
-        match = align(batch.tokens, batch.length, target.tokens, target.length)
-        picker.append(logit[where])
-        filler.append(-prob(batch)[where])
-        wrong.append((match < 0)[where])
+        reading = model.read(batch, torch.ones(len(batch.length), device=batch.tokens.device))
+        values["picker"].append(reading.logits.wrong[where])
+        values["filler"].append(-filler(batch)[where])
+        values["filler_ratio"].append(-filler.ratio(batch)[where])
+        wrong.append((align(batch.tokens, batch.length, target.tokens, target.length) < 0)[where])
         owner.append(first + where.nonzero()[:, 0])
         first += len(batch.length)
-    value = [torch.cat(part).cpu().numpy() for part in (picker, filler, wrong, owner)]
-    return {"picker": Scores(value[0], value[2], value[3]), "filler": Scores(value[1], value[2], value[3])}
+    return {name: Scores(*map(_joined, (value, wrong, owner))) for name, value in values.items()}
+
+
+def _joined(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from dualmask.evaluation import corrupted, editing
+from dualmask.evaluation import correctors, corrupted, editing
 from dualmask.evaluation.baselines import FillerScores
 from dualmask.evaluation.correctors import FillerThreshold, cross_fitted
 from dualmask.inference.loading import load
@@ -71,19 +71,21 @@ def test_each_kind_of_error_alone_changes_lengths_as_it_should(kind, loaded):
     assert max(map(len, pairs.sources)) <= loaded.config.max_length - 2
 
 
-def test_the_filler_replaces_what_lies_below_the_threshold_and_nothing_else(pairs, loaded):
-    prob = FillerScores(loaded.model)
-    correct = FillerThreshold(loaded, prob)
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_filler_replaces_what_lies_below_the_limit_and_nothing_else(relative, pairs, loaded, monkeypatch):
+    scores = FillerScores(loaded.model)
+    monkeypatch.setattr(correctors, "RULES", [(relative, 0.0), (relative, 0.05)])
+    correct = FillerThreshold(loaded, scores)
     number = len(pairs.sources)
-    assert correct(pairs.wrong, np.zeros(number)) == pairs.sources
-    limit = np.where(np.arange(number) % 2, 0.01, 0.0)
-    expected = [row for batch in pairs.wrong for row in ((prob(batch) < 0.01) & batch.deletable).tolist()]
-    for text, source, found, doubted in zip(
-        range(number), pairs.sources, correct(pairs.wrong, limit), expected, strict=True
-    ):
-        assert len(found) == len(source)
-        changed = [place for place, pair in enumerate(zip(found, source, strict=True)) if pair[0] != pair[1]]
-        assert all(text % 2 and doubted[place + 1] for place in changed)
+    assert correct(pairs.wrong, np.zeros(number, dtype=int)) == pairs.sources
+    believed = scores.ratio if relative else scores
+    doubted = [row for batch in pairs.wrong for row in ((believed(batch) < 0.05) & batch.deletable).tolist()]
+    found = correct(pairs.wrong, np.arange(number) % 2)
+    assert found != pairs.sources
+    for text, (source, corrected) in enumerate(zip(pairs.sources, found, strict=True)):
+        assert len(corrected) == len(source)
+        changed = [place for place, pair in enumerate(zip(corrected, source, strict=True)) if pair[0] != pair[1]]
+        assert all(text % 2 and doubted[text][place + 1] for place in changed)
 
 
 def test_a_threshold_is_chosen_on_the_other_half():
@@ -103,9 +105,8 @@ def test_the_suite_on_a_small_model(right, loaded):
     }
     assert {row["kind"] for row in rows if "kind" in row} == {"substitute", "drop"}
     areas = {(row["metric"], row["method"]): row["value"] for row in rows if row["metric"].endswith("auc")}
-    assert areas.keys() == {
-        (m, by) for m in ("gate_auc", "wrong_auc") for by in ("filler", "gate" if m[0] == "g" else "picker")
-    }
+    judges = {"gate_auc": ("gate", "filler"), "wrong_auc": ("picker", "filler", "filler_ratio")}
+    assert areas.keys() == {(metric, by) for metric, names in judges.items() for by in names}
     assert set(curves) == {" ".join(name) for name in areas}
     assert all(row["lo"] <= row["value"] <= row["hi"] for row in rows)
 
