@@ -1,4 +1,4 @@
-"""Who else corrects texts: the filler alone, with a threshold, without picker, inserter and Gate."""
+"""Who else corrects texts: the filler alone, with a threshold; and the filler when it is told what is wrong."""
 
 # B batch, T tokens, N texts, M slots
 
@@ -15,6 +15,9 @@ from dualmask.evaluation.baselines import FillerScores
 from dualmask.evaluation.corrupted import rows
 from dualmask.inference.lexicon import read_lexicon
 from dualmask.inference.loading import Loaded
+from dualmask.models.dualmask import DualMask
+from dualmask.ops import gaps
+from dualmask.ops.alignment import align, holes
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import MASK_ID
 
@@ -46,10 +49,35 @@ class FillerThreshold:
         believed = torch.where(relative > 0, self._scores.ratio(batch), self._scores(batch))
         doubted = (believed < limit) & batch.deletable
         masked = torch.where(doubted, MASK_ID, batch.tokens)
-        slot = doubted.flatten().nonzero().squeeze(1)
-        logits = whole_vocabulary(self._model.fill(masked, batch.length, slot), len(self._writable))
-        best = logits.masked_fill(~self._writable, float("-inf")).argmax(-1)
-        return Batch(masked.flatten().scatter(0, slot, best).view_as(masked), batch.length, batch.key)
+        return _filled(self._model, self._writable, masked, batch.length, doubted, batch.key)
+
+
+class Oracle:
+    """Deletes what is wrong and opens what is missing, as the targets say, and lets the filler fill: the most that this
+    filler allows. Where a hole needs more masks than one gap takes, the rest stays out."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._model = loaded.model
+        self._writable = read_lexicon(loaded.tokenizer).writable.to(next(loaded.model.parameters()).device)
+
+    def __call__(self, batches: Sequence[Batch], targets: Sequence[Batch]) -> Texts:
+        return rows([self._corrected(*pair) for pair in zip(batches, targets, strict=True)])
+
+    @torch.inference_mode()
+    def _corrected(self, batch: Batch, target: Batch) -> Batch:
+        match = align(batch.tokens, batch.length, target.tokens, target.length)
+        keep = (match >= 0) & batch.present
+        count = holes(match, keep).count.clamp_max(self._model.config.max_gap_count)
+        masked = gaps.insert(gaps.drop(batch.tokens, keep), count, target.tokens.shape[1])
+        return _filled(self._model, self._writable, masked.tokens, masked.length, masked.is_mask, batch.key)
+
+
+def _filled(model: DualMask, writable: Tensor, masked: Tensor, length: Tensor, slots: Tensor, key: Tensor) -> Batch:
+    """The likeliest writable token in each of the slots [B, T]."""
+    slot = slots.flatten().nonzero().squeeze(1)
+    logits = whole_vocabulary(model.fill(masked, length, slot), len(writable))
+    best = logits.masked_fill(~writable, float("-inf")).argmax(-1)
+    return Batch(masked.flatten().scatter(0, slot, best).view_as(masked), length, key)
 
 
 def cross_fitted(candidates: int, texts: int, score: Score) -> np.ndarray:

@@ -6,6 +6,7 @@ those that lead back to the text; the same methods get the clean texts.
 auto              the Gate decides, the picker deletes what is wrong, the inserter counts, the filler fills
 edit              the same with the Gate always open; gate_off: never; shuffled_gate: where it was open for another text
 filler_threshold  ``evaluation.correctors``: the filler alone. keep: nothing is done
+oracle            the filler is told what is wrong and where something is missing: the most that it allows
 """
 
 # N texts
@@ -23,7 +24,7 @@ from torch import Tensor
 from dualmask.batch import Batch
 from dualmask.evaluation import edits, statistics
 from dualmask.evaluation.baselines import FillerScores
-from dualmask.evaluation.correctors import RULES, FillerThreshold, Texts, cross_fitted
+from dualmask.evaluation.correctors import RULES, FillerThreshold, Oracle, Texts, cross_fitted
 from dualmask.evaluation.corrupted import Pairs, make_wrong
 from dualmask.evaluation.ranking import auc_row, roc
 from dualmask.evaluation.rollouts import Rollout, play
@@ -70,6 +71,7 @@ def evaluate(
     simple = FillerThreshold(loaded, filler)
     rule = _tuned(simple, pairs)
     outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds), _simple_outcome(simple, pairs, rule)]
+    outcomes.append(Outcome("oracle", 1, Oracle(loaded)(pairs.wrong, pairs.right), pairs.targets))
     rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
     for kind in kinds:
         part = make_wrong(right, loaded, rate=rate, kinds=[kind])

@@ -31,8 +31,9 @@ def editing(
     Held-out texts are corrupted; an edit counts as right if it has the span and the words of one that leads back to
     the text. Methods: auto; edit (the Gate always open), gate_off (never), shuffled_gate (its decisions dealt to other
     texts); filler_threshold (every token that the filler takes for unlikely gets one mask; its threshold is chosen on
-    other texts); keep (nothing is done). clean_untouched is measured on the same texts without errors. Intervals are
-    95 % bootstrap over texts. --plot draws the ROC curves of the Gate and of the picker.
+    other texts); keep (nothing is done); oracle (the filler is told what is wrong: the most that it allows).
+    clean_untouched is measured on the same texts without errors. Intervals are 95 % bootstrap over texts. --plot draws
+    the ROC curves of the Gate and of the picker.
 
     \b
     dualmask eval editing --model runs/quickstart --data data/embedded/test.jsonl --json out.json --plot roc.png

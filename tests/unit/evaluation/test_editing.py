@@ -5,6 +5,7 @@ import pydoc_data.topics
 
 import numpy as np
 import pytest
+from rapidfuzz.distance import LCSseq
 from typer.testing import CliRunner
 
 from dualmask.evaluation import correctors, corrupted, editing
@@ -88,6 +89,18 @@ def test_the_filler_replaces_what_lies_below_the_limit_and_nothing_else(relative
         assert all(text % 2 and doubted[text][place + 1] for place in changed)
 
 
+def test_the_oracle_changes_what_is_wrong_and_nothing_else(loaded, right):
+    """Substitutions are replaced one by one; where only doubled words are wrong, nothing is left to guess."""
+    doubled = corrupted.make_wrong(right, loaded, rate=0.3, kinds=["double"])
+    assert correctors.Oracle(loaded)(doubled.wrong, doubled.right) == doubled.targets
+    wrong = corrupted.make_wrong(right, loaded, rate=0.2, kinds=["substitute"])
+    found = correctors.Oracle(loaded)(wrong.wrong, wrong.right)
+    for batch, target, corrected in zip(wrong.sources, wrong.targets, found, strict=True):
+        kept = LCSseq.similarity(batch, target)
+        assert LCSseq.similarity(corrected, target) >= kept
+        assert len(corrected) <= len(target)
+
+
 def test_a_threshold_is_chosen_on_the_other_half():
     """Candidate 1 is best on even texts and 2 on odd ones: each half gets what the other one likes."""
     liked = {0: 1, 1: 2}
@@ -101,7 +114,7 @@ def test_the_suite_on_a_small_model(right, loaded):
     assert methods == {
         ("keep", 0),
         *((method, rounds) for method in ("auto", "edit") for rounds in (1, 2)),
-        *((method, 1) for method in ("shuffled_gate", "gate_off", "filler_threshold")),
+        *((method, 1) for method in ("shuffled_gate", "gate_off", "filler_threshold", "oracle")),
     }
     assert {row["kind"] for row in rows if "kind" in row} == {"substitute", "drop"}
     areas = {(row["metric"], row["method"]): row["value"] for row in rows if row["metric"].endswith("auc")}
