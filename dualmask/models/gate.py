@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualmask.config.schema import ModelConfig
 from dualmask.models.picker import DeleteLogits
 
-STATISTICS = 8
+STATISTICS = 7
 DOUBTFUL = -3.0  # log-odds under which the filler hardly believes a token
 BOUND = 5.0  # of the logit, softly: a Gate that is sure for good would learn nothing more
 
@@ -37,7 +37,6 @@ def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletabl
         mean((sure < 1).float()),
         mean(believed) / 4,
         mean((believed < DOUBTFUL).float()),
-        torch.log1p(deletable.sum(1).float()) / 4,
     ]
     return torch.stack(figures, dim=-1)
 
