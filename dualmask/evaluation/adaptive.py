@@ -1,7 +1,8 @@
 """`dualmask eval adaptive`: do more rounds help, and can a text's own rounds say when it has had enough of them?
 
-Drafts begin as prefixes, skeletons, corrupted and clean texts; `auto` plays them. A text's quality after r rounds is
-the share of the target recovered in order. Every rule is replayed on the same rollouts (``evaluation.rollouts``):
+Drafts begin as prefixes, random skeletons, what the picker leaves of a text (rewrite), corrupted and clean texts; `auto`
+plays them. A text's quality after r rounds is the share of the target recovered in order. Every rule is replayed on the
+same rollouts (``evaluation.rollouts``):
 
 fixed          r rounds for every text
 unchanged      stop when a round changed nothing, or led to a draft seen before
@@ -32,12 +33,12 @@ from dualmask.inference.lexicon import read_lexicon
 from dualmask.inference.loading import Loaded
 from dualmask.inference.request import Round
 from dualmask.models.dualmask import DualMask
-from dualmask.ops import starts
+from dualmask.ops import gaps, starts
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import MASK_ID, PAD_ID
 
 ROUNDS = 8
-STARTS = ("prefix", "skeleton", "corrupted", "clean")
+STARTS = ("prefix", "skeleton", "rewrite", "corrupted", "clean")
 KEEP_RATE, SPAN_SHARE, MEAN_SPAN = 0.7, 0.5, 3.0  # of the skeletons
 CORRUPTION_RATE = 0.1
 WANTED = 0.95  # share of the quality of R rounds that a threshold has to keep
@@ -171,7 +172,12 @@ def _fitted(facts: Facts, used: np.ndarray) -> np.ndarray:
 def _start(batch: Batch, loaded: Loaded) -> starts.Start:
     how = corrupted.corruption(CORRUPTION_RATE, corrupted.TOKEN_KINDS)
     keep_rate = torch.full(batch.length.shape, KEEP_RATE, device=batch.tokens.device)
-    return starts.start_states(batch, 0, dict.fromkeys(STARTS, 1.0), keep_rate, SPAN_SHARE, MEAN_SPAN, how, None)
+    begun = starts.start_states(batch, 0, dict.fromkeys(STARTS, 1.0), keep_rate, SPAN_SHARE, MEAN_SPAN, how, None)
+    picked = loaded.model.pick(batch, keep_rate, step=0, temperature=0.0)
+    left = gaps.drop(batch.tokens, batch.present & (picked.keep > 0.5))
+    rewrite = begun.kind == starts.REWRITE
+    tokens = torch.where(rewrite[:, None], left.tokens, begun.tokens)
+    return starts.Start(tokens, torch.where(rewrite, left.length, begun.length), begun.kind)
 
 
 def _quality(rollouts: Sequence[Rollout], targets: Sequence[list[int]], rounds: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def test_a_rule_stops_where_the_engine_stops(rule, option, threshold, engine, lo
     used = adaptive.rounds_used(facts, rule, threshold)
     results = engine.run([Request(ids, "auto", rounds=ROUNDS, **{option: threshold}) for ids in drafts])
     assert used.tolist() == [len(result.rounds) for result in results]
-    assert len(set(used.tolist())) > 1
+    assert used.min() < ROUNDS  # the rule had something to say
 
 
 def test_rules_by_hand():
