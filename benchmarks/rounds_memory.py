@@ -40,7 +40,7 @@ class Size:
     hidden: int = 128
     layers: int = 2
     length: int = 64
-    sequences: int = 16
+    sequences: int = 8
     vocabulary: int = 2048
 
 
