@@ -22,7 +22,7 @@ from dualmask.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 VOCAB, LENGTH, ROWS = 300, 16, 32
-STEPS = 17  # of CONFIG's stages together
+STEPS = 16  # of CONFIG's stages together
 
 STARTS = {"rewrite": 0.2, "skeleton": 0.2, "prefix": 0.1, "empty": 0.1, "corrupted": 0.3, "clean": 0.1}
 
@@ -60,7 +60,7 @@ CONFIG: dict[str, Any] = {
         },
         {
             "name": "joint",
-            "steps": 3,
+            "steps": 2,
             "train": ["filler", "inserter", "picker", "gate"],
             "lr": {"peak": 1e-3},
             "losses": {
