@@ -18,7 +18,7 @@ from dualmask import manifest
 
 pytestmark = pytest.mark.distributed
 
-STEPS = 30  # of the configuration below
+STEPS = 32  # of the configuration below
 LONGER = {"stages.0.steps": 11, "stages.1.steps": 8, "stages.2.steps": 11}
 SETTINGS = [f"--set={key}={value}" for key, value in LONGER.items()]
 

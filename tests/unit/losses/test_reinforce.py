@@ -42,7 +42,7 @@ def texts(width: int) -> Batch:
     return Batch(tokens, torch.full((TEXTS,), 3), torch.arange(TEXTS) * 7919 + 1)
 
 
-def round_of(**rollout) -> tuple[RoundState, RoundOut]:
+def round_of(batch: Batch, **rollout) -> tuple[RoundState, RoundOut]:
     """Round 0 of texts of which only BOS and EOS are left: how many tokens, and which?"""
     plan = make_plan(
         train=["filler", "inserter", "picker"],
@@ -50,8 +50,9 @@ def round_of(**rollout) -> tuple[RoundState, RoundOut]:
         deletion={"temperature": HEAT},
         rollout={"starts": {"empty": 1.0}, "samples": SAMPLES, "fill_temperature": HEAT, "top_k": 2} | rollout,
     )
-    batch = texts(12)
-    state, (out,) = multi_round.unroll(make_model(), multi_round.begin(batch, plan), batch, plan, range(1))
+    state, (out,) = multi_round.unroll(
+        make_model(max_gap_count=3), multi_round.begin(batch, plan), batch, plan, range(1)
+    )
     return state, out
 
 
@@ -70,7 +71,7 @@ def assert_unbiased(seen: Tensor, exact: Tensor) -> None:
 
 
 def test_tokens() -> None:
-    state, out = round_of(own_counts=0.0, token_estimator="reinforce")
+    state, out = round_of(texts(3), own_counts=0.0, token_estimator="reinforce")
     logits = out.filler.logits
     top = logits[0].detach().topk(2)
     prob = torch.softmax(top.values / HEAT, -1)
@@ -79,7 +80,7 @@ def test_tokens() -> None:
 
 
 def test_counts() -> None:
-    state, out = round_of(own_counts=1.0, count_estimator="reinforce")
+    state, out = round_of(texts(6), own_counts=1.0, count_estimator="reinforce")
     logits = out.inserter.gap_logits
     prob = torch.softmax(logits[0, 0].detach() / HEAT, -1)
     number = torch.arange(len(prob))
@@ -112,8 +113,8 @@ def test_decisions(name: str) -> None:
     leaf, logit = (wrong, 0.5) if name == "delete" else (gate, -0.4)
     happened = made.wanted[:, 1] if name == "delete" else made.gate > 0.5
     prob = torch.sigmoid(torch.tensor(logit / HEAT))
-    _, base = round_of()
-    out = replace(base, log_prob=made.log_prob, live=torch.ones(TEXTS * SAMPLES))
+    _, some = round_of(texts(3).rows(slice(1)))
+    out = replace(some, log_prob=made.log_prob, live=torch.ones(TEXTS * SAMPLES))
     seen = gradient(out, torch.where(happened, 1.0, 0.2), name, leaf)[:, None]
     # three texts in ten follow the labels, which is not the picker's decision and teaches it nothing
     own = (made.log_prob["delete"] != 0).view(TEXTS, SAMPLES) if name == "delete" else torch.ones(TEXTS, SAMPLES)
