@@ -41,7 +41,7 @@ class GateOut:
     value: Tensor  # [B] float in {0, 1}: the decision g, with the estimator's gradient
     free: Tensor  # [B] bool: the Gate decided; False: the start state or the first round did
     compared: Tensor  # [B] bool: both decisions were tried
-    cost_edit: Tensor  # [B] nats a target token of the text that editing leads to, detached (0 if not compared)
+    cost_edit: Tensor  # [B] nats a target token of the text that editing leads to, detached; where compared
     cost_generate: Tensor  # [B] the same for generating
 
 
