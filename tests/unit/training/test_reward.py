@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from dualmask.batch import Batch
+from dualmask.config.load import load_run
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import plan_at
 from dualmask.models import multi_round
@@ -198,6 +200,13 @@ def test_scored_texts_do_not_depend_on_ranks_nor_on_where_one_begins() -> None:
     assert len({tuple(epoch.tolist()) for epoch in drafts.view(3, 10)}) == 3
     assert torch.cat([whole.at(number).key for number in range(5)]).unique().numel() == 30
     torch.testing.assert_close(whole._score.mean(), torch.tensor(0.0), atol=1e-6, rtol=0)
+
+
+def test_the_shipped_configuration_fits_what_it_begins_with() -> None:
+    configs = Path(__file__).parents[3] / "configs"
+    begun, base = load_run(configs / "reward.yaml"), load_run(configs / "quickstart.yaml")
+    assert begun.init == base.output
+    assert (begun.model, begun.data.path) == (base.model, base.data.path)
 
 
 @pytest.mark.parametrize(
