@@ -170,9 +170,7 @@ class ShardReader:
         raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
 
 
-def crop(
-    tokens: Ids, lengths: Ids, keys: UInt64, share: float, sentence_ends: NDArray[np.bool_] | None = None
-) -> None:
+def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, sentence_ends: NDArray[np.bool_] | None = None) -> None:
     """Cuts that ``share`` of the rows [B, T] to a random length in place, ended by EOS; decided by ``keys`` [B].
 
     ``sentence_ends`` [V]: tokens behind which a sentence is over. A cut moves left to the next such place, if there is
