@@ -1,8 +1,8 @@
 """`dualmask eval adaptive`: do more rounds help, and can a text's own rounds say when it has had enough of them?
 
-Drafts begin as prefixes, random skeletons, what the picker leaves of a text (rewrite), corrupted and clean texts; `auto`
-plays them. A text's quality after r rounds is the share of the target recovered in order. Every rule is replayed on the
-same rollouts (``evaluation.rollouts``):
+Drafts begin as prefixes, random skeletons, what the picker leaves of a text (rewrite), corrupted and clean texts;
+`auto` plays them. A text's quality after r rounds is the share of the target recovered in order. Every rule is replayed
+on the same rollouts (``evaluation.rollouts``):
 
 fixed          r rounds for every text
 unchanged      stop when a round changed nothing, or led to a draft seen before
