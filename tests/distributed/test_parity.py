@@ -47,7 +47,7 @@ def run_variants(ranks: int, tensor: int, variants: dict, data: Path, folder: Pa
         "variants": variants,
     }
     (folder / "job.json").write_text(json.dumps(job))
-    done = tiny.launch(ranks, WORKER, folder / "job.json")
+    done = tiny.launch(ranks, WORKER, folder / "job.json", timeout=550)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return {name: torch.load(folder / name / "result.pt", weights_only=True) for name in variants}
 
