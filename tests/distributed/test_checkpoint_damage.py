@@ -63,7 +63,7 @@ def test_disk_full(finished: tuple[Path, Path], tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(output, copy)
     before = {path.name for path in (copy / "checkpoints").iterdir()}
-    longer = ["--config", str(config), "--set", f"output={copy}", "--set", "stages.2.steps=7"]
+    longer = ["--config", str(config), "--set", f"output={copy}", "--set", "stages.3.steps=4"]
     command = [sys.executable, str(tiny.ROOT / "launcher" / "train.py"), *longer]
     small_files = ["bash", "-c", 'ulimit -f 200; exec "$@"', "bash", *command]  # KiB a file
     surroundings = {"env": tiny.environment(), "cwd": tiny.ROOT, "capture_output": True, "text": True}

@@ -140,7 +140,7 @@ def test_resume_from_a_path(uninterrupted: list[dict], data: Path, folder: Path)
 
 def test_other_number_of_ranks(uninterrupted: list[dict], data: Path, folder: Path) -> None:
     config = tiny.write_config(folder, data, "whole", checkpoint={"every_steps": 4, "keep_last": 3})
-    more = ["--set", "stages.2.steps=12"]  # so that there is something left to do
+    more = ["--set", "stages.3.steps=3"]  # so that there is something left to do
     done = tiny.train(1, config, *SETTINGS, *more)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
