@@ -108,6 +108,9 @@ class RolloutConfig(Section):
     )
     corruption: CorruptionConfig = CorruptionConfig()
     oracle_deletions: Share = Field(0.3, description="share of texts whose wrong tokens are deleted as the labels say")
+    random_deletions: Share = Field(
+        0.0, description="share of texts to be shortened that lose random tokens, not those that the picker chooses"
+    )
     own_counts: Share = Field(
         0.5, description="share of texts whose masks are counted by the inserter, not by the labels"
     )

@@ -15,7 +15,7 @@ from dualmask.config.schema import ModelConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.dualmask import Reading
 from dualmask.models.picker import COLDEST, decide, describe
-from dualmask.ops import noise, starts
+from dualmask.ops import deletion, noise, starts
 from dualmask.ops.estimators import straight_through
 from dualmask.outputs import PickerOut
 
@@ -58,8 +58,8 @@ def decide_round(
     how, heat = plan.stage.rollout, plan.temperature
     spread = noise.logistic(draft.key, "pick", tick, draft.tokens.shape[1])
     wanted = decide(config, reading.logits, draft.deletable, keep_rate, spread, heat)
-    labelled = (noise.uniform(draft.key, "oracle deletions", tick) < how.oracle_deletions) & (keep_rate == 1)
-    wanted = torch.where(labelled[:, None], draft.deletable & (match < 0), wanted)
+    other, labelled = _others_deletions(draft, match, keep_rate, plan, tick)
+    wanted = torch.where(labelled[:, None], other, wanted)
     picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, heat)
     gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, tick)
     odds = decision_odds(reading, wanted, draft, keep_rate, heat)
@@ -78,6 +78,20 @@ def decide_round(
         odds=odds,
         log_prob={"delete": log_prob.delete.sum(1) * ~labelled, "gate": log_prob.gate * free},
     )
+
+
+def _others_deletions(
+    draft: Batch, match: Tensor, keep_rate: Tensor, plan: StepPlan, tick: int
+) -> tuple[Tensor, Tensor]:
+    """[B, T] deletions that the picker only judges, and [B] the texts that have them: random ones where a text is to be
+    shortened, what the labels say where it is to be mended."""
+    how, deleting = plan.stage.rollout, plan.stage.deletion
+    mend = keep_rate == 1
+    score = deletion.random_scores(draft.key, tick, draft.tokens.shape[1], deleting.span_share, deleting.mean_span)
+    random = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, keep_rate))
+    share = torch.where(mend, how.oracle_deletions, how.random_deletions)
+    given = noise.uniform(draft.key, "oracle deletions", tick) < share
+    return torch.where(mend[:, None], draft.deletable & (match < 0), random), given
 
 
 def _gate(

@@ -42,8 +42,8 @@ class DeleteLogits:
         return self.alone + self.wrong
 
     def wanted(self) -> Tensor:
-        """[B, T] ``alone`` as a ranking for an asked number of deletions: what gains by it comes first."""
-        return torch.where(self.gain() > 0, self.alone.clamp_min(0) + 2 + self.gain(), self.alone)
+        """[B, T] ``alone`` as a ranking for an asked number of deletions: what is probably wrong comes first."""
+        return torch.where(self.wrong > 0, self.alone.clamp_min(0) + 2 + self.wrong, self.alone)
 
     def given(self, deleted: Tensor) -> Tensor:
         return deletion.given_neighbours(self.alone, self.beside, deleted)
