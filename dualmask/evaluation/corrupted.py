@@ -46,10 +46,12 @@ def rows(batches: Sequence[Batch]) -> list[list[int]]:
 
 
 def right_texts(lines: list[str], loaded: Loaded, *, limit: int, typos: bool) -> list[Batch]:
-    """Windows of the texts, short enough that they may grow by what is doubled or misspelt."""
+    """Windows of the texts, short enough that they may grow by what is doubled or misspelt. Rests of less than half the
+    length are left out: a tenth of a few tokens is often none."""
     width = loaded.config.max_length
     where = next(loaded.model.parameters()).device
-    batches = texts.batches(lines, loaded.tokenizer, width - width // ROOM[typos], limit=limit, device=where)
+    room = width - width // ROOM[typos]
+    batches = texts.batches(lines, loaded.tokenizer, room, limit=limit, shortest=room // 2, device=where)
     return [_padded(batch, width) for batch in batches]
 
 

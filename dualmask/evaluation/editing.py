@@ -167,7 +167,8 @@ def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
 def _gate_scores(
     filler: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
 ) -> dict[str, Scores]:
-    """Whole texts: the Gate's probability, and the filler's mean surprise."""
+    """Whole texts: the Gate's probability, and the filler's mean surprise. Texts that only lack tokens are left out:
+    nothing of them has to go."""
     surprise = [
         torch.where(batch.deletable, -filler(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
         for batch in [*pairs.wrong, *pairs.right]
@@ -175,9 +176,14 @@ def _gate_scores(
     number = len(wrong)
     is_wrong, owner = np.arange(2 * number) < number, np.tile(np.arange(number), 2)
     gate = np.array([rollout.gate for rollout in [*wrong, *clean]])
+    to_mend = [
+        ((align(x.tokens, x.length, y.tokens, y.length) < 0) & x.deletable).any(1)
+        for x, y in zip(pairs.wrong, pairs.right, strict=True)
+    ]
+    asked = np.tile(torch.cat(to_mend).cpu().numpy(), 2)
     return {
-        "gate": Scores(gate, is_wrong, owner),
-        "filler": Scores(torch.cat(surprise).cpu().numpy(), is_wrong, owner),
+        "gate": Scores(gate[asked], is_wrong[asked], owner[asked]),
+        "filler": Scores(torch.cat(surprise).cpu().numpy()[asked], is_wrong[asked], owner[asked]),
     }
 
 

@@ -32,24 +32,30 @@ def read_texts(file: Path) -> list[str]:
     return texts
 
 
-def sequences(texts: list[str], tokenizer: Tokenizer, max_length: int) -> Iterator[list[int]]:
-    """BOS … EOS sequences of at most ``max_length`` ids: each text in windows, rests below SHORTEST left out."""
+def sequences(texts: list[str], tokenizer: Tokenizer, max_length: int, shortest: int = SHORTEST) -> Iterator[list[int]]:
+    """BOS … EOS sequences of at most ``max_length`` ids: each text in windows, rests below ``shortest`` left out."""
     room = max_length - 2
     for text in texts:
         ids = tokenizer.encode(text)
         for start in range(0, len(ids), room):
             window = ids[start : start + room]
-            if len(window) >= SHORTEST:
+            if len(window) >= shortest:
                 yield [BOS_ID, *window, EOS_ID]
 
 
 def batches(
-    texts: list[str], tokenizer: Tokenizer, max_length: int, *, limit: int, device: torch.device | str = "cpu"
+    texts: list[str],
+    tokenizer: Tokenizer,
+    max_length: int,
+    *,
+    limit: int,
+    shortest: int = SHORTEST,
+    device: torch.device | str = "cpu",
 ) -> list[Batch]:
     """At most ``limit`` sequences, spread evenly over the texts, in batches of BATCH; keys number the sequences."""
-    rows = list(sequences(texts, tokenizer, max_length))
+    rows = list(sequences(texts, tokenizer, max_length, shortest))
     if not rows:
-        raise ValueError(f"--data: no text of at least {SHORTEST} tokens")
+        raise ValueError(f"--data: no text of at least {shortest} tokens")
     if len(rows) > limit:
         rows = [rows[number * len(rows) // limit] for number in range(limit)]
     return [_collate(rows[start : start + BATCH], start, max_length).to(device) for start in range(0, len(rows), BATCH)]
