@@ -211,6 +211,10 @@ class StageConfig(Section):
             raise ValueError(
                 f"deletion.keep_rate_low={low.start}…{low.end} exceeds keep_rate_high={high.start}…{high.end}"
             )
+        if 1 in (min(low.start, high.start), min(low.end, high.end)):
+            raise ValueError(
+                "deletion.keep_rate_low and keep_rate_high are both 1: nothing would be deleted; lower one"
+            )
         return self
 
     def check_reinforce(self) -> None:

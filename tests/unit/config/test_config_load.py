@@ -73,6 +73,7 @@ def test_overrides(file: Path) -> None:
         ("parallel.precision=fp8", ["parallel.precision = 'fp8'", "'fp32' or 'bf16'"]),
         ("model.estimator=reinforce", ["stage picker, rollout.samples=1", "set it to 4"]),
         ("stages.0.train=[picker]", ["stages.0", "filler"]),
+        ("stages.0.deletion={keep_rate_low: 1, keep_rate_high: 1}", ["stages.0", "both 1", "lower one"]),
         ("stages.5.steps=1", ["stages has entries 0 to 1, not '5'"]),
         ("stages.last.steps=1", ["stages has entries 0 to 1, not 'last'"]),
         ("name.first=1", ["name is 'x', which has no keys"]),
