@@ -46,7 +46,9 @@ def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("dualmask")
     found = client.search_runs([experiment.experiment_id])
-    assert len(found) == 1 + len(tiny.CONFIG["stages"]), "one parent and one run a stage, though two processes logged them"
+    assert len(found) == 1 + len(tiny.CONFIG["stages"]), (
+        "one parent and one run a stage, though two processes logged them"
+    )
     return {run.info.run_name: run for run in found}
 
 
