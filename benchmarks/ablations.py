@@ -36,7 +36,7 @@ TRAIN = Path(__file__).resolve().parents[1] / "launcher" / "train.py"
 ARMS = {
     "full": [],
     "no own-draft labels": ["rollout.own_draft_weight=0"],
-    "no random skeletons": ["rollout.starts.skeleton=0"],
+    "no random skeletons": ["rollout.starts.skeleton=0", "rollout.random_deletions=0"],
     "no cross-round gradient": ["rollout.cross_round_gradient=false"],
     "no Gate cost": ["losses.gate_cost=0"],
 }
