@@ -9,7 +9,6 @@ which does not grow with L. Configurations are timed in turns, each on the same 
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 import weakref
 from collections import Counter
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from benchmarks.rows import median_row
 from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import StepPlan, plan_at
@@ -182,16 +182,18 @@ def rows(memory: dict[Arm, int], times: dict[Arm, list[float]]) -> list[Row]:
     found: list[Row] = []
     for arm in memory:
         where = {"rounds": arm.rounds, "window": arm.window, "checkpointing": arm.checkpointing}
-        found.append(_row("saved_bytes", [memory[arm]], **where))
-        found.append(_row("milliseconds", times[arm], **where))
+        found.append(median_row("saved_bytes", [memory[arm]], **where))
+        found.append(median_row("milliseconds", times[arm], **where))
     long, short = Arm(16, 2, True), Arm(4, 2, True)
     if {long, short} <= memory.keys():
-        found.append(_row("activation_ratio_l16_l4", [memory[long] / memory[short]], window=2, checkpointing=True))
+        found.append(
+            median_row("activation_ratio_l16_l4", [memory[long] / memory[short]], window=2, checkpointing=True)
+        )
     for checkpointing in (False, True):
         eight, one = times.get(Arm(8, 1, checkpointing)), times.get(Arm(1, 1, checkpointing))
         if eight and one:
             ratios = [a / b for a, b in zip(eight, one, strict=True)]
-            found.append(_row("time_ratio_l8_l1", ratios, window=1, checkpointing=checkpointing))
+            found.append(median_row("time_ratio_l8_l1", ratios, window=1, checkpointing=checkpointing))
     return found
 
 
@@ -217,18 +219,6 @@ def plot(found: Sequence[Row], path: Path) -> None:
         panel.set_xticks(ROUNDS, [str(number) for number in ROUNDS])
     panel.legend()
     figure.savefig(path, dpi=110)
-
-
-def _row(metric: str, values: Sequence[float], **where: Any) -> Row:
-    """The median, and the least and greatest."""
-    return {
-        "metric": metric,
-        "value": statistics.median(values),
-        "lo": min(values),
-        "hi": max(values),
-        "n": len(values),
-        **where,
-    }
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import statistics
 import tarfile
 import tempfile
 import time
@@ -19,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.rows import median_row
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.reader import ShardReader
 from data_pipeline.shards import write_shard
@@ -47,21 +47,11 @@ def main() -> None:
                 speeds[name].append(count * LENGTH / (time.perf_counter() - start))
     ratios = [ours / theirs for ours, theirs in zip(*speeds.values(), strict=True)]
     figures = {f"tokens_per_second_{name}": values for name, values in speeds.items()} | {"ratio_vs_webdataset": ratios}
-    result = write(arguments.json, "shard_reader", [summary(name, values) for name, values in figures.items()])
+    result = write(
+        arguments.json, "shard_reader", [median_row(name, values, length=LENGTH) for name, values in figures.items()]
+    )
     for row in result["rows"]:
         print(f"{row['metric']:32} {row['value']:14,.1f}   ({row['lo']:,.1f} … {row['hi']:,.1f}, n = {row['n']})")
-
-
-def summary(metric: str, values: list[float]) -> dict[str, object]:
-    """The median, and the least and greatest."""
-    return {
-        "metric": metric,
-        "value": statistics.median(values),
-        "lo": min(values),
-        "hi": max(values),
-        "n": len(values),
-        "length": LENGTH,
-    }
 
 
 def random_rows() -> np.ndarray:

@@ -52,5 +52,5 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         return Batch(self.tokens.to(device), self.length.to(device), self.key.to(device))
 
-    def rows(self, part: slice) -> Batch:
+    def rows(self, part: slice | Tensor) -> Batch:
         return Batch(self.tokens[part], self.length[part], self.key[part])

@@ -84,7 +84,6 @@ class RoundState:
     length: Tensor  # [B]
     kind: Tensor  # [B] int64 index into ops.starts.KINDS
     sure: Tensor  # [B, T] probability with which an earlier round wrote the token; 1: it was given
-    confidence: Tensor  # [B] mean probability of the last fill, 1 before the first
     done: Tensor  # [B] bool: a stop criterion held
     digest: Tensor  # [B, rounds so far] int64: drafts seen before
     soft: SoftTokens | None = None

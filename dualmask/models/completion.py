@@ -34,8 +34,7 @@ class Deletion:
     effective: Tensor | None = None  # [B, T] float 1 − g·(1 − m) with the estimators' gradients
 
     def rows(self, index: Tensor) -> Deletion:
-        draft = Batch(self.draft.tokens[index], self.draft.length[index], self.draft.key[index])
-        return Deletion(draft, self.x_BTD[index], self.match[index], self.keep[index])
+        return Deletion(self.draft.rows(index), self.x_BTD[index], self.match[index], self.keep[index])
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,6 @@ class Completion:
     count: Tensor  # [B, G] masks opened
     source: Tensor  # [B, T] draft place of each place's token; of a mask that of the token deleted there, or -1
     goal: Tensor  # [M] place in the target of each slot's token, -1: not known
-    found: Tensor  # [M] probability of the right count in the slot's gap, detached
     cost: Tensor  # [B] nats a target token, detached (see ``text_cost``)
 
 
@@ -102,7 +100,7 @@ def complete(
     found = right_count[row, gap]
     hit = is_mask & (goal >= 0)
     cost = text_cost(deletion, target, row[hit], (filler.target_prob * found)[hit])
-    return Completion(inserter, filler, missing, masked, count, source, goal, found, cost)
+    return Completion(inserter, filler, missing, masked, count, source, goal, cost)
 
 
 def text_cost(deletion: Deletion, target: Batch, row: Tensor, prob: Tensor) -> Tensor:

@@ -26,8 +26,6 @@ from dualmask.outputs import FillerOut, InserterOut, PickerOut, RoundOut, SoftTo
 from dualmask.parallel.vocabulary import TokenTable, cross_entropy, surprise
 from dualmask.tokenizer import MASK_ID
 
-MODULES = ("filler", "inserter", "picker", "gate")
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -89,10 +87,6 @@ class DualMask(nn.Module):
         spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
         deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
         return describe(self.config, logits, deleted, batch.deletable, keep_rate, spread, temperature)
-
-    def delete_logits(self, batch: Batch, keep_rate: Tensor) -> DeleteLogits:
-        """What the picker thinks of ``batch`` before it decides."""
-        return self.read(batch, keep_rate).logits
 
     def embed(self, tokens: Tensor, soft: SoftTokens | None = None) -> Tensor:
         """[B, T, D]. With ``soft`` the drawn tokens hand their gradient on to the distribution they were drawn from."""

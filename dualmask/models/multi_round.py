@@ -59,7 +59,6 @@ def begin(batch: Batch, plan: StepPlan, typos: Tensor | None = None) -> RoundSta
         length=length,
         kind=kind,
         sure=torch.ones(tokens.shape, device=tokens.device),
-        confidence=torch.ones(len(kind), device=kind.device),
         done=torch.zeros_like(kind, dtype=torch.bool),
         digest=stopping.draft_digest(tokens, length)[:, None],
     )
@@ -100,7 +99,7 @@ def play(
     draft = Batch(state.tokens, state.length, target.key)
     frozen = state.done & how.stop.in_training
     match = align(draft.tokens, draft.length, target.tokens, target.length)
-    rewrite = (state.kind == starts.KINDS.index("rewrite")) & (number == 0)
+    rewrite = (state.kind == starts.REWRITE) & (number == 0)
     keep_rate = torch.where(rewrite, asked, 1.0)
     x_BTD = model.embed(state.tokens, state.soft)
     reading = model.read(draft, keep_rate, state.sure, x_BTD)
@@ -159,9 +158,8 @@ def _other_cost(
 ) -> Tensor:
     """[b] cost of the rows [b] if the Gate had decided otherwise, with the masks where they are missing."""
     part = replace(cut, keep=keep).rows(rows)
-    goal = Batch(target.tokens[rows], target.length[rows], target.key[rows])
     everywhere = torch.ones_like(rows, dtype=torch.bool)
-    return _complete(model, part, goal, plan, tick, ~everywhere, everywhere).cost
+    return _complete(model, part, target.rows(rows), plan, tick, ~everywhere, everywhere).cost
 
 
 def _compared(
@@ -242,7 +240,6 @@ def _advance(
         length=length,
         kind=state.kind,
         sure=torch.where(done.masked.is_mask, drawn.sure, state.sure.gather(1, done.source.clamp_min(0))),
-        confidence=drawn.confidence,
         done=state.done | finished,
         digest=torch.cat([state.digest, digest[:, None]], dim=1),
         soft=drawn.soft,

@@ -27,7 +27,7 @@ class ScoredBatch(Batch):
     def to(self, device: torch.device | str) -> ScoredBatch:
         return ScoredBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
 
-    def rows(self, part: slice) -> ScoredBatch:
+    def rows(self, part: slice | Tensor) -> ScoredBatch:
         return ScoredBatch(*(getattr(self, field.name)[part] for field in fields(self)))
 
 

@@ -19,7 +19,11 @@ ROUNDS = 6
 
 @pytest.fixture(scope="module")
 def loaded(model_folder):
-    return load(model_folder, "cpu")
+    """A model that edits, and doubts much: its texts end after different numbers of rounds."""
+    loaded = load(model_folder, "cpu")
+    loaded.model.gate.decide.bias.data.fill_(5.0)
+    loaded.model.picker.delete.bias.data[-1] = 2.0
+    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +86,7 @@ def test_a_rule_stops_where_the_engine_stops(rule, option, threshold, engine, lo
     used = adaptive.rounds_used(facts, rule, threshold)
     results = engine.run([Request(ids, "auto", rounds=ROUNDS, **{option: threshold}) for ids in drafts])
     assert used.tolist() == [len(result.rounds) for result in results]
-    assert used.min() < ROUNDS  # the rule had something to say
+    assert len(set(used.tolist())) > 1
 
 
 def test_rules_by_hand():
