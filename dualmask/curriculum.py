@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,13 @@ class StepPlan:
         """The rounds, W at a time: each window is one backward pass (truncated BPTT)."""
         width = self.stage.rollout.window
         return [range(first, min(first + width, self.rounds)) for first in range(0, self.rounds, width)]
+
+    @property
+    def span_length(self) -> int:
+        """K of this step, the same on every rank."""
+        assert self.stage.span is not None
+        lengths = self.stage.span.lengths
+        return lengths[zlib.crc32(f"span {self.step}".encode()) % len(lengths)]
 
     @property
     def is_last_of_stage(self) -> bool:

@@ -1,6 +1,7 @@
 """What comes out of the models: named tensors with their shapes. See docs/method.md for the symbols."""
 
 # B batch, T tokens, G gaps = T-1, K most masks a gap, M slots with a loss, N top tokens of a slot, D width
+# of a span: K places, N steps
 
 from __future__ import annotations
 
@@ -91,3 +92,25 @@ class RoundState:
     def detach(self) -> RoundState:
         """The same drafts without a gradient into the rounds that made them."""
         return replace(self, soft=None)
+
+
+@dataclass(frozen=True)
+class SpanOut:
+    """A span's refinement, all of its N steps; those behind a text's own last one are what would have followed."""
+
+    ar: FillerOut  # every next token of the whole text
+    target: Tensor  # [B, K]
+    nats: Tensor  # [B, N, K] cross entropy of the encoder's logits
+    pred_nats: Tensor | None  # [B, N, K] of the decoder's own; None: not asked for
+    open: Tensor  # [B, N, K] bool: not written before the step
+    pick: Tensor  # [B, N, K] bool: written in it
+    forced: Tensor  # [B] bool: the true tokens were written
+    go_on: Tensor  # [B, N] the gate's decision in {0, 1}, or its probability, with the estimator's gradient
+    gate_logits: Tensor  # [B, N, 2]
+    mean_entropy: Tensor  # [B, N] nats, what the gate read; detached
+    stop: Tensor  # [B] index of each text's own last step
+    z: Tensor  # [B, K, D] the encoder's states there
+    z_teacher: Tensor | None = None  # [B, K, D] the teacher's at its own last step, detached
+
+    def with_teacher(self, z_teacher: Tensor) -> SpanOut:
+        return replace(self, z_teacher=z_teacher.detach())

@@ -25,6 +25,9 @@ Model = TypeVar("Model", bound=BaseModel)
 class ConfigError(ValueError):
     """A configuration that cannot run: one line that names the file, the key, the value and what is allowed."""
 
+    def __init__(self, line: str) -> None:
+        super().__init__(" ".join(line.split()))  # a key may hold anything, line breaks too
+
 
 class _Loader(yaml.SafeLoader):
     """Safe YAML in which ``1e-3`` is a number and a repeated key is an error."""

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dualmask.config.section import Positive, Section, Share
+from dualmask.config.span import SpanLosses, SpanModelConfig, SpanStageConfig
 from dualmask.config.stage import (
     CorruptionConfig,
     DeletionConfig,
@@ -39,23 +40,33 @@ __all__ = [
     "RewardConfig",
     "RolloutConfig",
     "RunConfig",
+    "SpanLosses",
+    "SpanModelConfig",
+    "SpanStageConfig",
     "StageConfig",
     "StopConfig",
     "TrackingConfig",
 ]
 
-Family = Literal["dualmask", "autoregressive", "diffusion"]
+Family = Literal["dualmask", "spanfusion", "autoregressive", "diffusion"]
+STAGES: dict[Family, tuple[str, ...]] = {
+    "dualmask": ("filler", "inserter", "picker", "joint", "reward"),
+    "spanfusion": ("decoder", "span"),
+    "autoregressive": ("lm",),
+    "diffusion": ("lm",),
+}
 
 
 class ModelConfig(Section):
-    family: Family = Field("dualmask", description="the two others are language models to compare with")
+    family: Family = Field("dualmask", description="autoregressive and diffusion are language models to compare with")
     vocab_size: Positive | None = Field(None, description="rows of the token table; None: from the data's tokenizer")
     hidden: Positive = Field(128, description="width D of every trunk")
     heads: Positive = Field(4, description="attention heads; must be a multiple of parallel.tensor")
     filler_layers: Positive = 4
     inserter_layers: Positive = 4
     picker_layers: Positive = 4
-    layers: Positive | None = Field(None, description="depth of the one trunk of the families beside dualmask")
+    layers: Positive | None = Field(None, description="depth of the one trunk of autoregressive and diffusion")
+    span: SpanModelConfig | None = Field(None, description="the parts of the family spanfusion")
     ffn_multiple: Positive = Field(4, description="width of the MLP over hidden")
     picker_probes: Annotated[int, Field(ge=0)] = Field(
         4, description="filler passes whose opinion of every token the picker reads first; 0: it reads the text alone"
@@ -82,9 +93,12 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _depth(self) -> ModelConfig:
-        if (self.family == "dualmask") != (self.layers is None):
-            depth = "filler_layers, inserter_layers and picker_layers" if self.family == "dualmask" else "layers"
+        keys = {"dualmask": "filler_layers, inserter_layers and picker_layers", "spanfusion": "span"}
+        if (self.family in keys) != (self.layers is None):
+            depth = keys.get(self.family, "layers")
             raise ValueError(f"family={self.family} and layers={self.layers}: give its depth by {depth}")
+        if (self.family == "spanfusion") != (self.span is not None):
+            raise ValueError(f"family={self.family}: the section span belongs to the family spanfusion, and only there")
         return self
 
 
@@ -165,10 +179,17 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _stages_of_the_family(self) -> RunConfig:
+        known = STAGES[self.model.family]
         for stage in self.stages:
-            if (stage.name == "lm") != (self.model.family != "dualmask"):
-                wanted = "any but lm" if self.model.family == "dualmask" else "lm"
-                raise ValueError(f"model.family={self.model.family} has no stage {stage.name}: its stages are {wanted}")
+            if stage.name not in known:
+                raise ValueError(
+                    f"model.family={self.model.family} has no stage {stage.name}: its stages are {', '.join(known)}"
+                )
+            if stage.span and max(stage.span.lengths) > self.model.max_length - 2:
+                raise ValueError(
+                    f"span.lengths={list(stage.span.lengths)} of stage {stage.name}: a span and a prompt must fit "
+                    f"into model.max_length={self.model.max_length}"
+                )
         return self
 
     @model_validator(mode="after")

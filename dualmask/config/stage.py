@@ -9,8 +9,9 @@ from pydantic import Field, model_validator
 
 from dualmask.config.schedule import Schedule, constant
 from dualmask.config.section import Positive, Section, Share, Weight
+from dualmask.config.span import SpanStageConfig
 
-Module = Literal["filler", "inserter", "picker", "gate", "lm"]
+Module = Literal["filler", "inserter", "picker", "gate", "lm", "decoder", "encoder"]
 StartKind = Literal["rewrite", "skeleton", "prefix", "empty", "corrupted", "clean"]
 
 
@@ -160,8 +161,15 @@ class RewardConfig(Section):
         return self
 
 
+_TAUGHT: dict[str, tuple[Module, ...]] = {
+    "lm": ("lm",),
+    "decoder": ("decoder",),
+    "span": ("decoder", "encoder", "gate"),
+}
+
+
 class StageConfig(Section):
-    name: Literal["filler", "inserter", "picker", "joint", "reward", "lm"]
+    name: Literal["filler", "inserter", "picker", "joint", "reward", "lm", "decoder", "span"]
     steps: Positive
     train: tuple[Module, ...] = Field(min_length=1, description="modules that learn; the others are frozen")
     start_from: dict[Module, Module] = Field({}, description="module: trunk it is copied from when the stage begins")
@@ -173,6 +181,7 @@ class StageConfig(Section):
     deletion: DeletionConfig = DeletionConfig()
     rollout: RolloutConfig = RolloutConfig()
     reward: RewardConfig | None = Field(None, description="stage reward: what is paid; other stages: none")
+    span: SpanStageConfig | None = Field(None, description="stage span: how spans are taught; other stages: none")
     picker_gradient: Share = Field(
         0.0, description="share of the reconstruction gradient that reaches the picker's decision (0: labels only)"
     )
@@ -191,10 +200,9 @@ class StageConfig(Section):
             raise ValueError(f"lr_scale names {frozen}, which train={list(self.train)} leaves frozen")
         if (self.name == "reward") != (self.reward is not None):
             raise ValueError(f"stage {self.name}: the section reward belongs to the stage reward, and only there")
-        if (self.name == "lm") != ("lm" in self.train) or ("lm" in self.train and len(self.train) > 1):
-            raise ValueError(f"stage {self.name} trains {list(self.train)}: a stage lm trains [lm], and no other does")
-        if self.name == "filler" and "filler" not in self.train:
-            raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
+        if (self.name == "span") != (self.span is not None):
+            raise ValueError(f"stage {self.name}: the section span belongs to the stage span, and only there")
+        self._modules()
         if self.reward is not None:
             self._paid(self.reward)
         elif "reinforce" in (self.rollout.gate_estimator, self.rollout.count_estimator, self.rollout.token_estimator):
@@ -204,7 +212,7 @@ class StageConfig(Section):
                 "rollout.gate_estimator=straight_through learns from the reconstruction gradient, of which "
                 "picker_gradient=0 leaves nothing: raise picker_gradient"
             )
-        if "gate" in self.train and "picker" not in self.train:
+        if self.span is None and "gate" in self.train and "picker" not in self.train:
             raise ValueError(f"the gate learns beside the picker: add picker to train={list(self.train)}")
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
         if low.start > high.start or low.end > high.end:
@@ -216,6 +224,14 @@ class StageConfig(Section):
                 "deletion.keep_rate_low and keep_rate_high are both 1: nothing would be deleted; lower one"
             )
         return self
+
+    def _modules(self) -> None:
+        """A stage trains what it can teach. Raises ValueError."""
+        able = _TAUGHT.get(self.name, ("filler", "inserter", "picker", "gate"))
+        if foreign := sorted(set(self.train) - set(able)):
+            raise ValueError(f"stage {self.name} cannot train {foreign}: it trains some of {list(able)}")
+        if self.name == "filler" and "filler" not in self.train:
+            raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
 
     def check_reinforce(self) -> None:
         """What an estimator `reinforce` needs. Raises ValueError."""

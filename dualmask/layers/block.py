@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.config.schema import ModelConfig
-from dualmask.layers.cache import Memory
+from dualmask.layers.cache import Keeper
 from dualmask.layers.rotary import Rotary
 from dualmask.parallel import mesh
 from dualmask.parallel.linear import Column, Row
@@ -25,7 +25,7 @@ class Attention(nn.Module):
         self.qkv = Column(config.hidden, 3 * config.hidden, std=config.init_std)
         self.output = Row(config.hidden, config.hidden, std=output_std)
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, memory: Keeper | None = None) -> Tensor:
         """``memory``: keys and values of the tokens in front of these (S > T)."""
         batch, width, _ = x_BTD.shape
         qkv = self.qkv(x_BTD).view(batch, width, self.heads, 3, self.head_width)
@@ -55,7 +55,7 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.hidden)
         self.mlp = MLP(config, output_std=output_std)
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, memory: Keeper | None = None) -> Tensor:
         x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, mask, memory)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 

@@ -4,7 +4,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
 from torch import Tensor
+
+
+class Keeper(Protocol):
+    def extend(self, new: Tensor) -> Tensor: ...
+
+
+class Remembered(Protocol):
+    """What a causal trunk asks of its memory: presence [B, S, 1], embeddings [B, S, D], a layer's [2, B, H, S, E]."""
+
+    @property
+    def present(self) -> Keeper: ...
+    @property
+    def embeddings(self) -> Keeper: ...
+    @property
+    def keys_values(self) -> Sequence[Keeper]: ...
 
 
 class Memory:
@@ -32,3 +52,54 @@ class Cache:
         self.present = Memory(room)  # [B, S, 1]
         self.embeddings = Memory(room)  # [B, S, D]
         self.keys_values = [Memory(room) for _ in range(layers)]  # [2, B, H, S, E]
+
+
+class Recall:
+    """A tensor that is looked back at many times, each time from other tokens behind it. Keeps the gradient."""
+
+    def __init__(self, kept: Tensor | None = None) -> None:
+        self.kept = kept
+        self.whole: Tensor | None = None
+
+    def extend(self, new: Tensor) -> Tensor:
+        """[…, S, E] what is kept, ``new`` […, T, E] at the end; the next call begins with what is kept again.
+
+        Without hidden state that a forward depends on, so activation checkpointing may repeat it.
+        """
+        self.whole = new if self.kept is None else torch.cat([self.kept, new], dim=-2)
+        return self.whole
+
+    def grown(self) -> Recall:
+        """One that keeps what the last call returned."""
+        return Recall(self.whole)
+
+
+@dataclass(frozen=True)
+class Past:
+    """What a causal trunk has read of texts of any lengths: training differentiates through it, inference grows it."""
+
+    present: Recall
+    embeddings: Recall
+    keys_values: Sequence[Recall]
+
+    @classmethod
+    def nothing(cls, layers: int) -> Past:
+        return cls(Recall(), Recall(), [Recall() for _ in range(layers)])
+
+    def grown(self) -> Past:
+        """With the tokens of the trunk's last pass, which was given this past."""
+        return Past(self.present.grown(), self.embeddings.grown(), [layer.grown() for layer in self.keys_values])
+
+    def up_to(self, length: Tensor, reach: int) -> Past:
+        """Cut behind the first ``length`` [B] tokens of each text, which stand on the left.
+
+        reach: how many embeddings a trunk asks back for; they go to the right end, where it looks for them.
+        """
+        assert self.present.kept is not None
+        assert self.embeddings.kept is not None
+        place = torch.arange(self.present.kept.shape[1], device=length.device)
+        present = self.present.kept & (place < length[:, None])[..., None]
+        last = length[:, None] - reach + torch.arange(reach, device=length.device)
+        width = self.embeddings.kept.shape[-1]
+        tail = self.embeddings.kept.gather(1, last.clamp_min(0)[..., None].expand(-1, -1, width))
+        return Past(Recall(present), Recall(tail * (last >= 0)[..., None]), self.keys_values)

@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dualmask.config.schema import ModelConfig
 from dualmask.layers.block import Block, causal_mask, key_mask
-from dualmask.layers.cache import Cache, Memory
+from dualmask.layers.cache import Keeper, Remembered
 from dualmask.layers.rotary import rotary
 from dualmask.parallel.linear import shared
 
@@ -30,7 +30,7 @@ class Neighbours(nn.Module):
         self.weight = nn.Parameter(torch.empty(2 * self.REACH + 1, width))
         nn.init.normal_(self.weight, std=0.5)
 
-    def forward(self, x_BTD: Tensor, present: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, present: Tensor, memory: Keeper | None = None) -> Tensor:
         width, span = x_BTD.shape[1], 2 * self.REACH
         x_BTD = x_BTD * present[..., None]
         seen = (x_BTD if memory is None else memory.extend(x_BTD))[:, -(width + self.left) :]
@@ -58,7 +58,7 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(Block(config, output_std=output_std) for _ in range(layers))
         self.norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, cache: Remembered | None = None) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool.
 
         ``cache``: these tokens follow those that it has seen (causal trunks only).

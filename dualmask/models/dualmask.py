@@ -147,11 +147,12 @@ def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> Fill
 def trainable(name: str, stage: StageConfig) -> str | None:
     """The module that parameter ``name`` learns with in this stage, or None if it is frozen.
 
-    The token table learns with the filler, or with the one trunk of a language model: it is its input and output.
+    The token table learns with the filler, or with the decoder or the one trunk of a language model: it is its input
+    and output.
     """
     module = name.split(".", 1)[0]
-    if module == "table":
-        module = "lm" if "lm" in stage.train else "filler"
+    if module in ("table", "projection"):
+        module = next((owner for owner in ("lm", "decoder") if owner in stage.train), "filler")
     return module if module in stage.train else None
 
 

@@ -7,9 +7,11 @@ from torch import nn
 from dualmask.config.schema import Family, ModelConfig
 from dualmask.models.dualmask import DualMask
 from dualmask.models.language_model import Autoregressive, MaskedDiffusion
+from dualmask.models.span_fusion import SpanFusion
 
-FAMILIES: dict[Family, type[DualMask | Autoregressive | MaskedDiffusion]] = {
+FAMILIES: dict[Family, type[DualMask | SpanFusion | Autoregressive | MaskedDiffusion]] = {
     "dualmask": DualMask,
+    "spanfusion": SpanFusion,
     "autoregressive": Autoregressive,
     "diffusion": MaskedDiffusion,
 }

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 import torch.distributed as dist
 from megatron.core.tensor_parallel import (
@@ -27,10 +29,14 @@ def padded_size(vocab_size: int) -> int:
 class TokenTable(VocabParallelEmbedding):
     """One table for embedding and logits. Both go through ``forward``, so that ZeRO-3 gathers it for either use."""
 
-    def __init__(self, vocab_size: int, width: int, *, std: float) -> None:
+    def __init__(self, vocab_size: int, width: int, *, std: float, bias: bool = True) -> None:
+        """``bias``: of the logits; False for a table that makes none."""
         self.vocab_size = vocab_size
         rows = padded_size(vocab_size)
         super().__init__(rows, width, config=megatron_config(), init_method=normal(std))
+        self.output_bias: nn.Parameter | None = None
+        if not bias:
+            return
         self.output_bias = nn.Parameter(torch.zeros(rows // mesh.tensor_size()))
         self.output_bias.tensor_model_parallel = True
         self.output_bias.partition_dim = 0
@@ -40,6 +46,7 @@ class TokenTable(VocabParallelEmbedding):
         """ids […] → embeddings […, D]; with ``logits``: states […, D] → […, padded V / tensor]."""
         if not logits:
             return super().forward(x)
+        assert self.output_bias is not None
         x = copy_to_tensor_model_parallel_region(x)
         return nn.functional.linear(x, self.weight, self.output_bias.to(x.dtype))
 
@@ -50,6 +57,28 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
         return nn.functional.cross_entropy(logits.float(), target, reduction="none")
     # megatron works in place: give it a tensor of its own
     return vocab_parallel_cross_entropy(logits.float().clone(), target)
+
+
+def log_normaliser(logits: Tensor) -> Tensor:
+    """[M] logarithm of the sum of exponentials over the whole vocabulary, from logits [M, V / tensor]; float32."""
+    return _log_sum(logits.float())[0]
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """[M] nats, from logits [M, V / tensor], in float32; with a gradient."""
+    logits = logits.float()
+    log_sum, weight, total = _log_sum(logits)
+    return log_sum - reduce_from_tensor_model_parallel_region((weight * logits).sum(-1)) / total
+
+
+def _log_sum(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[M] log Σ exp, [M, V / tensor] exponentials over a common factor and their sum [M]."""
+    highest = logits.detach().amax(-1)
+    if mesh.tensor_size() > 1:
+        dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=mesh.tensor_group())
+    weight = torch.exp(logits - highest[:, None])
+    total = reduce_from_tensor_model_parallel_region(weight.sum(-1))
+    return highest + total.log(), weight, total
 
 
 def surprise(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -70,8 +99,10 @@ def whole_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
     return logits[..., :vocab_size]
 
 
-def top_logits(logits: Tensor, number: int, allowed: range) -> tuple[Tensor, Tensor]:
+def top_logits(logits: Tensor, number: int, allowed: range, *, refused: Collection[int] = ()) -> tuple[Tensor, Tensor]:
     """The ``number`` highest logits [M, N] among the ids ``allowed``, and these ids [M, N], the same on every rank.
+
+    ``refused``: ids within ``allowed`` that are not.
 
     logits [M, V / tensor]. The gradient of the values goes to the rank that holds the logit: no rank ever sees the
     whole vocabulary.
@@ -79,6 +110,8 @@ def top_logits(logits: Tensor, number: int, allowed: range) -> tuple[Tensor, Ten
     first = logits.shape[-1] * mesh.tensor_rank()
     ids = torch.arange(first, first + logits.shape[-1], device=logits.device)
     inside = (ids >= allowed.start) & (ids < allowed.stop)
+    for index in refused:
+        inside = inside & (ids != index)
     values, place = logits.float().masked_fill(~inside, float("-inf")).topk(min(number, logits.shape[-1]), dim=-1)
     if mesh.tensor_size() == 1:
         return values, place

@@ -13,10 +13,13 @@ from dualmask.config.schema import StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.losses import reinforce
 from dualmask.losses.language_model import language_model_loss
+from dualmask.losses.span import GIVEN, span_loss
 from dualmask.losses.total import round_loss, window_loss
 from dualmask.models import multi_round
 from dualmask.models.dualmask import DualMask
 from dualmask.models.language_model import LanguageModel
+from dualmask.models.span_fusion import SpanFusion
+from dualmask.models.span_rollout import rollout
 from dualmask.outputs import RoundOut, RoundState
 from dualmask.training.reward import Reward, RewardObjective
 
@@ -73,11 +76,35 @@ class LanguageModelObjective(nn.Module):
         return report.total, report.parts, None
 
 
+class SpanObjective(nn.Module):
+    """The same for SpanFusionLM. A teacher of its own, where the stage wants one, follows the model slowly."""
+
+    def __init__(self, model: SpanFusion, stage: StageConfig) -> None:
+        super().__init__()
+        self.model = model
+        self.teacher: SpanFusion | None = None
+        if stage.span and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
+            self.teacher = SpanFusion(model.config, model.vocab_size)
+            self.teacher.load_state_dict(model.state_dict())
+            self.teacher.requires_grad_(False)
+
+    def forward(self, batch: Batch, plan: StepPlan, rounds: range, state: None, *, inspect: bool = False) -> Any:
+        if inspect:
+            return [], None
+        if plan.stage.span is None:
+            report = language_model_loss(self.model(batch)[0], batch, GIVEN)
+        else:
+            report = span_loss(rollout(self.model, batch, plan, self.teacher), batch, plan)
+        return report.total, report.parts, None
+
+
 def objective(
     model: nn.Module, stage: StageConfig, typos: Tensor | None = None, reward: Reward | None = None
 ) -> nn.Module:
     """The objective of the model's family, and of the stage."""
     if isinstance(model, LanguageModel):
         return LanguageModelObjective(model)
+    if isinstance(model, SpanFusion):
+        return SpanObjective(model, stage)
     assert isinstance(model, DualMask)
     return RewardObjective(model, reward, typos) if stage.reward else Objective(model, typos)

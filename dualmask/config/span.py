@@ -1,0 +1,75 @@
+"""The keys of SpanFusionLM: what the model is, and how its spans are taught. Pure: imports neither torch nor an engine.
+
+Defaults are the third seed's; where they do not work as they stand, docs/spanfusion.md says what does.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dualmask.config.section import Positive, Section, Share, Weight
+
+
+class SpanModelConfig(Section):
+    """``model.span``: the parts of the family spanfusion."""
+
+    decoder_layers: Positive
+    encoder_layers: Positive
+    g_max: Annotated[int, Field(ge=1, le=64)] = Field(4, description="most refinement steps a span")
+    fill_order: Literal["entropy", "confidence"] = Field(
+        "entropy", description="which open places a step writes: where the decoder is least sure, or the encoder surest"
+    )
+    shared_projection: bool = Field(True, description="logits from the token table; false: from a matrix of their own")
+    gate_hidden: Positive = Field(64, description="width of the GateNet")
+    gate_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+
+class SpanLosses(Section):
+    """0.4·L_AR + 0.2·L_latent + 0.4·L_token + β·E[g], with β = min(gate_cost, step / gate_cost_steps · gate_cost)."""
+
+    ar: Weight = Field(0.4, description="next token of the whole text")
+    latent: Weight = Field(0.2, description="½ (1 − cosine) between the span's states and the teacher's")
+    token: Weight = Field(0.4, description="the span's tokens, from the states at the step at which its text stops")
+    pred: Weight = Field(0.0, description="the decoder's own logits at [PRED]s (repair R9); the seed has none")
+    gate_cost: Weight = Field(0.05, description="nats a token that one more step must gain, at most")
+    gate_cost_steps: Positive = Field(30_000, description="steps of the stage until it is that much")
+
+    def beta(self, step: int) -> float:
+        """Behind ``step`` completed steps of the stage."""
+        return min(self.gate_cost, step / self.gate_cost_steps * self.gate_cost)
+
+
+class SpanStageConfig(Section):
+    """``stages.*.span``: how a stage teaches spans."""
+
+    lengths: tuple[Positive, ...] = Field((8, 16), min_length=1, description="K: one of these a step, by chance")
+    losses: SpanLosses = SpanLosses()
+    gate_estimator: Literal["gumbel", "expected"] = Field(
+        "gumbel", description="gumbel: one stop is drawn, straight-through gradient; expected: mean over all stops"
+    )
+    gate_temperature: Annotated[float, Field(gt=0.0)] = Field(1.0, description="of the Gumbel softmax")
+    gate_gradient: Literal["cost", "quality", "none"] = Field(
+        "quality",
+        description="cost: the gate hears only what steps cost; quality: also what they gain; none: as the seed wrote "
+        "it, an integer counter, which has no gradient (repair R7)",
+    )
+    explore: Share = Field(0.0, description="share of the token loss that is spread over all steps, whatever the gate")
+    detach_pred: bool = Field(True, description="the encoder's losses end at the decoder's states (repair R9)")
+    detach_entropy: bool = Field(False, description="the gate's losses end at the entropy that it reads")
+    teacher: Literal["same", "ema"] = Field("same", description="whose states `latent` is held against (repair R10)")
+    ema_decay: Share = Field(0.999, description="of the teacher `ema`, a step")
+    gold_writes: Share = Field(
+        0.0, description="share of texts into which the true tokens are written, not drawn ones: there the token loss "
+        "is the likelihood of the span, and the gate learns from them alone"
+    )  # fmt: skip
+    temperature: Weight = Field(1.0, description="of the tokens that the student writes")
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    top_k: Positive = Field(32, description="most likely tokens of a place that are drawn from")
+
+    @model_validator(mode="after")
+    def _learns(self) -> SpanStageConfig:
+        if self.gate_estimator == "expected" and self.gate_gradient == "none":
+            raise ValueError("gate_gradient=none is the seed's counter of drawn stops: it needs gate_estimator=gumbel")
+        return self

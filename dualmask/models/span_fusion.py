@@ -1,0 +1,108 @@
+"""SpanFusionLM (seed 004): a causal decoder proposes, an encoder refines a whole span, a gate says when to stop.
+
+What one refinement step reads and says stands here; how steps follow each other in training, in ``span_rollout.py``.
+"""
+
+# B batch, T tokens, K places of a span, D width, V vocabulary
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualmask.batch import Batch
+from dualmask.config.schema import ModelConfig
+from dualmask.layers.cache import Past
+from dualmask.layers.trunk import Neighbours, Trunk
+from dualmask.models.gate_net import GateNet
+from dualmask.models.span_encoder import SpanEncoder
+from dualmask.ops import spans
+from dualmask.ops.gaps import contiguous_positions
+from dualmask.outputs import FillerOut
+from dualmask.parallel.vocabulary import TokenTable, cross_entropy, entropy, log_normaliser, top_logits
+from dualmask.tokenizer import EOS_ID, MASK_ID, PRED_ID
+
+REACH = 2 * Neighbours.REACH  # embeddings that a causal trunk asks back for
+REFUSED = (MASK_ID, PRED_ID)  # never written
+
+
+@dataclass(frozen=True)
+class SpanState:
+    """A span between two steps."""
+
+    tokens: Tensor  # [B, K] ids, [PRED] where open
+    open: Tensor  # [B, K] bool: not written yet
+    z: Tensor  # [B, K, D] the encoder's states
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one step says before anything is written."""
+
+    z: Tensor  # [B, K, D] refined states
+    logits: Tensor  # [B·K, V / tensor] of the refined states
+    pred_logits: Tensor  # [B·K, V / tensor] of the decoder's own states
+    entropy: Tensor  # [B, K] nats, of ``pred_logits``
+    mean_entropy: Tensor  # [B] over the open places: what the GateNet reads
+
+
+class SpanFusion(nn.Module):
+    def __init__(self, config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        assert config.span is not None
+        self.config, self.span, self.vocab_size = config, config.span, vocab_size
+        shared = config.span.shared_projection
+        self.table = TokenTable(vocab_size, config.hidden, std=config.init_std, bias=shared)
+        self.projection = None if shared else TokenTable(vocab_size, config.hidden, std=config.init_std)
+        how = {"activation_checkpointing": activation_checkpointing}
+        self.decoder = Trunk(config, config.span.decoder_layers, causal=True, **how)
+        self.encoder = SpanEncoder(config, config.span.encoder_layers, **how)
+        self.gate = GateNet(config.span, vocab_size)
+
+    def forward(self, batch: Batch) -> tuple[FillerOut, Past]:
+        """The loss of every next token, and what the decoder remembers of each text."""
+        past = Past.nothing(len(self.decoder.blocks))
+        position = contiguous_positions(batch.tokens)
+        states = self.decoder(self.table(batch.tokens), position, batch.present, past)
+        followed = nn.functional.pad(batch.present[:, 1:], (0, 1))
+        slot = followed.flatten().nonzero().squeeze(1)
+        target = batch.tokens.flatten()[slot + 1]
+        logits = self.project(states.flatten(0, 1).index_select(0, slot))
+        loss = cross_entropy(logits, target)
+        weight = torch.ones_like(loss)
+        return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach())), past.grown()
+
+    def project(self, states: Tensor) -> Tensor:
+        """[M, V / tensor] logits of states [M, D]."""
+        return (self.projection or self.table)(states, logits=True)
+
+    def begin(self, rows: int, width: int) -> SpanState:
+        """Nothing is written: ``width`` = K [PRED]s, their embeddings the first states."""
+        tokens = torch.full((rows, width), PRED_ID, device=self.table.weight.device)
+        return SpanState(tokens, torch.ones_like(tokens, dtype=torch.bool), self.table(tokens))
+
+    def look(self, state: SpanState, position: Tensor, past: Past, *, detach: bool = False) -> Look:
+        """One step behind the prompts that ``past`` holds. position [B, K]; ``detach``: the encoder's losses end at the
+        decoder's states."""
+        there = torch.ones_like(state.open)
+        h_BKD = self.decoder(self.table(state.tokens), position, there, past)
+        return self.refine(state, h_BKD, position, detach=detach)
+
+    def refine(self, state: SpanState, h_BKD: Tensor, position: Tensor, *, detach: bool = False) -> Look:
+        """``look`` from the decoder's states [B, K, D] at the span."""
+        pred_logits = self.project(h_BKD.flatten(0, 1))
+        z_BKD = self.encoder(state.z, h_BKD.detach() if detach else h_BKD, position)
+        nats = entropy(pred_logits).view_as(position)
+        mean_entropy = spans.mean_over(nats, state.open)
+        return Look(z_BKD, self.project(z_BKD.flatten(0, 1)), pred_logits, nats, mean_entropy)
+
+    @torch.no_grad()
+    def next_places(self, look: Look, state: SpanState, number: int | Tensor) -> Tensor:
+        """[B, K] bool: the places to be written now, ``number`` ([B]) of those that are open."""
+        score = look.entropy
+        if self.span.fill_order == "confidence":
+            best, _ = top_logits(look.logits, 1, range(EOS_ID, self.vocab_size), refused=REFUSED)
+            score = (best.squeeze(-1) - log_normaliser(look.logits)).view_as(score)
+        return spans.pick(score, state.open, number)
