@@ -101,7 +101,11 @@ def test_help_is_quick_and_teaches() -> None:
 def test_ctrl_c_ends_with_130(model_folder: Path) -> None:
     arguments = ("generate", "--model", str(model_folder), "--growth", "1000000", "--rounds", "1000")
     process = subprocess.Popen(
-        [sys.executable, "-m", "launcher.command", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "launcher.command", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a shell that starts the tests in the background makes its children deaf to the key
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     for _ in range(12):  # an import that catches everything may swallow one: people press the keys again
         time.sleep(8)
