@@ -63,9 +63,16 @@ def stop_costs(out: SpanOut) -> Tensor:
     written: of the step that wrote the token, or that would have filled it at the stop; their sum is −log p of the span
     when it is written in this way. Only there can more steps pay: written tokens help the others.
     """
-    written = (out.nats * out.pick).cumsum(1)
-    likelihood = written + out.nats * (out.open & ~out.pick)
-    return torch.where(out.forced[:, None, None], likelihood, out.nats)
+    return torch.where(out.forced[:, None, None], schedule_nats(out.nats, out.open, out.pick), out.nats)
+
+
+def schedule_nats(nats: Tensor, open_: Tensor, pick: Tensor) -> Tensor:
+    """[B, N, K] −log p of each true token, by the step that wrote it, or that fills it if the text stops behind it.
+
+    All three [B, N, K] of a span into which the true tokens were written: cross entropies, not written before a step,
+    written in it.
+    """
+    return (nats * pick).cumsum(1) + nats * (open_ & ~pick)
 
 
 def steps_taken(out: SpanOut, weights: Tensor, how: SpanStageConfig) -> Tensor:
