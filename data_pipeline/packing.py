@@ -56,6 +56,7 @@ def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None
     for split, part in _tokenised(folder, tokenizer_file, token_dtype(tokenizer.vocab_size)):
         ids[split].append(part)
     newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
+    continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
     for split in SPLITS:
         target = Packed.of(folder, split)
         order = permutation(len(ids[split]), seed, text_hash(split))
@@ -65,7 +66,7 @@ def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None
             rows = training_rows(len(stream), max_length - 2)
         else:
             lengths = [len(ids[split][index]) for index in order]
-            rows = document_rows(lengths, len(newline), max_length - 2, stream, _continues(tokenizer))
+            rows = document_rows(lengths, len(newline), max_length - 2, stream, continues)
         rows = rows[permutation(len(rows), seed, text_hash(f"{split} rows"))]
         _save(target.stream, stream)
         _save(target.rows, rows)
@@ -84,7 +85,7 @@ def training_rows(stream_length: int, size: int) -> Rows:
 def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]) -> Rows:
     """Rows of at most ``size`` ids inside single documents, ``gap`` ids apart; cut between characters, none too short.
 
-    ``continues`` [V]: ids that are not the first byte of their character.
+    ``continues`` [V]: ids that begin with a later byte of a character.
     """
     rows = []
     start = 0
@@ -142,7 +143,7 @@ def _tokenised(folder: Path, tokenizer_file: Path, dtype: np.dtype[Any]) -> Iter
 
 
 def encode_documents(batch: pa.Table, tokenizer_file: str, dtype: str) -> pa.Table:
-    """Runs in Ray's processes (sentencepiece's own threads gain nothing)."""
+    """Runs in Ray's processes (the tokenizers' own threads gain nothing)."""
     ids = _tokenizer(tokenizer_file).encode_lines(batch["text"].to_pylist())
     return pa.table(
         {"split": batch["split"], "ids": pa.array([np.array(part, dtype).tobytes() for part in ids], pa.large_binary())}
@@ -152,12 +153,6 @@ def encode_documents(batch: pa.Table, tokenizer_file: str, dtype: str) -> pa.Tab
 @functools.lru_cache(maxsize=1)
 def _tokenizer(file: str) -> Tokenizer:
     return Tokenizer(file)
-
-
-def _continues(tokenizer: Tokenizer) -> NDArray[np.bool_]:
-    """[V]: byte pieces 0x80 … 0xBF, which continue a UTF-8 character."""
-    pieces = {f"<0x{byte:02X}>" for byte in range(0x80, 0xC0)}
-    return np.array([tokenizer.piece(index) in pieces for index in range(tokenizer.vocab_size)])
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -1,30 +1,30 @@
 """Text to ids and back, without loss: the one contract between data_pipeline and the models.
 
-A sentencepiece model with identity normalisation and byte fallback, so ``decode(encode(x)) == x`` for any Unicode
-text. The five special ids are sentencepiece *control* symbols: no user text, not even the literal ``[MASK]``,
-encodes to them; they are inserted by id only.
+``decode(encode(x)) == x`` for any Unicode text. The special ids are the first six, whatever kind of file the pieces
+come from; no user text, not even the literal ``[MASK]``, encodes to them: they are inserted by id only.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import sentencepiece as spm
+from dualmask.pieces import read_pieces
 
 PAD, BOS, EOS, MASK, PRED = "<pad>", "<bos>", "<eos>", "[MASK]", "[PRED]"
 UNKNOWN = "<unk>"  # sentencepiece insists on one; byte fallback leaves nothing unknown
 PAD_ID, UNK_ID, BOS_ID, EOS_ID, MASK_ID, PRED_ID = range(6)
-SPECIAL_IDS = frozenset({PAD_ID, UNK_ID, BOS_ID, EOS_ID, MASK_ID, PRED_ID})
+SPECIALS = (PAD, UNKNOWN, BOS, EOS, MASK, PRED)
+SPECIAL_IDS = frozenset(range(len(SPECIALS)))
 
-# sentencepiece writes a space as this character, so the character itself travels as its three UTF-8 bytes
-_SPACE_MARK = "\u2581"
+_LONE_BYTE = re.compile("[\udc80-\udcff]")  # as the error handler surrogateescape writes it
 
 
 class Tokenizer:
-    """Loads a sentencepiece model file; ``digest`` is the SHA-256 of its bytes."""
+    """Loads a sentencepiece model or a byte-level ``tokenizer.json``; ``digest`` is the SHA-256 of the file's bytes."""
 
     def __init__(self, model_file: str | os.PathLike[str]) -> None:
         path = Path(model_file)
@@ -32,17 +32,14 @@ class Tokenizer:
             raise FileNotFoundError(f"no tokenizer at {path}: build the data first (dualmask data build)")
         self.model_bytes = path.read_bytes()
         self.digest = hashlib.sha256(self.model_bytes).hexdigest()
-        self._pieces = spm.SentencePieceProcessor()
-        self._pieces.LoadFromSerializedProto(self.model_bytes)
-        wanted = {PAD: PAD_ID, UNKNOWN: UNK_ID, BOS: BOS_ID, EOS: EOS_ID, MASK: MASK_ID, PRED: PRED_ID}
-        for piece, index in wanted.items():
-            if self._pieces.PieceToId(piece) != index:
-                raise ValueError(f"{path} was not made by `dualmask data build`: piece {piece!r} is not id {index}")
-        self._mark_ids = [self._pieces.PieceToId(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
+        try:
+            self._pieces = read_pieces(self.model_bytes, SPECIALS)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
 
     @property
     def vocab_size(self) -> int:
-        return int(self._pieces.GetPieceSize())
+        return len(self._pieces.contents)
 
     def encode(self, text: str) -> list[int]:
         """Ids of ``text`` alone, without BOS and EOS. Lone surrogates are not text: ValueError."""
@@ -50,20 +47,26 @@ class Tokenizer:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"not Unicode text: lone surrogate at character {error.start}") from None
-        ids: list[int] = []
-        for number, part in enumerate(text.split(_SPACE_MARK)):
-            if number:
-                ids += self._mark_ids
-            ids += self._pieces.EncodeAsIds(part)
-        return ids
+        return self._pieces.encode(text)
 
     def encode_lines(self, texts: Sequence[str]) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a whole sequence; special ids are skipped, broken byte runs become U+FFFD."""
-        return str(self._pieces.DecodeIds([index for index in ids if index not in SPECIAL_IDS]))
+        return b"".join(map(self.content, ids)).decode(errors="replace")
+
+    def content(self, index: int) -> bytes:
+        """The UTF-8 bytes that a token stands for, perhaps only a part of a character; none for a special id."""
+        return self._pieces.contents[index]
+
+    def continues(self, index: int) -> bool:
+        """Whether the token begins with a later byte of a character, so that it cannot stand without the one before."""
+        return b"\x80" <= self.content(index)[:1] < b"\xc0"
 
     def piece(self, index: int) -> str:
-        """One token as a person reads it: a leading space shown as it is."""
-        return str(self._pieces.IdToPiece(index)).replace(_SPACE_MARK, " ")
+        """One token as a person reads it: a leading space shown as it is, bytes that are no character as ``<0xE2>``."""
+        if index in SPECIAL_IDS:
+            return SPECIALS[index]
+        text = self.content(index).decode(errors="surrogateescape")
+        return _LONE_BYTE.sub(lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", text)

@@ -52,7 +52,7 @@ def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Req
         ids, holes = _with_holes(request, tokenizer)
     else:
         ids, holes = tokenizer.encode(request.text), []
-    locked = _locked_ranges(request, character_starts(ids, lexicon))
+    locked = _locked_ranges(request, character_starts(ids, lexicon), lexicon.continuation[ids].tolist())
     return Request(ids, request.mode, locked=locked, holes=holes, **request.options)
 
 
@@ -81,11 +81,11 @@ def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], 
     return ids, holes
 
 
-def _locked_ranges(request: TextRequest, starts: Tensor) -> list[tuple[int, int]]:
+def _locked_ranges(request: TextRequest, starts: Tensor, continues: list[bool]) -> list[tuple[int, int]]:
     if request.mode == "infill":
         return []  # nothing is deleted and only the holes are written to
     spans = [*request.lock_spans, *(span for text in request.lock_texts for span in _occurrences(text, request.text))]
-    return [_token_range(start, end, starts) for start, end in spans]
+    return [_token_range(start, end, starts, continues) for start, end in spans]
 
 
 def _occurrences(text: str, whole: str) -> Iterator[tuple[int, int]]:
@@ -96,10 +96,12 @@ def _occurrences(text: str, whole: str) -> Iterator[tuple[int, int]]:
         place = whole.find(text, place + 1)
 
 
-def _token_range(start: int, end: int, starts: Tensor) -> tuple[int, int]:
-    """All tokens that hold a character of [start, end), the later bytes of a character included."""
+def _token_range(start: int, end: int, starts: Tensor, continues: list[bool]) -> tuple[int, int]:
+    """All tokens that hold a character of [start, end), and those that cannot be parted from them."""
     first = int(torch.searchsorted(starts, start, right=True)) - 1
+    while continues[first]:
+        first -= 1
     behind = int(torch.searchsorted(starts[:-1], end, right=False))
-    while behind < len(starts) - 1 and starts[behind + 1] == starts[behind]:
+    while behind < len(continues) and continues[behind]:
         behind += 1
     return first, behind
