@@ -5,21 +5,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dualmask.inference import sampling
 from dualmask.layers.cache import Cache
-from dualmask.models.language_model import Autoregressive
 from dualmask.ops import noise
-from dualmask.parallel.vocabulary import whole_vocabulary
+from dualmask.parallel.vocabulary import TokenTable, whole_vocabulary
 from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
+
+
+class NextToken(Protocol):
+    """What a model must offer, as the autoregressive baseline does, and SpanFusionLM with its decoder."""
+
+    vocab_size: int
+    table: TokenTable
+
+    @property
+    def depth(self) -> int: ...
+
+    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor: ...
 
 
 @torch.inference_mode()
 def write(
-    model: Autoregressive,
+    model: NextToken,
     prompts: Sequence[Sequence[int]],
     *,
     tokens: int,
@@ -35,17 +47,17 @@ def write(
     ``cached`` False: the whole text is read again for each token; slower, and the same.
     """
     device = model.table.weight.device
-    read, present = _left_padded(prompts, device)
+    read, present = left_padded(prompts, device)
     key = torch.tensor(seeds, device=device)
     heat, nucleus = (torch.full(key.shape, value, device=device) for value in (temperature, top_p))
-    cache = Cache(len(model.lm.blocks), read.shape[1] + tokens) if cached else None
+    cache = Cache(model.depth, read.shape[1] + tokens) if cached else None
     ended = torch.zeros_like(key, dtype=torch.bool)
     written: list[list[int]] = []
     new = slice(None)  # what the cache has not seen
     while len(written) < tokens and not ended.all():
         position = (present.long().cumsum(1) - 1).clamp_min(0).float()
         logits = model.next_logits(read[:, new], position[:, new], present[:, new], cache)
-        allowed = _allowed(model.vocab_size, device, end=len(written) >= least)
+        allowed = ordinary(model.vocab_size, device, end=len(written) >= least)[None]
         uniform = noise.uniform(key, "write", len(written))
         token, _ = sampling.choose(whole_vocabulary(logits, model.vocab_size), allowed, uniform, heat, nucleus)
         token = torch.where(ended, EOS_ID, token)
@@ -54,10 +66,10 @@ def write(
         read = torch.cat([read, token[:, None]], 1)
         present = torch.cat([present, torch.ones_like(ended)[:, None]], 1)
         new = slice(-1, None) if cached else new
-    return [_text(list(row)) for row in zip(*written, strict=True)] if written else [[] for _ in prompts]
+    return [until_end(list(row)) for row in zip(*written, strict=True)] if written else [[] for _ in prompts]
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Tokens [N, L] with BOS, padding in front, and presence [N, L]: so that all texts grow at the same place."""
     width = max(len(prompt) for prompt in prompts) + 1
     rows = [[PAD_ID] * (width - 1 - len(prompt)) + [BOS_ID, *prompt] for prompt in prompts]
@@ -65,13 +77,14 @@ def _left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tupl
     return tokens, tokens != PAD_ID
 
 
-def _allowed(vocab_size: int, device: torch.device, *, end: bool) -> Tensor:
-    """[1, V] bool: every ordinary token; EOS where the text may ``end``."""
-    allowed = torch.ones(1, vocab_size, dtype=torch.bool, device=device)
-    allowed[0, list(SPECIAL_IDS)] = False
-    allowed[0, EOS_ID] = end
+def ordinary(vocab_size: int, device: torch.device, *, end: bool) -> Tensor:
+    """[V] bool: every ordinary token; EOS where the text may ``end``."""
+    allowed = torch.ones(vocab_size, dtype=torch.bool, device=device)
+    allowed[list(SPECIAL_IDS)] = False
+    allowed[EOS_ID] = end
     return allowed
 
 
-def _text(row: list[int]) -> list[int]:
-    return row[: row.index(EOS_ID)] if EOS_ID in row else row
+def until_end(ids: list[int]) -> list[int]:
+    """What stands in front of the first EOS."""
+    return ids[: ids.index(EOS_ID)] if EOS_ID in ids else ids

@@ -69,9 +69,13 @@ class Recall:
         self.whole = new if self.kept is None else torch.cat([self.kept, new], dim=-2)
         return self.whole
 
-    def grown(self) -> Recall:
-        """One that keeps what the last call returned."""
-        return Recall(self.whole)
+    def grown(self, without: int = 0) -> Recall:
+        """One that keeps what the last call returned, ``without`` the last so many tokens."""
+        return Recall(self.whole if self.whole is None else self.whole[..., : self.whole.shape[-2] - without, :])
+
+    def rows(self, index: Tensor, axis: int = 0) -> Recall:
+        """Some of the texts, which lie along ``axis``."""
+        return Recall(self.kept if self.kept is None else self.kept.index_select(axis, index))
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,15 @@ class Past:
     def nothing(cls, layers: int) -> Past:
         return cls(Recall(), Recall(), [Recall() for _ in range(layers)])
 
-    def grown(self) -> Past:
-        """With the tokens of the trunk's last pass, which was given this past."""
-        return Past(self.present.grown(), self.embeddings.grown(), [layer.grown() for layer in self.keys_values])
+    def grown(self, without: int = 0) -> Past:
+        """With the tokens of the trunk's last pass, which was given this past; ``without`` the last so many."""
+        layers = [layer.grown(without) for layer in self.keys_values]
+        return Past(self.present.grown(without), self.embeddings.grown(without), layers)
+
+    def rows(self, index: Tensor) -> Past:
+        """Of some of the texts."""
+        layers = [layer.rows(index, axis=1) for layer in self.keys_values]
+        return Past(self.present.rows(index), self.embeddings.rows(index), layers)
 
     def up_to(self, length: Tensor, reach: int) -> Past:
         """Cut behind the first ``length`` [B] tokens of each text, which stand on the left.

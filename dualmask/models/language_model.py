@@ -48,6 +48,11 @@ class Autoregressive(LanguageModel):
     causal = True
     given = 1
 
+    @property
+    def depth(self) -> int:
+        """Blocks that a ``Cache`` must serve."""
+        return len(self.lm.blocks)
+
     def forward(self, batch: Batch, plan: StepPlan | None = None) -> FillerOut:
         """Every next token of the batch. There is nothing to draw, so no plan is needed."""
         position = contiguous_positions(batch.tokens)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig
-from dualmask.layers.cache import Past
+from dualmask.layers.cache import Cache, Past
 from dualmask.layers.trunk import Neighbours, Trunk
 from dualmask.models.gate_net import GateNet
 from dualmask.models.span_encoder import SpanEncoder
@@ -77,6 +77,16 @@ class SpanFusion(nn.Module):
     def project(self, states: Tensor) -> Tensor:
         """[M, V / tensor] logits of states [M, D]."""
         return (self.projection or self.table)(states, logits=True)
+
+    @property
+    def depth(self) -> int:
+        """Blocks of the decoder."""
+        return len(self.decoder.blocks)
+
+    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor:
+        """The decoder alone, used autoregressively: as ``language_model.Autoregressive.next_logits``."""
+        states = self.decoder(self.table(tokens), position, present, cache)
+        return self.project(states[:, -1])
 
     def begin(self, rows: int, width: int) -> SpanState:
         """Nothing is written: ``width`` = K [PRED]s, their embeddings the first states."""
