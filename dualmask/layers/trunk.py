@@ -69,9 +69,11 @@ class Trunk(nn.Module):
         mask = causal_mask(seen, present.shape[1]) if self.causal else key_mask(present)
         x_BTD = self.neighbours(x_BTD, present, cache and cache.embeddings)
         for number, block in enumerate(self.blocks):
+            memory = cache and cache.keys_values[number]
             if self.activation_checkpointing and self.training:
-                # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice
-                x_BTD = checkpoint(block, x_BTD, turn, mask, use_reentrant=False)
+                # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice, and cuts off the
+                # gradient of the keys and values that a memory keeps
+                x_BTD = checkpoint(block, x_BTD, turn, mask, memory, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, turn, mask, cache and cache.keys_values[number])
+                x_BTD = block(x_BTD, turn, mask, memory)
         return self.norm(x_BTD)
