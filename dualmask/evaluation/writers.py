@@ -14,8 +14,10 @@ from dualmask.inference.lexicon import read_lexicon
 from dualmask.inference.loading import Loaded
 from dualmask.inference.request import Hole, Request
 from dualmask.layers.block import Block
+from dualmask.layers.span_block import SpanBlock
 from dualmask.models.dualmask import DualMask
 from dualmask.models.language_model import Autoregressive, MaskedDiffusion
+from dualmask.models.span_fusion import SpanFusion
 
 Texts = Sequence[Sequence[int]]
 # (prompts, tokens to write, temperature, seeds) → what follows each prompt
@@ -92,7 +94,7 @@ def unmasking(loaded: Loaded[MaskedDiffusion], steps: int, order: diffusion.Orde
 class Passes:
     """What texts cost, summed over them."""
 
-    writing: int = 0  # passes of the network that writes tokens: the filler, or the language model
+    writing: int = 0  # passes of the network that writes tokens: the filler, the decoder or the language model
     blocks: int = 0  # transformer blocks run, of all networks
 
 
@@ -107,9 +109,10 @@ def counted(model: nn.Module) -> Iterator[Passes]:
     def run_block(module: nn.Module, inputs: object, states: Tensor) -> None:
         passes.blocks += len(states)
 
-    writer = model.get_submodule("filler.trunk" if isinstance(model, DualMask) else "lm")
-    handles = [writer.register_forward_hook(write)]
-    handles += [part.register_forward_hook(run_block) for part in model.modules() if isinstance(part, Block)]
+    named = "filler.trunk" if isinstance(model, DualMask) else "decoder" if isinstance(model, SpanFusion) else "lm"
+    handles = [model.get_submodule(named).register_forward_hook(write)]
+    parts = (part for part in model.modules() if isinstance(part, Block | SpanBlock))
+    handles += [part.register_forward_hook(run_block) for part in parts]
     try:
         yield passes
     finally:

@@ -10,8 +10,9 @@ import typer
 from dualmask.serving.eval_deletion import gaps, quickstart, reconstruction
 from dualmask.serving.eval_generation import generation
 from dualmask.serving.eval_rounds import adaptive, editing
+from dualmask.serving.eval_span import span
 
-SUITES = (reconstruction, gaps, quickstart, generation, editing, adaptive)
+SUITES = (reconstruction, gaps, quickstart, generation, editing, adaptive, span)
 
 app = typer.Typer(help="Measure a model against what it has to beat.", rich_markup_mode=None)
 for suite in SUITES:

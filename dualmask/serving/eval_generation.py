@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualmask.serving.eval_options import Measured, numbers
+from dualmask.serving.eval_options import Measured, load_judge, numbers, require_alike
 from dualmask.serving.options import with_options
 
 if TYPE_CHECKING:
@@ -130,37 +130,22 @@ def _baselines(loaded: Loaded[DualMask], measured: Measured, compared: Compared)
     found: list[Writer] = []
     if compared.ar:
         left_to_right = load_autoregressive(compared.ar, measured.device)
-        _require_alike(loaded, left_to_right, f"--ar {compared.ar}", measured)
+        require_alike(loaded, left_to_right, f"--ar {compared.ar}", measured)
         found.append(writers.left_to_right(left_to_right))
     if compared.diffusion:
         unmasking = load_diffusion(compared.diffusion, measured.device)
-        _require_alike(loaded, unmasking, f"--diffusion {compared.diffusion}", measured)
+        require_alike(loaded, unmasking, f"--diffusion {compared.diffusion}", measured)
         found += [writers.unmasking(unmasking, number, order) for number in steps]
     return found
 
 
 def _judge(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> Judge | None:
-    from dualmask.evaluation.judge import Judge
     from dualmask.inference.folder import weights_digest
-    from dualmask.inference.loading import load_autoregressive
 
     scorer, ar = compared.scorer, compared.ar
-    if scorer is None:
-        return None
-    if ar and weights_digest(scorer, "autoregressive") == weights_digest(ar, "autoregressive"):
+    if scorer and ar and weights_digest(scorer, "autoregressive") == weights_digest(ar, "autoregressive"):
         raise ValueError(
             f"--scorer {scorer}: the same model as --ar {ar}, and a model must not score itself; train another one, "
             "with --set seed=2 --set data.shuffle_seed=2"
         )
-    judge = load_autoregressive(scorer, measured.device)
-    _require_alike(loaded, judge, f"--scorer {scorer}", measured)
-    return Judge(judge)
-
-
-def _require_alike(loaded: Loaded[Any], other: Loaded[Any], option: str, measured: Measured) -> None:
-    """Texts travel between the models as ids, and each must read a whole one."""
-    if other.tokenizer.digest != loaded.tokenizer.digest:
-        raise ValueError(f"{option}: another tokenizer than {measured.model}; train both on the same data")
-    if other.config.max_length < loaded.config.max_length:
-        lengths = f"it reads {other.config.max_length} tokens, {measured.model} {loaded.config.max_length}"
-        raise ValueError(f"{option}: {lengths}; train both with the same model.max_length")
+    return load_judge(scorer, loaded, measured)

@@ -1,13 +1,17 @@
-"""What all suites of ``dualmask eval`` share: their options, and lists of numbers on the command line."""
+"""What all suites of ``dualmask eval`` share: their options, lists of numbers, and the outside judge."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+
+if TYPE_CHECKING:
+    from dualmask.evaluation.judge import Judge
+    from dualmask.inference.loading import Loaded
 
 Number = TypeVar("Number", int, float)
 
@@ -41,3 +45,24 @@ def numbers(
     if not values or not all(right(value) for value in values):
         raise ValueError(f"{option} {text}: give {meaning}")
     return values
+
+
+def load_judge(scorer: Path | None, loaded: Loaded[Any], measured: Measured) -> Judge | None:
+    """The outside judge of what ``loaded`` writes; None without a ``--scorer``. Raises ValueError."""
+    from dualmask.evaluation.judge import Judge
+    from dualmask.inference.loading import load_autoregressive
+
+    if scorer is None:
+        return None
+    judge = load_autoregressive(scorer, measured.device)
+    require_alike(loaded, judge, f"--scorer {scorer}", measured)
+    return Judge(judge)
+
+
+def require_alike(loaded: Loaded[Any], other: Loaded[Any], option: str, measured: Measured) -> None:
+    """Texts travel between the models as ids, and each must read a whole one."""
+    if other.tokenizer.digest != loaded.tokenizer.digest:
+        raise ValueError(f"{option}: another tokenizer than {measured.model}; train both on the same data")
+    if other.config.max_length < loaded.config.max_length:
+        lengths = f"it reads {other.config.max_length} tokens, {measured.model} {loaded.config.max_length}"
+        raise ValueError(f"{option}: {lengths}; train both with the same model.max_length")

@@ -1,0 +1,137 @@
+"""Tables and plot of `dualmask eval span`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.table import Table
+
+from dualmask.evaluation.span_gate import THIRDS
+from dualmask.evaluation.statistics import Row
+
+FIGURES = {  # metric: (heading, format)
+    "steps": ("steps", ".2f"),
+    "tokens_per_pass": ("tokens\n/ pass", ".2f"),
+    "span_accuracy": ("slots\nright", ".3f"),
+    "prefix": ("prefix\nright", ".3f"),
+    "gold_nll": ("gold\nnats", ".3f"),
+    "own_perplexity": ("own\nperpl.", ".1f"),
+    "outside_perplexity": ("outs.\nperpl.", ".1f"),
+    "distinct2": ("dist.2", ".3f"),
+    "seconds": ("ms a\nspan", ".2f"),
+    "speedup_vs_ar": ("speed-\nup", ".2f"),
+}
+METHODS_CAPTION = (
+    "prefix: right from the first token on; gold nats: of a true token, written in the model's own schedule; "
+    "tokens / pass: decoder passes that write; intervals and all rows: --json"
+)
+GATE = {
+    "steps": "mean steps",
+    "steps_gap": "steps, hard − easy third",
+    "quality_kept": "probability of a true token, over that of",
+    "gain_kept": "gain of all steps over one, share kept",
+    "gain_over_fixed": "nats a token gained over the best fixed lottery",
+    "steps_saved": "steps saved while gold is written",
+}
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """The arms side by side; what the learned gate does, with its control."""
+    return [_arms(rows), _gate(rows)]
+
+
+def _arms(rows: Sequence[Row]) -> Table:
+    table = _table("Spans behind prompts of held-out texts", [heading for heading, _ in FIGURES.values()], "method")
+    table.caption = METHODS_CAPTION
+    plain = [row for row in rows if row["metric"] in FIGURES and "third" not in row]
+    for method in dict.fromkeys(row["method"] for row in plain):
+        found = {row["metric"]: row["value"] for row in plain if row["method"] == method}
+        if "seconds" in found:
+            found["seconds"] *= 1000
+        cells = [format(found[name], how) if name in found else "" for name, (_, how) in FIGURES.items()]
+        table.add_row(method, *cells)
+    return table
+
+
+def _gate(rows: Sequence[Row]) -> Table:
+    table = _table("The learned gate (shuffled: its steps dealt to other spans)", ["value", "95 % interval"], "figure")
+    for row in rows:
+        if row["metric"] not in GATE or (row["metric"] == "steps" and "third" not in row):
+            continue
+        which = row.get("third") or row.get("against") or ("shuffled" if row["method"] == "shuffled" else "")
+        label = f"{GATE[row['metric']]}{f': {which}' if which else ''}"
+        table.add_row(label, f"{row['value']:.3f}", f"{row['lo']:.3f} … {row['hi']:.3f}")
+    return table
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Calibration of the gate; the likelihood that steps buy; steps of easy and hard spans."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (calibration, likelihood, thirds) = pyplot.subplots(1, 3, figsize=(13.5, 4.0))
+    _plot_calibration(rows, calibration)
+    _plot_likelihood(rows, likelihood)
+    _plot_thirds(rows, thirds)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def _plot_calibration(rows: Sequence[Row], panel: Any) -> None:
+    """Bins of the entropy that the gate reads first: steps taken, and on the right axis what all steps would gain."""
+    panel.set(title="Does the gate go on where it pays?", xlabel="mean entropy at the first step, nats")
+    right = panel.twinx()
+    for axis, metric, name, color in (
+        (right, "calibration_gain", "nats a token that all steps gain", "tab:orange"),
+        (panel, "calibration_steps", "steps taken", "tab:blue"),
+    ):
+        found = [row for row in rows if row["metric"] == metric]
+        entropy = [row["entropy"] for row in found]
+        axis.plot(entropy, [row["value"] for row in found], marker="o", color=color)
+        axis.fill_between(entropy, [row["lo"] for row in found], [row["hi"] for row in found], color=color, alpha=0.2)
+        axis.set_ylabel(name, color=color)
+    right.axhline(0, color="tab:orange", linewidth=0.5)
+
+
+def _plot_likelihood(rows: Sequence[Row], panel: Any) -> None:
+    """Nats of a true token over mean steps: fixed numbers as a line, the learned gate as a star."""
+    nats = {row["method"]: row for row in rows if row["metric"] == "gold_nll"}
+    fixed = {int(name.removeprefix("fixed:")): row for name, row in nats.items() if name.startswith("fixed:")}
+    panel.plot(list(fixed), [row["value"] for row in fixed.values()], marker="o", color="black", label="fixed")
+    low, high = ([row[end] for row in fixed.values()] for end in ("lo", "hi"))
+    panel.fill_between(list(fixed), low, high, color="black", alpha=0.1)
+    (steps,) = (row["value"] for row in rows if row["metric"] == "gold_steps")
+    panel.plot(steps, nats["learned"]["value"], marker="*", markersize=14, linestyle="", label="learned")
+    panel.axhline(nats["autoregressive"]["value"], color="grey", linestyle="--", label="autoregressive")
+    panel.set(title="What steps buy", xlabel="mean steps", ylabel="nats a true token", xticks=list(fixed))
+    panel.legend()
+
+
+def _plot_thirds(rows: Sequence[Row], panel: Any) -> None:
+    found = {row["third"]: row for row in rows if "third" in row}
+    value = [found[name]["value"] for name in THIRDS]
+    off = [[v - found[n]["lo"] for v, n in zip(value, THIRDS, strict=True)]]
+    off += [[found[n]["hi"] - v for v, n in zip(value, THIRDS, strict=True)]]
+    panel.bar(THIRDS, value, yerr=off, capsize=4, color="tab:blue", alpha=0.7)
+    (mean,) = (row["value"] for row in rows if row["metric"] == "steps" and _is_whole(row))
+    panel.axhline(mean, color="grey", linestyle="--", label="shuffled")
+    panel.set(title="Steps by difficulty of the span", ylabel="mean steps of the learned gate")
+    panel.legend()
+
+
+def _is_whole(row: Row) -> bool:
+    return row["method"] == "learned" and "third" not in row
+
+
+def _table(title: str, headings: Sequence[str], first: str) -> Table:
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column(first, no_wrap=True)
+    for name in headings:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
