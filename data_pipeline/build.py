@@ -53,24 +53,28 @@ def build(config: DataBuildConfig) -> Manifest:
     try:
         work = config.output / WORK_FOLDER
         work.mkdir(parents=True, exist_ok=True)
-        stages = stage_inputs(config)
+        ready = vocabulary.find(config.tokenizer)
+        stages = stage_inputs(config, ready)
         manifest = _current(config, stages)
         if manifest is not None:
             log.info("%s is complete, nothing to do", config.output)
         else:
-            manifest = _build(config, stages, work)
+            manifest = _build(config, ready, stages, work)
     except Exception as error:
         raise _explained(error, config) from error
     return manifest
 
 
-def stage_inputs(config: DataBuildConfig) -> dict[str, Inputs]:
-    """What each stage is made from; each names the digest of the one before. Raises SourceError."""
+def stage_inputs(config: DataBuildConfig, ready: Path | None) -> dict[str, Inputs]:
+    """What each stage is made from, ``ready`` a tokenizer; each names the digest of the one before.
+
+    Raises SourceError.
+    """
     of_documents = documents.inputs(config)
-    of_tokenizer: Inputs = {"documents": digest(of_documents), **config.tokenizer.model_dump(mode="json")}
-    if config.tokenizer.model is not None:
-        model = config.tokenizer.model
-        of_tokenizer = {"model": str(model), "model_digest": sha256(model) if model.is_file() else None}
+    trained = config.tokenizer.model_dump(include={"vocab_size", "sample_megabytes"})
+    of_tokenizer: Inputs = {"documents": digest(of_documents), **trained}
+    if ready is not None:
+        of_tokenizer = {"model": config.tokenizer.name or str(ready), "model_digest": sha256(ready)}
     of_rows: Inputs = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
     of_rows |= {"max_length": config.max_length, "seed": config.seed}
     of_shards = {"rows": digest(of_rows), **config.shards.model_dump()}
@@ -90,16 +94,17 @@ def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | N
     return manifest if whole and record == digest(inputs) else None
 
 
-def _build(config: DataBuildConfig, inputs: dict[str, Inputs], work: Path) -> Manifest:
+def _build(config: DataBuildConfig, ready: Path | None, inputs: dict[str, Inputs], work: Path) -> Manifest:
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # vouches for nothing while files change
     packed = {split: Packed.of(work, split) for split in SPLITS}
     start = time.monotonic()
-    splits, seconds = _run_stages(config, inputs, work, packed)
+    splits, seconds = _run_stages(config, ready, inputs, work, packed)
     tokenizer = Tokenizer(config.output / TOKENIZER_FILE)
     for split in ("dev", "test"):
         _write_texts(config.output / f"{split}.jsonl", split, packed[split], tokenizer)
     manifest = Manifest(
         source=_describe(config),
+        tokenizer=vocabulary.describe(config.tokenizer, ready),
         config_digest=digest(config.model_dump(mode="json", exclude={"output", "workers"})),
         tokenizer_digest=tokenizer.digest,
         vocab_size=tokenizer.vocab_size,
@@ -115,7 +120,7 @@ def _build(config: DataBuildConfig, inputs: dict[str, Inputs], work: Path) -> Ma
 
 
 def _run_stages(
-    config: DataBuildConfig, inputs: dict[str, Inputs], work: Path, packed: dict[str, Packed]
+    config: DataBuildConfig, ready: Path | None, inputs: dict[str, Inputs], work: Path, packed: dict[str, Packed]
 ) -> tuple[dict[str, SplitInfo], dict[str, float]]:
     """The splits, and the seconds that each stage took which was not done before."""
     tokenizer = config.output / TOKENIZER_FILE
@@ -126,7 +131,7 @@ def _run_stages(
     }
     actions: dict[str, Callable[[], None]] = {
         "documents": lambda: documents.extract(config, work),
-        "tokenizer": lambda: vocabulary.make(config.tokenizer, work, tokenizer, config.seed),
+        "tokenizer": lambda: vocabulary.make(config.tokenizer, ready, work, tokenizer, config.seed),
         "rows": lambda: packing.pack(work, tokenizer, config.max_length, config.seed),
     }
     stages = Stages(work)
@@ -222,6 +227,8 @@ def _tidy(output: Path, manifest: Manifest, packed: dict[str, Packed]) -> None:
 def _describe(config: DataBuildConfig) -> str:
     if config.source.kind == "embedded":
         return "embedded: docstrings and reference of the installed Python"
+    if config.source.repository:
+        return f"huggingface: {config.source.repository} ({', '.join(config.source.paths)})"
     return f"{config.source.kind}: {', '.join(Path(path).name for path in config.source.paths)}"
 
 

@@ -57,6 +57,7 @@ class SplitInfo(_Record):
 class Manifest(_Record):
     format: Literal[1] = 1
     source: str
+    tokenizer: str = Field("", description="where the tokenizer comes from")
     config_digest: Digest
     tokenizer_digest: Digest
     vocab_size: Count

@@ -1,8 +1,12 @@
-"""Stage 2: train documents → ``tokenizer.model``, a sentencepiece unigram model as ``dualmask.tokenizer`` wants it."""
+"""Stage 2: train documents → ``tokenizer.model``, a sentencepiece unigram model as ``dualmask.tokenizer`` wants it.
+
+Or a tokenizer that is there already: a local file, or one of the Hugging Face hub.
+"""
 
 from __future__ import annotations
 
 import io
+import logging
 import re
 import shutil
 from collections.abc import Iterator
@@ -10,30 +14,68 @@ from pathlib import Path
 
 import sentencepiece as spm
 
-from data_pipeline import documents
+from data_pipeline import documents, hub
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import mix, text_hash, unit
 from dualmask.config.data import TokenizerConfig
 from dualmask.tokenizer import BOS, BOS_ID, EOS, EOS_ID, MASK, PAD, PAD_ID, PRED, UNK_ID, UNKNOWN, Tokenizer
 
+_FILES = ("tokenizer.json", "tokenizer.model")  # what a folder is searched for
 _THREADS = 4  # fixed: the sums inside the trainer depend on it
+
+
+log = logging.getLogger(__name__)
 
 
 class VocabularyError(ValueError):
     """A tokenizer that cannot be made or used: one line that names key, value and remedy."""
 
 
-def make(config: TokenizerConfig, folder: Path, target: Path, seed: int) -> None:
-    """Trains on the documents in ``folder``, or copies ``config.model``. Raises VocabularyError."""
-    if config.model is not None:
-        try:
-            Tokenizer(config.model)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise VocabularyError(f"tokenizer.model={config.model}: {error}") from None
-        with replacing(target) as temporary:
-            shutil.copyfile(config.model, temporary)
+def find(config: TokenizerConfig) -> Path | None:
+    """The tokenizer file that ``config`` names; None: one is to be trained. Raises VocabularyError."""
+    if config.name is not None:
+        key, path = f"tokenizer.name={config.name}", _on_the_hub(config, config.name)
+    else:
+        key, path = f"tokenizer.model={config.model}", config.model
+    if path is None:
+        return None
+    if path.is_dir():
+        path = next((path / name for name in _FILES if (path / name).is_file()), path / _FILES[0])
+    try:
+        Tokenizer(path)
+    except (OSError, ValueError) as error:
+        raise VocabularyError(f"{key}: {error}") from None
+    return path
+
+
+def _on_the_hub(config: TokenizerConfig, name: str) -> Path | None:
+    try:
+        return hub.fetch(name, _FILES[:1], "model")
+    except hub.HubError as error:
+        trained = isinstance(error, hub.Unreachable) and config.if_unreachable == "train"
+        if not trained:
+            remedy = "set HF_ENDPOINT to a hub that has it, tokenizer.model to a local tokenizer.json"
+            remedy += ", or tokenizer.if_unreachable=train" * isinstance(error, hub.Unreachable)
+            raise VocabularyError(f"tokenizer.name={name}: {error}: {remedy}") from None
+        log.warning("tokenizer.name=%s: %s: using one trained on this text instead (if_unreachable=train)", name, error)
+        return None
+
+
+def describe(config: TokenizerConfig, ready: Path | None) -> str:
+    """One line for the manifest."""
+    if ready is None:
+        wanted = f", as {config.name} could not be reached" if config.name else ""
+        return f"sentencepiece, trained on the train documents{wanted}"
+    return f"{config.name}, of the Hugging Face hub" if config.name else f"{ready.name}, given"
+
+
+def make(config: TokenizerConfig, ready: Path | None, folder: Path, target: Path, seed: int) -> None:
+    """Copies ``ready``, or trains on the documents in ``folder``. Raises VocabularyError."""
+    if ready is None:
+        write_atomically(target, train(_sample(folder, config.sample_megabytes * 1e6, seed), config.vocab_size))
         return
-    write_atomically(target, train(_sample(folder, config.sample_megabytes * 1e6, seed), config.vocab_size))
+    with replacing(target) as temporary:
+        shutil.copyfile(ready, temporary)
 
 
 def train(lines: Iterator[str], vocab_size: int) -> bytes:

@@ -68,8 +68,8 @@ class ByteLevelPieces:
 
         tree, vocab = _read_bpe(content)
         added = {token["content"] for token in tree["added_tokens"] or ()}
-        empty = {"normalizer": None, "post_processor": None, "truncation": None, "padding": None, "added_tokens": []}
-        tree |= empty | {"model": tree["model"] | {"dropout": None}}
+        tree |= dict.fromkeys(("normalizer", "post_processor", "truncation", "padding"))
+        tree |= {"added_tokens": [], "model": tree["model"] | {"dropout": None}}
         try:
             self._model = tokenizers.Tokenizer.from_str(json.dumps(tree))
         except Exception as error:  # the library raises nothing narrower

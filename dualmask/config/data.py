@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from dualmask.config.section import Positive, Section, Share
 
 
 class SourceConfig(Section):
-    """Where the raw text comes from. Paths are files, folders (searched for the kind's files) or globs."""
+    """Where the raw text comes from. Paths are files, folders (searched for the kind's files) or globs.
 
-    kind: Literal["embedded", "jsonl", "text"] = Field(
-        description="embedded: docstrings of this Python; jsonl: one object a line (also .gz, .xz); text: .txt .md .rst"
-    )
+    kind: ``embedded`` docstrings of this Python; ``jsonl`` one object a line (also .gz, .xz); ``parquet`` one row each;
+    ``text`` .txt .md .rst; ``huggingface`` files of any of these kinds in a data set's repository on the hub.
+    """
+
+    kind: Literal["embedded", "jsonl", "parquet", "text", "huggingface"]
+    repository: str | None = Field(None, description="huggingface: the data set, owner/name; paths are globs inside it")
     paths: tuple[str, ...] = Field((), description="corpus; split by document hash where no dev/test paths are given")
     dev_paths: tuple[str, ...] = Field((), description="files that are the dev split as they are")
     test_paths: tuple[str, ...] = Field((), description="files that are the test split as they are")
-    text_field: str = Field("text", description="jsonl: field of the text")
-    id_field: str = Field("id", description="jsonl: field of the name; where it is missing, file and line number serve")
+    text_field: str = Field("text", description="jsonl, parquet: field of the text")
+    id_field: str = Field("id", description="jsonl, parquet: field of the name; without it file and line number serve")
+    document_start: str | None = Field(
+        None, description="regular expression: a line (text) or row (jsonl, parquet) that it matches begins a document"
+    )
+
+    @field_validator("document_start")
+    @classmethod
+    def _is_regular(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"should be a regular expression ({error})") from None
+        return pattern
 
     @model_validator(mode="after")
-    def _paths_fit_kind(self) -> SourceConfig:
-        given = [name for name in ("paths", "dev_paths", "test_paths") if getattr(self, name)]
+    def _keys_fit_kind(self) -> SourceConfig:
+        given = [key for key in ("paths", "dev_paths", "test_paths", "document_start") if getattr(self, key)]
         if self.kind == "embedded" and given:
             raise ValueError(f"source.{given[0]} has no meaning for kind=embedded: remove it or set kind=jsonl|text")
         if self.kind != "embedded" and not self.paths:
             raise ValueError(f"source.paths is empty, kind={self.kind} needs at least one file, folder or glob")
+        if self.kind == "huggingface" and not self.repository:
+            raise ValueError("source.repository is missing, kind=huggingface needs a data set such as owner/name")
+        if self.kind != "huggingface" and self.repository:
+            raise ValueError(f"source.repository has no meaning for kind={self.kind}: remove it, or kind=huggingface")
         return self
 
 
@@ -60,13 +80,27 @@ class SplitConfig(Section):
 
 
 class TokenizerConfig(Section):
+    """Trained on the train documents, unless ``model`` or ``name`` says which one is used instead."""
+
     vocab_size: Annotated[int, Field(ge=300, le=2**31)] = Field(
         4096, description="pieces, specials and 256 bytes included"
     )
     sample_megabytes: Annotated[float, Field(gt=0.0)] = Field(
         2.0, description="train text that the pieces are learnt from"
     )
-    model: Path | None = Field(None, description="reuse this sentencepiece model (vocab_size and sample are ignored)")
+    model: Path | None = Field(
+        None, description="use this sentencepiece model or byte-level tokenizer.json, or the one in this folder"
+    )
+    name: str | None = Field(None, description="a model on the Hugging Face hub whose tokenizer.json is used: gpt2")
+    if_unreachable: Literal["fail", "train"] = Field(
+        "fail", description="name, but no hub and nothing in its cache: fail, or train one all the same"
+    )
+
+    @model_validator(mode="after")
+    def _one_is_given(self) -> TokenizerConfig:
+        if self.model is not None and self.name is not None:
+            raise ValueError(f"tokenizer.model={self.model} excludes tokenizer.name={self.name}: remove one")
+        return self
 
 
 class ShardConfig(Section):

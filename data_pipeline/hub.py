@@ -1,0 +1,37 @@
+"""Files of the Hugging Face hub, through its own client: HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are honoured.
+
+What is in the client's cache already needs no network.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+
+class HubError(ValueError):
+    """Files that the hub does not give: one line, without the remedy."""
+
+
+class Unreachable(HubError):
+    """There is no answer, and the cache does not hold the files."""
+
+
+def fetch(repository: str, patterns: Sequence[str], kind: Literal["model", "dataset"]) -> Path:
+    """A folder with those files of ``repository`` that match the globs ``patterns``. Raises HubError."""
+    from huggingface_hub import constants, errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(repository, repo_type=kind, allow_patterns=list(patterns)))
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise HubError(f"{constants.ENDPOINT} offers no such {kind} ({_reason(error)})") from None
+    except (OSError, errors.HTTPError) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        raise Unreachable(f"{constants.ENDPOINT} cannot be reached ({_reason(error.__cause__ or error)})") from None
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(" .:") or type(error).__name__
