@@ -31,8 +31,9 @@ from dualmask.models.dualmask import trainable
 from dualmask.outputs import RoundOut, RoundState
 from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
+from dualmask.training.average import MovingAverage
 from dualmask.training.errors import TrainingError
-from dualmask.training.objective import objective
+from dualmask.training.objective import SpanObjective, objective
 from dualmask.training.reward import Reward
 
 
@@ -101,12 +102,16 @@ class StageEngine:
         self._zero_stage = run.parallel.zero_stage
         self._clip = run.optimizer.clip
         groups = parameter_groups(model, stage, run.optimizer.weight_decay)
+        taught = objective(model, stage, typos, reward)
         self._engine, *_ = deepspeed.initialize(
-            model=objective(model, stage, typos, reward),
+            model=taught,
             model_parameters=groups,
             config=ds_config,
             mpu=deepspeed_mpu(),
         )
+        self._average: MovingAverage | None = None
+        if isinstance(taught, SpanObjective) and taught.teacher is not None:
+            self._average = MovingAverage(taught.teacher, model, taught.decay)
         self._learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._touched: set[str] = set()
         for name, parameter in self._learning.items():
@@ -157,7 +162,10 @@ class StageEngine:
             return norm, False
         self._engine.step()
         norm = float(self._engine.get_global_grad_norm()) if norm is None else norm
-        return norm, math.isfinite(norm)
+        taken = math.isfinite(norm)
+        if taken and self._average is not None:
+            self._average.follow()
+        return norm, taken
 
     @torch.no_grad()
     def inspect(self, batch: Batch, plan: StepPlan) -> tuple[list[RoundOut], RoundState | None]:
@@ -184,18 +192,21 @@ class StageEngine:
 
     def save(self, folder: Path) -> None:
         """DeepSpeed's shards of parameters and optimizer, into ``folder/shards``."""
-        self._engine.save_checkpoint(str(folder), tag="shards", save_latest=False)
+        more = self._average.state() if self._average else {}
+        self._engine.save_checkpoint(str(folder), tag="shards", client_state=more, save_latest=False)
 
     def load(self, folder: Path) -> None:
         """What ``save`` wrote. The files are code to DeepSpeed (pickles): check their digests first."""
-        path, _ = self._engine.load_checkpoint(str(folder), tag="shards")
+        path, more = self._engine.load_checkpoint(str(folder), tag="shards")
         if path is None:
             raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
+        if self._average is not None:
+            self._average.load(more)
 
     def close(self) -> None:
         """Frees everything, hooks included; the object is of no use afterwards."""
         self._engine.destroy()
-        del self._engine, self.model, self._learning
+        del self._engine, self.model, self._learning, self._average
         gc.collect()
 
     def _note(self, name: str) -> Any:

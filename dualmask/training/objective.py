@@ -83,6 +83,7 @@ class SpanObjective(nn.Module):
         super().__init__()
         self.model = model
         self.teacher: SpanFusion | None = None
+        self.decay = stage.span.ema_decay if stage.span else 1.0
         if stage.span and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
             self.teacher = SpanFusion(model.config, model.vocab_size)
             self.teacher.load_state_dict(model.state_dict())

@@ -1,5 +1,6 @@
-"""One number for everything that was decided in the rounds of a step: it does not depend on how texts are shared out
-among ranks and micro-batches. Where it differs, losses may not be compared: a rounding error tipped a decision."""
+"""One number for everything that was decided in the rounds of a step, or on its spans: it does not depend on how texts
+are shared out among ranks and micro-batches. Where it differs, losses may not be compared: a rounding error tipped a
+decision."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 
-from dualmask.models import multi_round
+from dualmask.models import multi_round, span_rollout
 from dualmask.stopping import draft_digest
 
 
@@ -21,8 +22,8 @@ class Record:
 
 @contextmanager
 def recorded() -> Iterator[Record]:
-    """Records every round that is played inside."""
-    record, play = Record(), multi_round.play
+    """Records every round that is played inside, and every span."""
+    record, play, play_span, stops = Record(), multi_round.play, span_rollout.play, span_rollout._stops
 
     def listening(*arguments):
         state, out = play(*arguments)
@@ -30,7 +31,24 @@ def recorded() -> Iterator[Record]:
         record.total = wrap(record.total + int(drafts.sum()))
         return state, out
 
-    with patch.object(multi_round, "play", listening):
+    def listening_to_span(*arguments):
+        steps = play_span(*arguments)
+        for step in steps:
+            size = torch.full_like(step.pick[:, 0], step.pick.shape[1], dtype=torch.long)
+            seen = torch.cat([draft_digest(step.before.tokens, size), draft_digest(step.pick.long(), size)])
+            record.total = wrap(record.total + int(seen.sum()))
+        return steps
+
+    def listening_to_stops(go_on):
+        stop = stops(go_on)
+        record.total = wrap(record.total + int(stop.sum()))
+        return stop
+
+    with (
+        patch.object(multi_round, "play", listening),
+        patch.object(span_rollout, "play", listening_to_span),
+        patch.object(span_rollout, "_stops", listening_to_stops),
+    ):
         yield record
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import plain
 import pytest
@@ -38,9 +39,9 @@ FOUR_RANKS = {
 }
 
 
-def run_variants(ranks: int, tensor: int, variants: dict, data: Path, folder: Path) -> dict[str, dict]:
+def run_variants(ranks: int, tensor: int, variants: dict, data: Path, folder: Path, **changes: Any) -> dict[str, dict]:
     job = {
-        "config": str(tiny.write_config(folder, data)),
+        "config": str(tiny.write_config(folder, data, **changes)),
         "out": str(folder),
         "tensor": tensor,
         "vocab_size": tiny.VOCAB,
