@@ -41,6 +41,11 @@ def open_folder(folder: str | Path, family: Family = "dualmask") -> ModelFolder:
     return ModelFolder(path, config, vocab_size)
 
 
+def family_of(folder: str | Path) -> Family:
+    """What family of model a folder claims to hold; ``open_folder`` checks its files. Raises ModelFolderError."""
+    return _read_config(_exported(Path(folder)) / "config.json")[0].family
+
+
 def weights_digest(folder: str | Path, family: Family) -> str:
     """SHA-256 of the weights of a model folder. Raises ModelFolderError."""
     return manifest.digest(open_folder(folder, family).path / "model.safetensors")

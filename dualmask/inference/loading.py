@@ -16,6 +16,7 @@ from dualmask.inference.folder import REMEDY, ModelFolderError, open_folder
 from dualmask.models.dualmask import DualMask
 from dualmask.models.families import build
 from dualmask.models.language_model import Autoregressive, MaskedDiffusion
+from dualmask.models.span_fusion import SpanFusion
 from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
 
@@ -35,6 +36,11 @@ def load(folder: str | Path, device: str = "auto") -> Loaded[DualMask]:
     Raises ModelFolderError, also for a model of another family, or ValueError for the device.
     """
     return cast(Loaded[DualMask], _load(folder, device, "dualmask"))
+
+
+def load_span_fusion(folder: str | Path, device: str = "auto") -> Loaded[SpanFusion]:
+    """``load`` for SpanFusionLM."""
+    return cast(Loaded[SpanFusion], _load(folder, device, "spanfusion"))
 
 
 def load_autoregressive(folder: str | Path, device: str = "auto") -> Loaded[Autoregressive]:

@@ -73,33 +73,31 @@ class Request:
     remask: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
+        check(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
         if self.keep_rate is not None or self.mode == "summarize":
             right = self.keep_rate is not None and 0 <= self.keep_rate <= 1
-            _check(right, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
-        _check(0 <= self.edit_threshold <= 1, "edit threshold", self.edit_threshold, "a probability, 0 … 1")
-        _check(0 <= self.gate_threshold <= 1, "gate threshold", self.gate_threshold, "a probability, 0 … 1")
+            check(right, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
+        check(0 <= self.edit_threshold <= 1, "edit threshold", self.edit_threshold, "a probability, 0 … 1")
+        check(0 <= self.gate_threshold <= 1, "gate threshold", self.gate_threshold, "a probability, 0 … 1")
         for name, limit in (("stop confidence", self.stop_confidence), ("stop distance", self.stop_distance)):
-            _check(limit is None or 0 <= limit <= 1, name, limit, "0 … 1, or leave it out")
+            check(limit is None or 0 <= limit <= 1, name, limit, "0 … 1, or leave it out")
         known = self.growth_schedule in GROWTH_SCHEDULES
-        _check(known, "growth schedule", self.growth_schedule, " or ".join(GROWTH_SCHEDULES))
-        _check(1 <= self.rounds <= 1000, "rounds", self.rounds, "1 … 1000")
-        _check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
-        _check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
-        _check(0 <= self.place_temperature <= 100, "place temperature", self.place_temperature, "0 (best) … 100")
-        _check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
-        _check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
-        _check(self.max_growth is None or self.max_growth >= 0, "max growth", self.max_growth, "0 or more")
+        check(known, "growth schedule", self.growth_schedule, " or ".join(GROWTH_SCHEDULES))
+        check(1 <= self.rounds <= 1000, "rounds", self.rounds, "1 … 1000")
+        check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
+        check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
+        check(0 <= self.place_temperature <= 100, "place temperature", self.place_temperature, "0 (best) … 100")
+        check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
+        check(self.max_growth is None or self.max_growth >= 0, "max growth", self.max_growth, "0 or more")
         if self.growth is not None:
-            _check(self.growth >= 0 or self.mode == "edit", "growth", self.growth, "0 or more (negative: edit only)")
-            _check(abs(self.growth) <= 1_000_000, "growth", self.growth, "at most a million tokens")
+            check(self.growth >= 0 or self.mode == "edit", "growth", self.growth, "0 or more (negative: edit only)")
+            check(abs(self.growth) <= 1_000_000, "growth", self.growth, "at most a million tokens")
         for hole in self.holes:
-            _check(0 <= hole.place <= len(self.ids), "hole", hole.place, f"0 … {len(self.ids)}")
-            _check(hole.tokens is None or 1 <= hole.tokens <= 1_000_000, "tokens of a hole", hole.tokens, "1 or more")
+            check(0 <= hole.place <= len(self.ids), "hole", hole.place, f"0 … {len(self.ids)}")
+            check(hole.tokens is None or 1 <= hole.tokens <= 1_000_000, "tokens of a hole", hole.tokens, "1 or more")
         for start, end in self.locked:
-            _check(
-                0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}"
-            )
+            check(0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}")
 
 
 HOLE_MARK = "___"
@@ -126,11 +124,11 @@ class TextRequest:
 
     def __post_init__(self) -> None:
         Request((), self.mode, holes=[Hole(0, self.tokens)], **self.options)
-        _check(bool(self.hole), "hole", repr(self.hole), f"the characters that mark a hole, for instance {HOLE_MARK}")
-        _check(all(self.lock_texts), "lock", "''", "the words that must stay")
+        check(bool(self.hole), "hole", repr(self.hole), f"the characters that mark a hole, for instance {HOLE_MARK}")
+        check(all(self.lock_texts), "lock", "''", "the words that must stay")
         for start, end in self.lock_spans:
             inside = 0 <= start < end <= len(self.text)
-            _check(inside, "lock span", f"{start}:{end}", f"start:end with 0 ≤ start < end ≤ {len(self.text)}")
+            check(inside, "lock span", f"{start}:{end}", f"start:end with 0 ≤ start < end ≤ {len(self.text)}")
         if self.mode == "infill" and self.text and self.hole not in self.text:
             raise ValueError(f"no hole: {self.hole!r} does not occur in the text; put it where words are missing")
 
@@ -163,7 +161,7 @@ class Result:
     stopped: Reason  # NONE: the rounds asked for were over
 
 
-def _check(right: bool, name: str, value: object, allowed: str) -> None:
-    """NaN compares false, so it is refused everywhere."""
+def check(right: bool, name: str, value: object, allowed: str) -> None:
+    """Raises ValueError unless ``right``. NaN compares false, so it is refused everywhere."""
     if not right:
         raise ValueError(f"{name} {value} is not possible: give {allowed}")

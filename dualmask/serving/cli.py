@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dualmask.inference.request import HOLE_MARK, Mode, TextRequest
-from dualmask.manifest import write_file
-from dualmask.serving.options import Growth, Locks, Sampling, Setup, Source, Stops, with_options
-from dualmask.serving.texts import print_text, read_texts
+from dualmask.inference.span_request import SpanOptions, parse_gate
+from dualmask.serving import span_command
+from dualmask.serving.options import Growth, Locks, Sampling, Setup, Source, Spans, Stops, with_options
+from dualmask.serving.results import check_page, show
+from dualmask.serving.texts import for_each, read_texts
 
 if TYPE_CHECKING:
     from dualmask.inference.text import TextResult
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 TEXTS_AT_ONCE = 256
-TEXTS_ON_PAGE = 50  # of --trace
 PROGRESS_AFTER_SECONDS = 2
 
 Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
@@ -61,25 +61,61 @@ def edit(
     _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks)
 
 
+ROUNDS_ONLY = {"rounds", "place_temperature", "fill_steps", "remask"}
+ROUNDS_ONLY |= {field.name for group in (Growth, Stops, Locks) for field in fields(group)}
+SPANS_ONLY = {field.name for field in fields(Spans)}
+
+
 @app.command()
 @with_options
 def generate(
+    context: typer.Context,
     source: Source,
     setup: Setup,
     *,
+    spans: Spans,
     rounds: Rounds = 8,
     growth: Growth,
     stops: Stops,
     locks: Locks,
     sampling: Sampling,
 ) -> None:
-    """Write text around TEXT, or from nothing. Nothing of TEXT is deleted.
+    """Write text around TEXT or behind it, or from nothing. Nothing of TEXT is deleted.
+
+    A DualMask model writes wherever it sees something missing, in --rounds, until --growth is reached. A SpanFusionLM
+    continues TEXT by --tokens, in spans of --span tokens, each refined in as many steps as the --gate asks for. Its
+    other options are --temperature, --top-p and --seed; --tokens, --span and --gate mean nothing to DualMask.
 
     \b
     dualmask generate --model M --growth 40 --temperature 0.9 --seed 1
     dualmask generate --model M "Returns the list." --growth 20 --rounds 4 --lock "Returns the list."
+    dualmask generate --model S "Returns the list" --tokens 32 --span 16 --gate learned --trace spans.html
+    dualmask generate --model S "Returns the list" --gate fast
     """
-    _run("generate", source, setup, sampling, {"rounds": rounds} | vars(growth) | vars(stops), locks)
+    from dualmask.inference.folder import family_of
+
+    if family_of(setup.model) == "spanfusion":
+        _refuse(context, ROUNDS_ONLY, f"{setup.model}, a SpanFusionLM")
+        how = SpanOptions(
+            tokens=spans.tokens,
+            span=spans.span,
+            gate=parse_gate(spans.gate),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+        )
+        span_command.run(source, setup, how)
+    else:
+        _refuse(context, SPANS_ONLY, f"{setup.model}, which is no SpanFusionLM")
+        _run("generate", source, setup, sampling, {"rounds": rounds} | vars(growth) | vars(stops), locks)
+
+
+def _refuse(context: typer.Context, names: set[str], model: str) -> None:
+    """Raises ValueError if one of these options was given."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name in names and source is not None and source.name != "DEFAULT":
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for {model}: leave it out")
 
 
 @app.command()
@@ -170,34 +206,23 @@ def _run(
     """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
     options |= vars(sampling)
     TextRequest("", mode, options=options)  # wrong options are named before a text is read
-    if setup.trace and not setup.trace.parent.is_dir():
-        raise ValueError(f"--trace {setup.trace}: there is no folder {setup.trace.parent}: create it, or name another")
+    check_page(setup)
     texts = read_texts(source, empty_allowed=mode == "generate")
     _check_locks(locks, texts)
     spans = [_span(text) for text in locks.lock_span or ()]
-    requests = []
-    for number, text in enumerate(texts, 1):
-        try:
-            requests.append(TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options))
-        except ValueError as error:
-            raise ValueError(f"line {number}: {error}" if source.lines else str(error)) from None
-    shown: list[TextResult] = []
-    for result in _results(requests, setup):
-        text = json.dumps(result.trace, ensure_ascii=False) if setup.json else result.output
-        print_text(text, one_line=source.lines and not setup.json)
-        if setup.trace and len(shown) < TEXTS_ON_PAGE:
-            shown.append(result)
-    if setup.trace and shown:
-        _write_page(setup.trace, shown, len(requests), options.get("gate_threshold", 0.5))
+    requests = for_each(
+        texts, source, lambda text: TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options)
+    )
+    show(_results(requests, setup), len(requests), source, setup, _page(options.get("gate_threshold", 0.5)))
 
 
-def _write_page(path: Path, shown: Sequence[TextResult], number: int, gate_threshold: float) -> None:
-    from dualmask.serving.trace_page import trace_page
+def _page(gate_threshold: float) -> Callable[[list[TextResult], int], str]:
+    def page(shown: list[TextResult], left_out: int) -> str:
+        from dualmask.serving.trace_page import trace_page
 
-    left_out = number - len(shown)
-    write_file(path, trace_page(shown, gate_threshold=gate_threshold, left_out=left_out))
-    if left_out:
-        typer.echo(f"{path} shows the first {len(shown)} of {number} texts", err=True)
+        return trace_page(shown, gate_threshold=gate_threshold, left_out=left_out)
+
+    return page
 
 
 def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResult]:

@@ -76,6 +76,28 @@ class Growth:
 
 
 @dataclass(frozen=True)
+class Spans:
+    """How a SpanFusionLM continues a text."""
+
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="SpanFusionLM: write at most so many tokens. Default: 64, or as many as it still reads.",
+            show_default=False,
+        ),
+    ] = None
+    span: Annotated[int, typer.Option(metavar="K", help="SpanFusionLM: tokens that are refined together.")] = 16
+    gate: Annotated[
+        str,
+        typer.Option(
+            help="SpanFusionLM: steps a span. learned: as its gate says; fast: 1; accurate: as many as it learnt with; "
+            "fixed:n: n."
+        ),
+    ] = "learned"
+
+
+@dataclass(frozen=True)
 class Setup:
     """Which model, where it runs, what is printed."""
 
@@ -84,7 +106,7 @@ class Setup:
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, with the trace.")] = False
     trace: Annotated[
         Path | None,
-        typer.Option(metavar="OUT.html", help="Write a page that shows the rounds step by step.", show_default=False),
+        typer.Option(metavar="OUT.html", help="Write a page that shows the steps.", show_default=False),
     ] = None
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import typer
 
 from dualmask.serving.options import Source
 
 READER_GONE = 141  # as a shell reports SIGPIPE
+
+Made = TypeVar("Made")
 
 
 def read_texts(source: Source, *, empty_allowed: bool) -> list[str]:
@@ -30,6 +34,17 @@ def read_texts(source: Source, *, empty_allowed: bool) -> list[str]:
     if not source.lines:
         return [whole.removesuffix("\n")]
     return [*whole.split("\n")[:-1], *filter(None, [whole.rpartition("\n")[2]])]
+
+
+def for_each(texts: Sequence[str], source: Source, make: Callable[[str], Made]) -> list[Made]:
+    """What ``make`` makes of each text; its ValueError names the line."""
+    made = []
+    for number, text in enumerate(texts, 1):
+        try:
+            made.append(make(text))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}" if source.lines else str(error)) from None
+    return made
 
 
 def print_text(text: str, *, one_line: bool) -> None:
