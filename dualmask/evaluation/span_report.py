@@ -9,6 +9,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.table import Table
 
+from dualmask.evaluation.report import find
 from dualmask.evaluation.span_gate import THIRDS
 from dualmask.evaluation.statistics import Row
 
@@ -18,15 +19,15 @@ FIGURES = {  # metric: (heading, format)
     "span_accuracy": ("slots\nright", ".3f"),
     "prefix": ("prefix\nright", ".3f"),
     "gold_nll": ("gold\nnats", ".3f"),
-    "own_perplexity": ("own\nperpl.", ".1f"),
-    "outside_perplexity": ("outs.\nperpl.", ".1f"),
+    "own_perplexity": ("own\nppl", ".3g"),
+    "outside_perplexity": ("outs.\nppl", ".3g"),
     "distinct2": ("dist.2", ".3f"),
     "seconds": ("ms a\nspan", ".2f"),
     "speedup_vs_ar": ("speed-\nup", ".2f"),
 }
 METHODS_CAPTION = (
-    "prefix: right from the first token on; gold nats: of a true token, written in the model's own schedule; "
-    "tokens / pass: decoder passes that write; intervals and all rows: --json"
+    "prefix: right from the first token on; gold nats: of a true token, written in the model's own schedule; ppl: "
+    "perplexity; tokens / pass: decoder passes that write; intervals and all rows: --json"
 )
 GATE = {
     "steps": "mean steps",
@@ -44,14 +45,15 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _arms(rows: Sequence[Row]) -> Table:
-    table = _table("Spans behind prompts of held-out texts", [heading for heading, _ in FIGURES.values()], "method")
-    table.caption = METHODS_CAPTION
     plain = [row for row in rows if row["metric"] in FIGURES and "third" not in row]
+    columns = {name: how for name, how in FIGURES.items() if any(row["metric"] == name for row in plain)}
+    table = _table("Spans behind prompts of held-out texts", [heading for heading, _ in columns.values()], "method")
+    table.caption = METHODS_CAPTION
     for method in dict.fromkeys(row["method"] for row in plain):
         found = {row["metric"]: row["value"] for row in plain if row["method"] == method}
         if "seconds" in found:
             found["seconds"] *= 1000
-        cells = [format(found[name], how) if name in found else "" for name, (_, how) in FIGURES.items()]
+        cells = [format(found[name], how) if name in found else "" for name, (_, how) in columns.items()]
         table.add_row(method, *cells)
     return table
 
@@ -97,17 +99,24 @@ def _plot_calibration(rows: Sequence[Row], panel: Any) -> None:
         axis.fill_between(entropy, [row["lo"] for row in found], [row["hi"] for row in found], color=color, alpha=0.2)
         axis.set_ylabel(name, color=color)
     right.axhline(0, color="tab:orange", linewidth=0.5)
+    panel.set_ylim(0.8, _most(rows) + 0.2)
 
 
 def _plot_likelihood(rows: Sequence[Row], panel: Any) -> None:
     """Nats of a true token over mean steps: fixed numbers as a line, the learned gate as a star."""
     nats = {row["method"]: row for row in rows if row["metric"] == "gold_nll"}
-    fixed = {int(name.removeprefix("fixed:")): row for name, row in nats.items() if name.startswith("fixed:")}
+    fixed = {number: nats[f"fixed:{number}"] for number in range(1, _most(rows) + 1)}
     panel.plot(list(fixed), [row["value"] for row in fixed.values()], marker="o", color="black", label="fixed")
     low, high = ([row[end] for row in fixed.values()] for end in ("lo", "hi"))
     panel.fill_between(list(fixed), low, high, color="black", alpha=0.1)
-    (steps,) = (row["value"] for row in rows if row["metric"] == "gold_steps")
-    panel.plot(steps, nats["learned"]["value"], marker="*", markersize=14, linestyle="", label="learned")
+    panel.plot(
+        find(rows, metric="gold_steps")["value"],
+        nats["learned"]["value"],
+        marker="*",
+        markersize=14,
+        linestyle="",
+        label="learned",
+    )
     panel.axhline(nats["autoregressive"]["value"], color="grey", linestyle="--", label="autoregressive")
     panel.set(title="What steps buy", xlabel="mean steps", ylabel="nats a true token", xticks=list(fixed))
     panel.legend()
@@ -119,18 +128,23 @@ def _plot_thirds(rows: Sequence[Row], panel: Any) -> None:
     off = [[v - found[n]["lo"] for v, n in zip(value, THIRDS, strict=True)]]
     off += [[found[n]["hi"] - v for v, n in zip(value, THIRDS, strict=True)]]
     panel.bar(THIRDS, value, yerr=off, capsize=4, color="tab:blue", alpha=0.7)
-    (mean,) = (row["value"] for row in rows if row["metric"] == "steps" and _is_whole(row))
-    panel.axhline(mean, color="grey", linestyle="--", label="shuffled")
-    panel.set(title="Steps by difficulty of the span", ylabel="mean steps of the learned gate")
+    panel.axhline(
+        find(rows, metric="steps", method="learned", third=None)["value"],
+        color="grey",
+        linestyle="--",
+        label="shuffled",
+    )
+    panel.set(title="Steps by difficulty of the span", ylabel="mean steps of the learned gate", ylim=(0, _most(rows)))
     panel.legend()
 
 
-def _is_whole(row: Row) -> bool:
-    return row["method"] == "learned" and "third" not in row
+def _most(rows: Sequence[Row]) -> int:
+    """Steps that write anything."""
+    return sum(row["metric"] == "gold_nll" and row["method"].startswith("fixed:") for row in rows)
 
 
 def _table(title: str, headings: Sequence[str], first: str) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", box=SIMPLE, padding=0, pad_edge=False)
     table.add_column(first, no_wrap=True)
     for name in headings:
         table.add_column(name, justify="right", no_wrap=True)

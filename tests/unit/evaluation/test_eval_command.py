@@ -56,7 +56,7 @@ def test_what_is_wrong_is_one_line(given: list[str], capfd: Capture, arguments: 
 def test_each_suite_teaches_its_own_options(capfd: Capture) -> None:
     assert command.run(["eval", "--help"]) == 0
     suites = capfd.readouterr().out
-    for suite, option in (("reconstruction", "--filler"), ("generation", "--scorer")):
+    for suite, option in (("reconstruction", "--filler"), ("generation", "--scorer"), ("span", "--at-once")):
         assert suite in suites
         assert command.run(["eval", suite, "--help"]) == 0
         page = capfd.readouterr().out
