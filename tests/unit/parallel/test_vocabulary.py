@@ -1,0 +1,42 @@
+"""What is said of a whole vocabulary, against torch. That tensor-parallel ranks say the same: tests/distributed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dualmask.parallel import mesh
+from dualmask.parallel.vocabulary import entropy, log_normaliser, top_logits
+from dualmask.tokenizer import EOS_ID, MASK_ID, PRED_ID
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    mesh.single_process()
+    draw = torch.Generator().manual_seed(0)
+    return torch.randn(9, 40, generator=draw) * torch.tensor([0.0, 1e-3, 1, 5, 50, 500, 5000, 1, 1])[:, None] + 3
+
+
+def test_entropy_and_its_gradient(logits: Tensor) -> None:
+    logits.requires_grad_()
+    seen, wanted = entropy(logits), torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(seen, wanted, rtol=1e-5, atol=2e-5)
+    weight = torch.arange(1.0, 10.0)
+    (mine,) = torch.autograd.grad((seen * weight).sum(), [logits])
+    (theirs,) = torch.autograd.grad((wanted * weight).sum(), [logits])
+    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_log_normaliser(logits: Tensor) -> None:
+    torch.testing.assert_close(log_normaliser(logits), logits.logsumexp(-1))
+    assert log_normaliser(logits.bfloat16()).dtype == entropy(logits.bfloat16()).dtype == torch.float32
+
+
+def test_top_logits_leave_out_what_is_refused(logits: Tensor) -> None:
+    logits[:, [0, MASK_ID, PRED_ID, 39]] = 1e6
+    value, token = top_logits(logits, 50, range(EOS_ID, 39), refused=(MASK_ID, PRED_ID))
+    able = [EOS_ID, *range(PRED_ID + 1, 39)]
+    assert torch.equal(value[:, : len(able)], logits[:, able].sort(descending=True).values)
+    assert set(token[:, : len(able)].unique().tolist()) == set(able)
+    assert torch.isinf(value[:, len(able) :]).all()
