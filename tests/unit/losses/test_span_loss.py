@@ -62,9 +62,7 @@ EXPECTED = [(name, how | {"gate_estimator": "expected"}, taught) for name, how, 
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "separate"])
-@pytest.mark.parametrize(
-    ("name", "how", "taught"), FLOW + EXPECTED, ids=lambda value: "" if isinstance(value, set) else str(value)
-)
+@pytest.mark.parametrize(("name", "how", "taught"), FLOW + EXPECTED)
 def test_gradient_flow(name: str, how: dict[str, Any], taught: set[str], shared: bool) -> None:
     model = make_model(shared_projection=shared)
     loss = losses(model, how)[name]
