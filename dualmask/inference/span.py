@@ -17,7 +17,7 @@ from torch import Tensor
 from dualmask.inference import sampling
 from dualmask.inference.autoregressive import left_padded, ordinary, until_end
 from dualmask.inference.span_request import Gate, check_length, most_steps
-from dualmask.layers.cache import Past
+from dualmask.layers.cache import Cache
 from dualmask.models.gate_net import CONTINUE
 from dualmask.models.span_fusion import Look, SpanFusion, SpanState
 from dualmask.ops import noise, spans
@@ -72,7 +72,9 @@ def write(
     how = _How(most_steps(gate, model.span.g_max), temperature, top_p, writable, least)
     if not prompts:
         return []
-    texts = _Texts.begin(model, prompts, seeds, cached=cached)
+    tokens_so_far, present = left_padded(prompts, device)
+    cache = Cache(model.depth, present.shape[1] + tokens) if cached else None
+    texts = _Texts(model, torch.tensor(seeds, device=device), tokens_so_far, present, cache)
     ids: list[list[int]] = [[] for _ in prompts]
     traces: list[list[SpanTrace]] = [[] for _ in prompts]
     alive, start = torch.arange(len(prompts), device=device), 0
@@ -125,24 +127,17 @@ class _Texts:
     """Texts so far, and what the decoder remembers of their first ``known`` columns."""
 
     model: SpanFusion
-    cached: bool
     key: Tensor  # [N]
     tokens: Tensor  # [N, L]
     present: Tensor  # [N, L] bool
-    past: Past
+    cache: Cache | None
     known: int = 0
 
-    @classmethod
-    def begin(
-        cls, model: SpanFusion, prompts: Sequence[Sequence[int]], seeds: Sequence[int], *, cached: bool
-    ) -> _Texts:
-        device = model.table.weight.device
-        key = torch.tensor(seeds, device=device)
-        return cls(model, cached, key, *left_padded(prompts, device), Past.nothing(model.depth))
-
     def rows(self, index: Tensor) -> _Texts:
-        known = {"key": self.key[index], "tokens": self.tokens[index], "present": self.present[index]}
-        return replace(self, **known, past=self.past.rows(index))
+        if len(index) == len(self.key):
+            return self
+        parts = {"key": self.key[index], "tokens": self.tokens[index], "present": self.present[index]}
+        return replace(self, **parts, cache=self.cache and self.cache.rows(index))
 
     def followed_by(self, span: Tensor) -> _Texts:
         """With ``span`` [N, K] at the end of each."""
@@ -155,9 +150,10 @@ class _Texts:
         new = slice(self.known, None)
         places = (whole.present.cumsum(1) - 1).clamp_min(0).float()
         embedded = self.model.table(whole.tokens[:, new])
-        states = self.model.decoder(embedded, places[:, new], whole.present[:, new], self.past)
-        if self.cached and self.known < self.tokens.shape[1]:
-            self.past, self.known = self.past.grown(without=width), self.tokens.shape[1]
+        states = self.model.decoder(embedded, places[:, new], whole.present[:, new], self.cache)
+        if self.cache is not None:
+            self.cache.forget(width)
+            self.known = self.tokens.shape[1]
         return self.model.refine(state, states[:, -width:], position)
 
 

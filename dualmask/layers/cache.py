@@ -44,6 +44,17 @@ class Memory:
         self._kept[..., start : self._length, :] = new
         return self._kept[..., : self._length, :]
 
+    def forget(self, number: int) -> None:
+        """The last ``number`` tokens make room for others."""
+        self._length -= number
+
+    def rows(self, index: Tensor, axis: int) -> Memory:
+        """A copy for some of the texts, which lie along ``axis``."""
+        copy = Memory(self._room)
+        copy._kept = None if self._kept is None else self._kept.index_select(axis, index)
+        copy._length = self._length
+        return copy
+
 
 class Cache:
     """For ``room`` tokens a row of a trunk of ``layers`` blocks. For inference: it keeps no gradient."""
@@ -52,6 +63,18 @@ class Cache:
         self.present = Memory(room)  # [B, S, 1]
         self.embeddings = Memory(room)  # [B, S, D]
         self.keys_values = [Memory(room) for _ in range(layers)]  # [2, B, H, S, E]
+
+    def forget(self, number: int) -> None:
+        """The last ``number`` tokens were only tried."""
+        for memory in (self.present, self.embeddings, *self.keys_values):
+            memory.forget(number)
+
+    def rows(self, index: Tensor) -> Cache:
+        """A copy for some of the texts."""
+        copy = Cache(0, 0)
+        copy.present, copy.embeddings = self.present.rows(index, 0), self.embeddings.rows(index, 0)
+        copy.keys_values = [memory.rows(index, 1) for memory in self.keys_values]
+        return copy
 
 
 class Recall:
@@ -69,13 +92,9 @@ class Recall:
         self.whole = new if self.kept is None else torch.cat([self.kept, new], dim=-2)
         return self.whole
 
-    def grown(self, without: int = 0) -> Recall:
-        """One that keeps what the last call returned, ``without`` the last so many tokens."""
-        return Recall(self.whole if self.whole is None else self.whole[..., : self.whole.shape[-2] - without, :])
-
-    def rows(self, index: Tensor, axis: int = 0) -> Recall:
-        """Some of the texts, which lie along ``axis``."""
-        return Recall(self.kept if self.kept is None else self.kept.index_select(axis, index))
+    def grown(self) -> Recall:
+        """One that keeps what the last call returned."""
+        return Recall(self.whole)
 
 
 @dataclass(frozen=True)
@@ -90,15 +109,9 @@ class Past:
     def nothing(cls, layers: int) -> Past:
         return cls(Recall(), Recall(), [Recall() for _ in range(layers)])
 
-    def grown(self, without: int = 0) -> Past:
-        """With the tokens of the trunk's last pass, which was given this past; ``without`` the last so many."""
-        layers = [layer.grown(without) for layer in self.keys_values]
-        return Past(self.present.grown(without), self.embeddings.grown(without), layers)
-
-    def rows(self, index: Tensor) -> Past:
-        """Of some of the texts."""
-        layers = [layer.rows(index, axis=1) for layer in self.keys_values]
-        return Past(self.present.rows(index), self.embeddings.rows(index), layers)
+    def grown(self) -> Past:
+        """With the tokens of the trunk's last pass, which was given this past."""
+        return Past(self.present.grown(), self.embeddings.grown(), [layer.grown() for layer in self.keys_values])
 
     def up_to(self, length: Tensor, reach: int) -> Past:
         """Cut behind the first ``length`` [B] tokens of each text, which stand on the left.
