@@ -6,6 +6,7 @@ What is in the client's cache already needs no network.
 from __future__ import annotations
 
 import errno
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,7 +23,10 @@ class Unreachable(HubError):
 def fetch(repository: str, patterns: Sequence[str], kind: Literal["model", "dataset"]) -> Path:
     """A folder with those files of ``repository`` that match the globs ``patterns``. Raises HubError."""
     from huggingface_hub import constants, errors, snapshot_download
+    from huggingface_hub.utils import disable_progress_bars
 
+    if not sys.stderr.isatty():
+        disable_progress_bars()
     try:
         return Path(snapshot_download(repository, repo_type=kind, allow_patterns=list(patterns)))
     except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:

@@ -39,8 +39,10 @@ def find(config: TokenizerConfig) -> Path | None:
         key, path = f"tokenizer.model={config.model}", config.model
     if path is None:
         return None
-    if path.is_dir():
-        path = next((path / name for name in _FILES if (path / name).is_file()), path / _FILES[0])
+    candidates = [path, *(path / name for name in _FILES)]
+    path = next((file for file in candidates if file.is_file()), None)
+    if path is None:
+        raise VocabularyError(f"{key}: has no tokenizer.json, give another or train one (vocab_size)")
     try:
         Tokenizer(path)
     except (OSError, ValueError) as error:

@@ -56,11 +56,12 @@ def language_model_config(family: Family) -> ModelConfig:
 def write_random_model(folder: Path, config: ModelConfig, tokenizer: Path, seed: int = 0) -> Path:
     mesh.single_process()
     torch.manual_seed(seed)
-    model = build(config, Tokenizer(tokenizer).vocab_size)
+    vocabulary = Tokenizer(tokenizer).vocab_size
+    model = build(config, vocabulary)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    write_export(folder, weights, config, VOCABULARY, tokenizer)
+    write_export(folder, weights, config, vocabulary, tokenizer)
     return folder

@@ -35,7 +35,7 @@ class SourceConfig(Section):
         try:
             re.compile(pattern or "")
         except re.error as error:
-            raise ValueError(f"should be a regular expression ({error})") from None
+            raise ValueError(f"{pattern!r} is no regular expression ({error}): mend it") from None
         return pattern
 
     @model_validator(mode="after")

@@ -10,7 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_bpe import FOREIGN, make_tokenizer_json
+from tiny_model import CONFIG, write_random_model
 
+from dualmask.inference.trace import replay
 from launcher import command
 
 ODD_TEXTS = (
@@ -200,6 +203,26 @@ def test_the_cosine_schedule_writes_little_at_first(
         _, line, _ = run(capfdbinary, *options, "--growth-schedule", schedule)
         written[schedule] = [len(done["filled"]) for done in json.loads(line)["trace"]]
     assert written == {"linear": [10, 10, 10, 10], "cosine": [4, 8, 13, 15]}
+
+
+def test_a_model_of_byte_level_pieces_edits_any_text(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """A folder whose tokenizer.model is a tokenizer.json: no character is torn, and locked ones stay."""
+    bpe = make_tokenizer_json(tmp_path) / "tokenizer.json"
+    model = ("--model", str(write_random_model(tmp_path / "model", CONFIG, bpe)))
+    texts = [*ODD_TEXTS, "The <|endoftext|> of a list.", FOREIGN[:200]]
+    (tmp_path / "texts.txt").write_text("\n".join(texts), encoding="utf-8")
+    options = ("--file", str(tmp_path / "texts.txt"), "--lines", "--json", "--rounds", "2", "--temperature", "1")
+    code, lines, complaint = run(capfdbinary, "edit", *model, *options, "--keep-rate", "0.6", "--lock", "日本語")
+    assert (code, complaint) == (0, "")
+    results = [json.loads(line) for line in lines.splitlines()]
+    assert [result["input"] for result in results] == texts
+    assert "日本語" in results[3]["output"]
+    for result in results:
+        assert "\ufffd" not in result["output"]
+        assert replay(result["input"], result["trace"]) == result["output"]
+    assert results[-1]["output"] != texts[-1]
+    same = run(capfdbinary, "edit", *model, *options[:4], "--keep-rate", "1", "--growth", "0")
+    assert [json.loads(line)["output"] for line in same[1].splitlines()] == texts
 
 
 @pytest.mark.parametrize(

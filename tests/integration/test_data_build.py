@@ -11,13 +11,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from local_hub import local_hub
+from tiny_bpe import PIECES, make_tokenizer_json
 
 from data_pipeline.build import BuildError, build
 from data_pipeline.cluster import local_ray
@@ -28,7 +31,7 @@ from data_pipeline.sources import SourceError
 from data_pipeline.verify import verify_shards
 from data_pipeline.vocabulary import VocabularyError
 from dualmask.config.data import DataBuildConfig
-from dualmask.tokenizer import Tokenizer
+from dualmask.tokenizer import SPECIAL_IDS, Tokenizer
 
 BOILERPLATE = "This paragraph stands in every single document of the corpus."
 
@@ -183,6 +186,43 @@ def test_reuse_of_a_tokenizer(built: Path, corpus: Path, tmp_path: Path) -> None
     assert digests(tmp_path) == digests(built)
 
 
+def test_a_data_set_of_the_hub_in_the_pieces_of_a_model_there(
+    tmp_path: Path, hub_client: Callable[[str], None]
+) -> None:
+    """Articles whose lines are rows of parquet files, byte-level BPE by name: built, read back, known to be done."""
+    names = sorted(topics)
+    for split, part in {"train": names[::2], "test": names[1::2]}.items():
+        lines = [line for name in part for line in (f" = {name} = ", *topics[name].split("\n"))]
+        pq.write_table(pa.table({"text": lines}), tmp_path / f"{split}.parquet", row_group_size=500)
+    data = {f"raw/{path.name}": path.read_bytes() for path in tmp_path.glob("*.parquet")}
+    bpe = (make_tokenizer_json(tmp_path / "bpe") / "tokenizer.json").read_bytes()
+    source = {
+        "kind": "huggingface",
+        "repository": "Salesforce/wikitext",
+        "paths": ["raw/train*.parquet"],
+        "test_paths": ["raw/test*.parquet"],
+        "document_start": "^ = .* = $",
+    }
+    tokenizer = {"name": "openai-community/gpt2", "vocab_size": 600}
+    config = config_for(tmp_path / "out", tmp_path, source=source, tokenizer=tokenizer, clean={"style": "plain"})
+    repositories = {"datasets/Salesforce/wikitext": data, "models/openai-community/gpt2": {"tokenizer.json": bpe}}
+    with local_hub(repositories) as hub:
+        hub_client(hub.address)
+        manifest = build(config)
+    assert build(config) == manifest  # without the hub: from its client's cache
+    assert manifest.source == "huggingface: Salesforce/wikitext (raw/train*.parquet)"
+    assert manifest.tokenizer == "openai-community/gpt2, of the Hugging Face hub"
+    assert (tmp_path / "out" / "tokenizer.model").read_bytes() == bpe
+    pieces = Tokenizer(tmp_path / "out" / "tokenizer.model")
+    assert manifest.vocab_size == pieces.vocab_size == PIECES + len(SPECIAL_IDS)
+    rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
+    assert all(row["text"].startswith(" = ") for row in rows)
+    text = "\n".join(row["text"] for row in rows if row["split"] == "test")
+    (batch, *_) = evaluation_batches(tmp_path / "out", "test", batch_size=16)
+    for row, length in zip(batch.tokens, batch.length, strict=True):
+        assert pieces.decode(row[:length].tolist()) in text
+
+
 def test_webdataset_opens_the_shards(built: Path) -> None:
     script = (
         "import io, sys, numpy, webdataset\n"
@@ -233,6 +273,25 @@ def test_unusable_text_is_one_clear_line(tmp_path: Path, content: str, error: ty
     with pytest.raises(error, match=message) as raised:
         build(config_for(tmp_path / "out", tmp_path, source=source, split={"dev": 0, "test": 0}))
     assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_on_the_command_line(tmp_path: Path) -> None:
+    """The true client in a process of its own, told where to go by its variable of the environment."""
+    root = Path(__file__).parents[2]
+    arguments = ["--config", "configs/data/wikitext.yaml", "--set", f"output={tmp_path / 'out'}"]
+    nobody = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-m", "launcher.command", "data", "build", *arguments],
+        env=os.environ | nobody,
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    warned, refused = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (2, "")
+    assert warned.startswith("tokenizer.name=gpt2: http://127.0.0.1:9 cannot be reached (")
+    assert "source.repository=Salesforce/wikitext: http://127.0.0.1:9 cannot be reached (" in refused
 
 
 def test_output_that_cannot_be_a_folder(tmp_path: Path, corpus: Path) -> None:

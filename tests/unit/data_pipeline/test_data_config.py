@@ -24,10 +24,15 @@ def test_every_shipped_file_loads_and_survives_a_round_trip(file: Path, tmp_path
         ("split.dev=0.99", r"split\.dev=0\.99 \+ split\.test=0\.02 leave nothing"),
         ("max_length=4", r"max_length = 4: should be greater than or equal to 16"),
         ("tokenizer.vocab=4", r"tokenizer\.vocab is not a key; did you mean tokenizer\.vocab_size\?"),
+        ("source.document_start=x", r"source\.document_start has no meaning for kind=embedded"),
+        ("source.kind=jsonl source.paths=[x] source.document_start=(", r"document_start: '\(' is no regular"),
+        ("source.kind=huggingface source.paths=[x]", r"source\.repository is missing, kind=huggingface needs"),
+        ("source.repository=me/mine", r"source\.repository has no meaning for kind=embedded"),
+        ("tokenizer.model=x tokenizer.name=gpt2", r"tokenizer\.model=x excludes tokenizer\.name=gpt2: remove one"),
         ("dedup.near_duplicate=0", r"dedup\.near_duplicate = 0: should be greater than 0"),
     ],
 )
 def test_bad_values_are_one_line_with_the_key(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as raised:
-        load_yaml_model(CONFIGS[0], DataBuildConfig, [override])
+        load_yaml_model(CONFIGS[0], DataBuildConfig, override.split())
     assert len(str(raised.value).splitlines()) == 1

@@ -3,6 +3,8 @@ import json
 import lzma
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from data_pipeline.sources import SourceError, read, units
@@ -59,3 +61,61 @@ def test_own_splits_come_before_the_corpus(tmp_path: Path) -> None:
         ("sub/a.md", "train"),
         ("t.txt", "train"),
     ]
+
+
+def parquet_file(path: Path, **columns: list[object]) -> SourceConfig:
+    pq.write_table(pa.table(columns), path, row_group_size=2)
+    return SourceConfig(kind="parquet", paths=(str(path.parent),), text_field="body")
+
+
+def test_parquet_rows_are_documents(tmp_path: Path) -> None:
+    source = parquet_file(tmp_path / "x.parquet", extra=[1, 2, 3], body=["One.", "", "Drei ü."], id=["a", "b", "c"])
+    (unit,) = units(source)
+    assert [(doc.id, doc.texts) for doc in read(unit, source)] == [("a", ["One."]), ("b", [""]), ("c", ["Drei ü."])]
+    unnamed = source.model_copy(update={"id_field": "name"})
+    assert [doc.id for doc in read(unit, unnamed)] == ["x.parquet:1", "x.parquet:2", "x.parquet:3"]
+
+
+def test_parquet_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
+    """The second row group is damaged, and the rows of the first are there all the same."""
+    rows = [f"{number} " + "word " * 300 for number in range(4000)]
+    pq.write_table(pa.table({"text": rows}), tmp_path / "x.parquet", row_group_size=2000, compression="zstd")
+    content = bytearray((tmp_path / "x.parquet").read_bytes())
+    middle = pq.ParquetFile(tmp_path / "x.parquet").metadata.row_group(1).column(0).data_page_offset
+    content[middle : middle + 400] = bytes(400)
+    (tmp_path / "x.parquet").write_bytes(content)
+    source = SourceConfig(kind="parquet", paths=(str(tmp_path / "*.parquet"),))
+    documents = read(units(source)[0], source)
+    assert next(documents).texts == [rows[0]]
+    with pytest.raises(SourceError, match=r"x\.parquet: cannot be read: ") as refused:
+        list(documents)
+    assert "\n" not in str(refused.value)
+
+
+def test_parquet_without_the_text(tmp_path: Path) -> None:
+    source = parquet_file(tmp_path / "x.parquet", text=["One."], id=["a"])
+    with pytest.raises(SourceError, match=r"x\.parquet: no column source\.text_field='body'; the file has: text, id"):
+        list(read(units(source)[0], source))
+    source = parquet_file(tmp_path / "x.parquet", body=["One.", None])
+    with pytest.raises(SourceError, match=r"row 2: no text in source\.text_field='body'; the row has: body"):
+        list(read(units(source)[0], source))
+    (tmp_path / "x.parquet").write_bytes(b"nonsense")
+    with pytest.raises(SourceError, match=r"x\.parquet: cannot be read: "):
+        list(read(units(source)[0], source))
+
+
+def test_lines_of_a_text_that_begin_documents(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("before\n# One\n\ntext # no\n# Two\nmore")
+    source = SourceConfig(kind="text", paths=(str(tmp_path),), document_start="# ")
+    assert [(doc.id, doc.texts) for doc in read(units(source)[0], source)] == [
+        ("x.txt:1", ["before"]),
+        ("x.txt:2", ["# One\n\ntext # no"]),
+        ("x.txt:5", ["# Two\nmore"]),
+    ]
+
+
+def test_json_lines_that_begin_documents(tmp_path: Path) -> None:
+    lines = [{"id": name, "text": text} for name, text in (("a", "= A"), ("b", "b"), ("c", "= C"))]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    source = SourceConfig(kind="jsonl", paths=(str(tmp_path),), document_start="=")
+    assert [(doc.id, doc.texts) for doc in read(units(source)[0], source)] == [("a", ["= A\nb"]), ("c", ["= C"])]
