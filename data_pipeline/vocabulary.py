@@ -54,13 +54,13 @@ def _on_the_hub(config: TokenizerConfig, name: str) -> Path | None:
     try:
         return hub.fetch(name, _FILES[:1], "model")
     except hub.HubError as error:
-        trained = isinstance(error, hub.Unreachable) and config.if_unreachable == "train"
-        if not trained:
-            remedy = "set HF_ENDPOINT to a hub that has it, tokenizer.model to a local tokenizer.json"
-            remedy += ", or tokenizer.if_unreachable=train" * isinstance(error, hub.Unreachable)
-            raise VocabularyError(f"tokenizer.name={name}: {error}: {remedy}") from None
-        log.warning("tokenizer.name=%s: %s: using one trained on this text instead (if_unreachable=train)", name, error)
-        return None
+        unreachable = isinstance(error, hub.Unreachable)
+        if unreachable and config.if_unreachable == "train":
+            log.warning("tokenizer.name=%s: %s: using one trained on this text instead", name, error)
+            return None
+        remedy = "set HF_ENDPOINT to a hub that has it, tokenizer.model to a local tokenizer.json"
+        remedy += ", or tokenizer.if_unreachable=train" if unreachable else ""
+        raise VocabularyError(f"tokenizer.name={name}: {error}: {remedy}") from None
 
 
 def describe(config: TokenizerConfig, ready: Path | None) -> str:
