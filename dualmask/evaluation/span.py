@@ -7,6 +7,7 @@ learned, fast, accurate   the gate as it was taught; one step; as many as write 
 fixed:n                   n steps for every span
 autoregressive            the model's own decoder, one token a pass, keys and values kept
 reference                 the held-out text itself
+prompt                    one token autoregressively: the time to read the prompt, which every arm spends
 shuffled                  control: the learned gate's numbers of steps, dealt to other spans
 
 ``span_accuracy`` compares slot by slot, which flatters parallel writing: each slot may be the likeliest alone while the
@@ -49,7 +50,8 @@ from dualmask.parallel.vocabulary import cross_entropy
 from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 LEAST_PROMPT = 8  # tokens
-LEAST_REPEATS = 5
+REPEATS = 7
+TIMED = 128  # spans, at most
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,21 @@ def arms(model: SpanFusion, width: int) -> list[Arm]:
             model, prompts, tokens=width, span=width, gate=gate, least=width, seeds=[0] * len(prompts)
         )
 
-    def token_by_token(prompts: Texts) -> list[Written]:
-        written = autoregressive.write(
-            model, prompts, tokens=width, least=width, temperature=0.0, seeds=[0] * len(prompts)
-        )
-        return [Written(ids, ()) for ids in written]
-
     named: tuple[Gate, ...] = ("learned", "fast", "accurate")
     found = [Arm(str(gate), gated(gate)) for gate in named]
     found += [Arm(f"fixed:{number}", gated(number)) for number in range(1, most_steps(model, width) + 1)]
-    return [*found, Arm("autoregressive", token_by_token)]
+    return [*found, token_by_token(model, "autoregressive", width)]
+
+
+def token_by_token(model: SpanFusion, method: str, tokens: int) -> Arm:
+    """The model's own decoder, used autoregressively."""
+
+    def arm(prompts: Texts) -> list[Written]:
+        seeds = [0] * len(prompts)
+        written = autoregressive.write(model, prompts, tokens=tokens, least=tokens, temperature=0.0, seeds=seeds)
+        return [Written(ids, ()) for ids in written]
+
+    return Arm(method, arm)
 
 
 @dataclass(frozen=True)
@@ -127,35 +134,31 @@ class Sample:
     """What one arm wrote, and what it took."""
 
     texts: Texts
-    steps: np.ndarray  # [n] decoder passes that wrote tokens
-    passes: float  # of the decoder, a span: also those over the prompt and over what was written
-    blocks: float  # transformer blocks run, a span
-    seconds: list[float]  # all spans, for each repeat
+    steps: np.ndarray  # [n] decoder passes that wrote tokens; the first reads the prompt, too
+    passes: float  # of the decoder, a span
+    blocks: float  # transformer blocks run, of decoder and encoder, a span
 
 
-def draw(
-    model: SpanFusion, task: Task, *, repeats: int, at_once: int, progress: Callable[[], object]
-) -> dict[str, Sample]:
-    """Every arm's spans. Passes are counted in a first round, which also warms up; then the arms take turns, timed."""
+def draw(model: SpanFusion, arm: Arm, task: Task, at_once: int) -> Sample:
+    with counted(model) as passes:
+        out = [one for part in _parts(len(task.prompts), at_once) for one in arm.write(task.prompts[part])]
+    steps = np.array([sum(trace.steps for trace in one.spans) or task.width for one in out])
+    return Sample([one.ids for one in out], steps, passes.writing / len(out), passes.blocks / len(out))
 
-    def written(arm: Arm) -> list[Written]:
-        return [out for part in _parts(len(task.prompts), at_once) for out in arm.write(task.prompts[part])]
 
-    contestants, samples = arms(model, task.width), {}
-    for arm in contestants:
-        with counted(model) as passes:
-            out = written(arm)
-        steps = np.array([sum(trace.steps for trace in one.spans) or task.width for one in out])
-        each = (passes.writing / len(out), passes.blocks / len(out))
-        samples[arm.method] = Sample([one.ids for one in out], steps, *each, seconds=[])
-        progress()
+def pace(
+    contestants: Sequence[Arm], prompts: Texts, *, repeats: int, at_once: int, progress: Callable[[], object]
+) -> dict[str, list[float]]:
+    """Seconds a span in each repeat, by method; the arms take turns."""
+    seconds: dict[str, list[float]] = {arm.method: [] for arm in contestants}
     for _ in range(repeats):
         for arm in contestants:
             began = time.perf_counter()
-            written(arm)
-            samples[arm.method].seconds.append(time.perf_counter() - began)
-            progress()
-    return samples
+            for part in _parts(len(prompts), at_once):
+                arm.write(prompts[part])
+            seconds[arm.method].append((time.perf_counter() - began) / len(prompts))
+        progress()
+    return seconds
 
 
 @torch.inference_mode()
@@ -195,20 +198,23 @@ def evaluate(
     task: Task,
     judge: Judge | None = None,
     *,
-    repeats: int = LEAST_REPEATS,
+    repeats: int = REPEATS,
     at_once: int = 64,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """All rows. ``judge``: another model's opinion of texts, and of how hard a span is."""
-    model = loaded.model
-    samples = draw(model, task, repeats=repeats, at_once=at_once, progress=progress)
+    model, contestants = loaded.model, arms(loaded.model, task.width)
+    samples = {arm.method: draw(model, arm, task, at_once) for arm in contestants}  # this warms up, too
+    timed = [*contestants, token_by_token(model, "prompt", 1)]
+    seconds = pace(timed, task.prompts[:TIMED], repeats=repeats, at_once=at_once, progress=progress)
     gold = read_gold(model, task)
     rows = []
     for method, sample in samples.items():
         rows += agreement(task, sample.texts, method)
         rows += _quality(model, task, sample.texts, method, judge)
-        rows += _costs(task, sample, samples["autoregressive"], method, at_once)
+        rows += _costs(task, sample, method)
     rows += _quality(model, task, task.gold, "reference", judge)
+    rows += pace_rows(seconds, spans=min(TIMED, len(task.prompts)), at_once=at_once)
     difficulty = judge.nats(task.prompts, task.gold)[:, 0] if judge else gold.autoregressive
     rows += span_gate.likelihood_rows(gold, task.row)
     rows += span_gate.difficulty_rows(samples["learned"].steps, difficulty, task.row)
@@ -234,25 +240,28 @@ def _quality(model: SpanFusion, task: Task, texts: Texts, method: str, judge: Ju
     return [*rows, varied | {"n": len(texts)}]
 
 
-def _costs(task: Task, sample: Sample, other: Sample, method: str, at_once: int) -> list[Row]:
-    """Steps, passes and wall time; ``other``: the autoregressive arm. Of a time: median, least and greatest repeat."""
-    number, one = len(sample.texts), np.ones(len(sample.texts))
+def _costs(task: Task, sample: Sample, method: str) -> list[Row]:
+    """Steps and passes."""
+    one = np.ones(len(sample.texts))
     rows = [
         task.row("steps", statistics.ratio, [sample.steps, one], method),
         task.row("tokens_per_pass", statistics.ratio, [one * task.width, sample.steps], method),
     ]
-    faster = [theirs / ours for ours, theirs in zip(sample.seconds, other.seconds, strict=True)]
-    figures = {
-        "decoder_passes": [sample.passes],
-        "block_passes": [sample.blocks],
-        "seconds": [total / number for total in sample.seconds],
-        "speedup_vs_ar": faster,
-    }
-    return rows + [
-        {"metric": name, "value": median(found), "lo": min(found), "hi": max(found), "n": number, "method": method}
-        | ({"at_once": at_once, "repeats": len(found)} if len(found) > 1 else {})
-        for name, found in figures.items()
-    ]
+    for name, value in (("decoder_passes", sample.passes), ("block_passes", sample.blocks)):
+        rows.append({"metric": name, "value": value, "lo": value, "hi": value, "n": len(one), "method": method})
+    return rows
+
+
+def pace_rows(seconds: dict[str, list[float]], **where: int) -> list[Row]:
+    """Seconds a span, and how often faster than the autoregressive arm of the same repeat: medians, least and greatest.
+    n: repeats."""
+    rows = []
+    for method, ours in seconds.items():
+        faster = [theirs / mine for theirs, mine in zip(seconds["autoregressive"], ours, strict=True)]
+        for name, found in (("seconds", ours), ("speedup_vs_ar", faster)):
+            figures = {"value": median(found), "lo": min(found), "hi": max(found), "n": len(found)}
+            rows.append({"metric": name, **figures, "method": method, **where})
+    return rows
 
 
 def perplexity(sums: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ def span(
     span: Annotated[int, typer.Option(help="K: tokens of a span.", min=2)] = 8,
     spans: Annotated[int, typer.Option(help="Places of each text at which one is cut.", min=1, max=64)] = 4,
     limit: Annotated[int, typer.Option(help="Most texts, spread over the data.", min=16)] = 128,
-    repeats: Annotated[int, typer.Option(help="Of the timing; the arms take turns.", min=5)] = 5,
+    repeats: Annotated[int, typer.Option(help="Of the timing; the arms take turns.", min=5)] = 7,
     at_once: Annotated[int, typer.Option(help="Spans written in one batch; 1: what a single user waits for.", min=1)]
     = 64,
     seed: Annotated[int, typer.Option(help="Of the places.", min=0)] = 0,
@@ -41,14 +41,15 @@ def span(
     fixed:n                  n steps for every span
     autoregressive           its own decoder, one token a pass, keys and values kept
     reference                the held-out text
+    prompt                   one token is written: the time to read the prompt, which every arm spends
 
     All write greedily behind prompts cut from held-out texts. slots right compares place by place and so flatters
     parallel writing: each word may be likely alone while the span makes no sense. prefix right counts only what is
     right from the first token on. gold nats is the honest measure: what the true tokens cost when they are written at
     the places that the model picks, each judged in the step that wrote it. Perplexity alone is fooled by repetition:
-    read it beside dist.2 (different pairs of tokens). tokens / pass counts the decoder's passes over the span; the
-    first of them reads the prompt as well, in every arm. A span that others follow takes no more passes: the next one's
-    first step reads it. Blocks run, of decoder and encoder: block_passes in --json.
+    read it beside dist.2 (different pairs of tokens). tokens / pass counts the decoder's passes over the span. There
+    are no others: the first one reads the prompt as well, in every arm, and a finished span is read in the first pass
+    of the next. Blocks run, of decoder and encoder: block_passes in --json.
 
     The gate: steps in the easy, middle and hard third of the spans (by the scorer's nats of the true span, never by the
     entropy that the gate reads), and the same steps dealt to other spans. --plot draws the calibration: entropy at the
@@ -71,8 +72,7 @@ def span(
     judge = load_judge(scorer, loaded, measured)
     sequences = [ids[1:-1] for ids in texts.sequences(lines, loaded.tokenizer, loaded.config.max_length)]
     task = suite.make_task(sequences, width=span, cuts=spans, limit=limit, seed=seed)
-    turns = len(suite.arms(loaded.model, span)) * (1 + repeats)
-    with tqdm(total=turns, delay=2, leave=False, disable=None) as bar:
+    with tqdm(total=repeats, delay=2, leave=False, disable=None) as bar:
         rows = suite.evaluate(loaded, task, judge, repeats=repeats, at_once=at_once, progress=bar.update)
     measured.write("span", rows, span=span, texts=task.texts, scorer=str(scorer) if scorer else None)
     if measured.plot:

@@ -171,7 +171,7 @@ def test_all_rows_of_an_evaluation(task: Task) -> None:
     entropy = [row["entropy"] for row in calibration]
     assert entropy == sorted(entropy)
     assert np.mean([row["value"] for row in calibration]) == pytest.approx(value["steps", "learned"])
-    assert span_report.tables(rows)[0].row_count == len(steps) + 2
+    assert span_report.tables(rows)[0].row_count == len(steps) + 3  # learned, reference, prompt
 
 
 @pytest.fixture(scope="module")
