@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -12,9 +13,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+import test_parity_span
 import tiny
+import torch
 
 from dualmask import manifest
+from dualmask.export import export
+from dualmask.inference.loading import load_span_fusion
 
 pytestmark = pytest.mark.distributed
 
@@ -145,3 +150,24 @@ def test_other_number_of_ranks(uninterrupted: list[dict], data: Path, folder: Pa
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "2 data-parallel × 1 tensor-parallel" in done.stderr
+
+
+def test_in_the_middle_of_a_stage_with_a_teacher(data: Path, folder: Path) -> None:
+    """SpanFusionLM under ZeRO-3: the teacher goes on from where it stood, too. Inference never sees it."""
+    what = {"model": test_parity_span.MODEL, "stages": test_parity_span.STAGES, "checkpoint": {"every_steps": 2}}
+    first, second = (tiny.write_config(folder, data, name, **what) for name in ("span", "span-again"))
+    settings = [f"--set={test_parity_span.EMA}", "--set=checkpoint.keep_last=9"]
+    assert tiny.finish(tiny.start_ranks(2, first, *settings)) == [0, 0]
+    middle = folder / "span" / "checkpoints" / "step-00000004"
+    assert tiny.finish(tiny.start_ranks(2, second, *settings, "--resume", middle)) == [0, 0]
+    record = tiny.read_record(folder / "span")
+    assert [line["stage"] for line in record[2:]] == ["span"] * 5
+    assert tiny.read_record(folder / "span-again") == record[4:]
+    same = "export/model.safetensors"
+    assert manifest.digest(folder / "span" / same) == manifest.digest(folder / "span-again" / same)
+    shutil.rmtree(folder / "span" / "export")
+    export(folder / "span", folder / "exported")  # from the newest checkpoint
+    loaded = load_span_fusion(folder / "exported", "cpu")
+    finished = load_span_fusion(folder / "span-again", "cpu")
+    for mine, theirs in zip(loaded.model.parameters(), finished.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
