@@ -114,3 +114,15 @@ class SpanOut:
 
     def with_teacher(self, z_teacher: Tensor) -> SpanOut:
         return replace(self, z_teacher=z_teacher.detach())
+
+
+@dataclass(frozen=True)
+class SpanDraft:
+    """A span as the model writes it when nothing is drawn: what people are shown."""
+
+    prompt_length: Tensor  # [B]
+    target: Tensor  # [B, K]
+    written: Tensor  # [B, N, K] ids behind each step, [PRED] where open
+    filled: Tensor  # [B, N, K] ids if the text stops there
+    mean_entropy: Tensor  # [B, N] nats
+    stop: Tensor  # [B] index of each text's own last step

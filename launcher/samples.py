@@ -1,4 +1,4 @@
-"""What a stage learnt, for people: a few texts from round to round."""
+"""What a stage learnt, for people: a few texts from round to round, a few spans from step to step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from dualmask.batch import Batch
 from dualmask.curriculum import StepPlan
 from dualmask.ops.starts import KINDS
-from dualmask.outputs import RoundOut, RoundState
+from dualmask.outputs import RoundOut, RoundState, SpanDraft
 from dualmask.parallel.vocabulary import whole_vocabulary
 from dualmask.tokenizer import MASK, MASK_ID, Tokenizer
 from dualmask.training.engine import StageEngine
@@ -19,7 +19,9 @@ def sample_rounds(engine: StageEngine, batch: Batch, plan: StepPlan, tokenizer: 
     """``{"stage-….txt": text}`` from the batch's first rows. Collective."""
     batch = batch.rows(slice(0, ROWS)).to(engine.device)
     outs, state = engine.inspect(batch, plan)
-    if state is not None:
+    if isinstance(state, SpanDraft):
+        blocks = [_span(batch, state, number, tokenizer) for number in range(len(batch.length))]
+    elif state is not None:
         blocks = [_rounds(batch, outs, state, number, plan, tokenizer) for number in range(len(batch.length))]
     elif outs and outs[0].filler is not None:
         best = whole_vocabulary(outs[0].filler.logits, tokenizer.vocab_size).argmax(-1)
@@ -58,6 +60,22 @@ def _rounds(
     return f"start: {KINDS[int(state.kind[row])]}\n" + _lines(lines)
 
 
+def _span(batch: Batch, draft: SpanDraft, number: int, tokenizer: Tokenizer) -> str:
+    """One span behind its prompt, up to the step behind which the gate stops: there the open places are filled."""
+
+    def text(ids: torch.Tensor) -> str:
+        return "".join(map(tokenizer.piece, ids.tolist()))
+
+    prompt = batch.tokens[number, : int(draft.prompt_length[number])].tolist()
+    lines = {"prompt": tokenizer.decode(prompt), "target": text(draft.target[number])}
+    last = int(draft.stop[number])
+    for turn in range(last + 1):
+        nats = f"{turn + 1}, {draft.mean_entropy[number, turn]:.2f} nats"
+        lines[nats] = text(draft.written[number, turn])
+    lines["end"] = text(draft.filled[number, last])
+    return _lines(lines)
+
+
 def _marked(tokens: list[int], gone: list[bool], tokenizer: Tokenizer, mark: str | None) -> str:
     """Deleted tokens as ``mark``, or in brackets."""
     pieces = [(tokenizer.piece(token), out) for token, out in zip(tokens[1:-1], gone[1:-1], strict=True)]
@@ -65,4 +83,4 @@ def _marked(tokens: list[int], gone: list[bool], tokenizer: Tokenizer, mark: str
 
 
 def _lines(lines: dict[str, str]) -> str:
-    return "\n".join(f"{name:12}{text}" for name, text in lines.items())
+    return "\n".join(f"{name:14}{text}" for name, text in lines.items())

@@ -22,7 +22,7 @@ from dualmask.models.gate_net import CONTINUE
 from dualmask.models.span_fusion import REACH, REFUSED, Look, SpanFusion, SpanState
 from dualmask.ops import noise, spans
 from dualmask.ops.spans import Spans
-from dualmask.outputs import FillerOut, SpanOut
+from dualmask.outputs import FillerOut, SpanDraft, SpanOut
 from dualmask.parallel.vocabulary import cross_entropy, top_logits
 from dualmask.tokenizer import EOS_ID
 
@@ -58,6 +58,30 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
         tutor = teacher or model
         calm = play(tutor, past.up_to(cut.prompt_length, REACH), cut.position, _likeliest(tutor), how)
         return out.with_teacher(_at(calm, _stops(_certain(calm))))
+
+
+@torch.no_grad()
+def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
+    """The spans of ``rollout``, their likeliest tokens, the likelier decisions of the gate: nothing is drawn."""
+    how = plan.stage.span
+    assert how is not None
+    cut = spans.cut(batch, plan.step, plan.span_length)
+    write = _likeliest(model)
+    _, past = model(batch)
+    steps = play(model, past.up_to(cut.prompt_length, REACH), cut.position, write, how)
+    best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
+    before, open_, pick = (
+        torch.stack(part, 1)
+        for part in zip(*((step.before.tokens, step.before.open, step.pick) for step in steps), strict=True)
+    )
+    return SpanDraft(
+        prompt_length=cut.prompt_length,
+        target=cut.target,
+        written=torch.where(pick, best, before),
+        filled=torch.where(open_, best, before),
+        mean_entropy=torch.stack([step.look.mean_entropy for step in steps], 1),
+        stop=_stops(_certain(steps)),
+    )
 
 
 def play(

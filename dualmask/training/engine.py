@@ -28,7 +28,7 @@ from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.curriculum import StepPlan
 from dualmask.models.dualmask import trainable
-from dualmask.outputs import RoundOut, RoundState
+from dualmask.outputs import RoundOut, RoundState, SpanDraft
 from dualmask.parallel import mesh
 from dualmask.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage
@@ -168,8 +168,9 @@ class StageEngine:
         return norm, taken
 
     @torch.no_grad()
-    def inspect(self, batch: Batch, plan: StepPlan) -> tuple[list[RoundOut], RoundState | None]:
-        """All rounds without learning from them, and the drafts that they led to (None: the stage plays no rounds)."""
+    def inspect(self, batch: Batch, plan: StepPlan) -> tuple[list[RoundOut], RoundState | SpanDraft | None]:
+        """All rounds without learning from them, and the drafts that they led to (None: the stage plays no rounds);
+        spans step by step where the stage teaches those."""
         self._engine.eval()
         try:
             outs, state = self._engine(batch, plan, range(plan.rounds), None, inspect=True)

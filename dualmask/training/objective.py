@@ -19,7 +19,7 @@ from dualmask.models import multi_round
 from dualmask.models.dualmask import DualMask
 from dualmask.models.language_model import LanguageModel
 from dualmask.models.span_fusion import SpanFusion
-from dualmask.models.span_rollout import rollout
+from dualmask.models.span_rollout import draft, rollout
 from dualmask.outputs import RoundOut, RoundState
 from dualmask.training.reward import Reward, RewardObjective
 
@@ -91,7 +91,7 @@ class SpanObjective(nn.Module):
 
     def forward(self, batch: Batch, plan: StepPlan, rounds: range, state: None, *, inspect: bool = False) -> Any:
         if inspect:
-            return [], None
+            return [], draft(self.model, batch, plan) if plan.stage.span else None
         if plan.stage.span is None:
             report = language_model_loss(self.model(batch)[0], batch, GIVEN)
         else:

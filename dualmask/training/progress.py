@@ -10,7 +10,7 @@ from tqdm import tqdm
 from dualmask.training.metrics import StepRecord
 
 LINE_SECONDS = 10.0
-_SHOWN = ("total", "recon", "ptr_count", "keep_recover", "reward")
+_SHOWN = ("total", "recon", "ptr_count", "keep_recover", "reward", "ar", "token", "steps")
 
 
 class Progress:
