@@ -59,11 +59,12 @@ def parse_gate(text: str) -> Gate:
 
 def most_steps(gate: Gate, g_max: int) -> int | None:
     """Steps after which a span is done; None: the GateNet decides. Raises ValueError."""
-    if gate == "learned":
-        return None
-    steps = {"fast": 1, "accurate": g_max}.get(gate, 0) if isinstance(gate, str) else gate
-    check(1 <= steps <= g_max, "gate", gate, f"{GATES} with n from 1 to this model's g_max={g_max}")
-    return steps
+    if isinstance(gate, str):
+        steps = {"learned": None, "fast": 1, "accurate": g_max}
+        check(gate in steps, "gate", gate, GATES)
+        return steps[gate]
+    check(1 <= gate <= g_max, "gate", f"fixed:{gate}", f"{GATES} with n from 1 to this model's g_max={g_max}")
+    return gate
 
 
 def check_length(prompt: int, tokens: int, max_length: int) -> None:

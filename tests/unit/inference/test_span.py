@@ -245,7 +245,7 @@ def test_what_does_not_fit_is_one_clear_line(model: SpanFusion) -> None:
         assert f"{len(long)} tokens and 10 to write" in str(caught.value)
         assert "\n" not in str(caught.value)
     for gate in (0, 5):
-        with pytest.raises(ValueError, match=f"gate {gate} .* g_max=4"):
+        with pytest.raises(ValueError, match=f"gate fixed:{gate} .* g_max=4"):
             write(model, [prompt], tokens=4, gate=gate)
     with pytest.raises(ValueError, match="span 0"):
         write(model, [prompt], tokens=4, span=0)
