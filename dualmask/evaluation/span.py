@@ -13,6 +13,7 @@ shuffled                  control: the learned gate's numbers of steps, dealt to
 ``span_accuracy`` compares slot by slot, which flatters parallel writing: each slot may be the likeliest alone while the
 span says nothing. ``prefix`` counts only what is right from the first token on; ``gold_nll`` is the honest likelihood:
 the true tokens are written at the places that the model picks, and each one's loss is that of the step that wrote it.
+``pred_nll``: the same by the decoder's own [PRED] logits, before the encoder has refined them.
 """
 
 # n spans, K places of a span, N most steps that write anything, T tokens
@@ -168,19 +169,20 @@ def read_gold(model: SpanFusion, task: Task, at_once: int = 64) -> Gold:
         _read_gold(model, *_texts(model, task.prompts[part], task.gold[part]))
         for part in _parts(len(task.prompts), at_once)
     ]
-    ar, schedule, entropy, steps = (torch.cat(figure).double().cpu().numpy() for figure in zip(*parts, strict=True))
-    return Gold(ar, schedule, entropy, steps, task.width)
+    return Gold(task.width, *(torch.cat(figure).double().cpu().numpy() for figure in zip(*parts, strict=True)))
 
 
-def _read_gold(model: SpanFusion, batch: Batch, cut: Spans) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """[B] nats by the decoder, [B, N] by the schedule, [B] the first entropy, [B] steps of the learned gate."""
+def _read_gold(model: SpanFusion, batch: Batch, cut: Spans) -> tuple[Tensor, ...]:
+    """The fields of Gold behind its width."""
     ar, past = model(batch)
     behind = past.up_to(cut.prompt_length, REACH)
     steps = play(model, behind, cut.position, lambda look, turn: cut.target, SpanStageConfig())
     steps = steps[: most_steps(model, cut.target.shape[1])]
     go_on = torch.stack([step.gate_logits.argmax(-1) == CONTINUE for step in steps], 1).float()
     taken = spans.expected_steps(spans.stop_weights(go_on))
-    return _decoder_nats(ar, batch, cut), _schedule(steps, cut), steps[0].look.mean_entropy, taken
+    refined = _schedule(steps, cut, [step.look.logits for step in steps])
+    proposed = _schedule(steps, cut, [step.look.pred_logits for step in steps])
+    return _decoder_nats(ar, batch, cut), refined, proposed, steps[0].look.mean_entropy, taken
 
 
 @torch.inference_mode()
@@ -289,9 +291,8 @@ def _decoder_nats(ar: FillerOut, batch: Batch, cut: Spans) -> Tensor:
     return loss.view_as(batch.tokens).gather(1, cut.position.long() - 1).sum(1)
 
 
-def _schedule(steps: Sequence[Step], cut: Spans) -> Tensor:
-    """[B, N] nats of the true span if the text stops behind each step."""
-    target = cut.target.flatten()
-    nats = torch.stack([cross_entropy(step.look.logits, target).view_as(cut.target) for step in steps], 1)
+def _schedule(steps: Sequence[Step], cut: Spans, logits: Sequence[Tensor]) -> Tensor:
+    """[B, N] nats of the true span if the text stops behind each step, by the ``logits`` of each."""
+    nats = torch.stack([cross_entropy(each, cut.target.flatten()).view_as(cut.target) for each in logits], 1)
     open_ = torch.stack([step.before.open for step in steps], 1)
     return schedule_nats(nats, open_, torch.stack([step.pick for step in steps], 1)).sum(-1)

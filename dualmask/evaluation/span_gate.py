@@ -28,11 +28,12 @@ MakeRow = Callable[..., Row]  # Task.row
 class Gold:
     """What the true spans cost, in nats a span."""
 
+    width: int  # K
     autoregressive: np.ndarray  # [n] by the decoder, token by token
     schedule: np.ndarray  # [n, N] if refinement stops behind each step
+    proposed: np.ndarray  # [n, N] the same by the decoder's own [PRED] logits
     entropy: np.ndarray  # [n] what the gate reads at the first step, nats
     steps: np.ndarray  # [n] that the learned gate takes while the true tokens are written
-    width: int  # K
 
     @property
     def learned(self) -> np.ndarray:
@@ -41,16 +42,22 @@ class Gold:
 
 
 def likelihood_rows(gold: Gold, row: MakeRow) -> list[Row]:
-    """``gold_nll``: nats a true token. Of the learned gate: ``quality_kept``, the (geometric) mean probability of a
-    true token over that of g_max steps, and over that of the best fixed lottery of as many steps (``against``);
-    ``gain_kept``, the share of what g_max steps gain over one (left out if that is nothing); ``gain_over_fixed`` in
-    nats a token."""
+    """``gold_nll``: nats a true token; ``pred_nll``: by the decoder's own logits, before the encoder refines them.
+
+    Of the learned gate: ``quality_kept``, the geometric mean probability of a true token over that of g_max steps, and
+    over that of the best fixed lottery of as many steps (``against``); ``gain_kept``, the share of what g_max steps
+    gain over one (left out if that is nothing); ``gain_over_fixed`` in nats a token.
+    """
     tokens = np.full(len(gold.steps), gold.width)
     first, last = gold.schedule[:, 0], gold.schedule[:, -1]
     nats = {"learned": gold.learned, "fast": first, "accurate": last}
     nats |= {f"fixed:{number}": column for number, column in enumerate(gold.schedule.T, 1)}
     nats["autoregressive"] = gold.autoregressive
     rows = [row("gold_nll", statistics.ratio, [column, tokens], method) for method, column in nats.items()]
+    rows += [
+        row("pred_nll", statistics.ratio, [column, tokens], f"fixed:{number}")
+        for number, column in enumerate(gold.proposed.T, 1)
+    ]
     one, most = np.ones(len(tokens)), np.full(len(tokens), gold.schedule.shape[1])
     fixed = gold.schedule @ lottery(gold.schedule.sum(0), gold.steps.mean())
     rows += [

@@ -15,19 +15,20 @@ from dualmask.evaluation.statistics import Row
 
 FIGURES = {  # metric: (heading, format)
     "steps": ("steps", ".2f"),
-    "tokens_per_pass": ("tokens\n/ pass", ".2f"),
+    "tokens_per_pass": ("tok. /\npass", ".2f"),
     "span_accuracy": ("slots\nright", ".3f"),
-    "prefix": ("prefix\nright", ".3f"),
+    "prefix": ("pre-\nfix", ".3f"),
     "gold_nll": ("gold\nnats", ".3f"),
+    "pred_nll": ("pred\nnats", ".3f"),
     "own_perplexity": ("own\nppl", ".3g"),
-    "outside_perplexity": ("outs.\nppl", ".3g"),
-    "distinct2": ("dist.2", ".3f"),
+    "outside_perplexity": ("out.\nppl", ".3g"),
+    "distinct2": ("dist2", ".3f"),
     "seconds": ("ms a\nspan", ".2f"),
-    "speedup_vs_ar": ("speed-\nup", ".2f"),
+    "speedup_vs_ar": ("× as\nfast", ".2f"),
 }
 METHODS_CAPTION = (
-    "prefix: right from the first token on; gold nats: of a true token, written in the model's own schedule; ppl: "
-    "perplexity; tokens / pass: decoder passes that write; intervals and all rows: --json"
+    "prefix: right from the first token on; gold nats: of a true token, written in the model's own schedule; pred "
+    "nats: by the decoder's own logits; ppl: perplexity; passes: of the decoder; intervals and all rows: --json"
 )
 GATE = {
     "steps": "mean steps",

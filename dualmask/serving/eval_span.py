@@ -44,12 +44,13 @@ def span(
     prompt                   one token is written: the time to read the prompt, which every arm spends
 
     All write greedily behind prompts cut from held-out texts. slots right compares place by place and so flatters
-    parallel writing: each word may be likely alone while the span makes no sense. prefix right counts only what is
-    right from the first token on. gold nats is the honest measure: what the true tokens cost when they are written at
-    the places that the model picks, each judged in the step that wrote it. Perplexity alone is fooled by repetition:
-    read it beside dist.2 (different pairs of tokens). tokens / pass counts the decoder's passes over the span. There
-    are no others: the first one reads the prompt as well, in every arm, and a finished span is read in the first pass
-    of the next. Blocks run, of decoder and encoder: block_passes in --json.
+    parallel writing: each word may be likely alone while the span makes no sense. prefix counts only what is right from
+    the first token on. gold nats is the honest measure: what the true tokens cost when they are written at the places
+    that the model picks, each judged in the step that wrote it; pred nats: the same by the decoder's own logits, which
+    the encoder should improve. Perplexity alone is fooled by repetition: read it beside dist2 (different pairs of
+    tokens). tok. / pass counts the decoder's passes over the span. There are no others: the first one reads the prompt
+    as well, in every arm, and a finished span is read in the first pass of the next. Blocks run, of decoder and
+    encoder: block_passes in --json.
 
     The gate: steps in the easy, middle and hard third of the spans (by the scorer's nats of the true span, never by the
     entropy that the gate reads), and the same steps dealt to other spans. --plot draws the calibration: entropy at the

@@ -95,9 +95,9 @@ def test_with_one_step_gold_costs_the_mean_cross_entropy(task: Task) -> None:
     assert set(gold.steps) == {1}
     for row in (0, 17):
         state, position, past = first_look(model, task, row)
-        logits = model.look(state, position, past).logits
-        expected = cross_entropy(logits, torch.tensor(task.gold[row]), reduction="sum").item()
-        assert gold.schedule[row, 0] == pytest.approx(expected, rel=1e-4)
+        look, target = model.look(state, position, past), torch.tensor(task.gold[row])
+        for found, logits in ((gold.schedule, look.logits), (gold.proposed, look.pred_logits)):
+            assert found[row, 0] == pytest.approx(cross_entropy(logits, target, reduction="sum").item(), rel=1e-4)
 
 
 @torch.inference_mode()
