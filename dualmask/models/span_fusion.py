@@ -63,16 +63,22 @@ class SpanFusion(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[FillerOut, Past]:
         """The loss of every next token, and what the decoder remembers of each text."""
-        past = Past.nothing(len(self.decoder.blocks))
-        position = contiguous_positions(batch.tokens)
-        states = self.decoder(self.table(batch.tokens), position, batch.present, past)
+        past = Past.nothing(self.depth)
+        return self.next_tokens(batch, self.read(batch, past)), past.grown()
+
+    def read(self, batch: Batch, past: Past | None = None) -> Tensor:
+        """[B, T, D] the decoder's states of whole texts. ``past``: an empty one, if these are to be remembered."""
+        return self.decoder(self.table(batch.tokens), contiguous_positions(batch.tokens), batch.present, past)
+
+    def next_tokens(self, batch: Batch, states: Tensor) -> FillerOut:
+        """The loss of every next token from the decoder's states [B, T, D]."""
         followed = nn.functional.pad(batch.present[:, 1:], (0, 1))
         slot = followed.flatten().nonzero().squeeze(1)
         target = batch.tokens.flatten()[slot + 1]
         logits = self.project(states.flatten(0, 1).index_select(0, slot))
         loss = cross_entropy(logits, target)
         weight = torch.ones_like(loss)
-        return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach())), past.grown()
+        return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
 
     def project(self, states: Tensor) -> Tensor:
         """[M, V / tensor] logits of states [M, D]."""

@@ -54,7 +54,7 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
         return out
     with torch.no_grad():
         if teacher is not None:
-            _, past = teacher(batch)
+            past = _remembered(teacher, batch)
         tutor = teacher or model
         calm = play(tutor, past.up_to(cut.prompt_length, REACH), cut.position, _likeliest(tutor), how)
         return out.with_teacher(_at(calm, _stops(_certain(calm))))
@@ -67,8 +67,7 @@ def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
     assert how is not None
     cut = spans.cut(batch, plan.step, plan.span_length)
     write = _likeliest(model)
-    _, past = model(batch)
-    steps = play(model, past.up_to(cut.prompt_length, REACH), cut.position, write, how)
+    steps = play(model, _remembered(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, how)
     best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
     before, open_, pick = (
         torch.stack(part, 1)
@@ -174,6 +173,13 @@ def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: S
         return torch.where(forced[:, None], cut.target, drawn.view_as(cut.target))
 
     return write
+
+
+def _remembered(model: SpanFusion, batch: Batch) -> Past:
+    """What the decoder remembers of each text."""
+    past = Past.nothing(model.depth)
+    model.read(batch, past)
+    return past.grown()
 
 
 def _likeliest(model: SpanFusion) -> Write:
