@@ -1,0 +1,79 @@
+"""What remembering the prompt saves SpanFusionLM: ``python -m benchmarks.span_cache --json out.json``.
+
+The same tokens are written behind a prompt of 448, in spans of K = 64, with all g_max steps: once with keys and values
+of what was read kept, once reading the whole text in every step, as the seed does. Weights are random: time does not
+depend on them. The prompt has to be read once either way, so with one span the decoder reads g_max·(448 + K) tokens
+instead of 448 + g_max·K, 2.9 times as many for g_max = 4; further spans read it no more. Both are timed in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.rows import median_row
+from dualmask.config.load import load_run
+from dualmask.config.schema import ModelConfig
+from dualmask.evaluation.report import write
+from dualmask.inference import span
+from dualmask.models.span_fusion import SpanFusion
+from dualmask.parallel import mesh
+from dualmask.tokenizer import SPECIAL_IDS
+
+PROMPT, WIDTH, SPANS = 448, 64, (1, 2, 4, 8)
+Row = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True, help="result file")
+    parser.add_argument("--config", type=Path, default=Path("configs/spanfusion_small.yaml"), help="whose model")
+    parser.add_argument("--vocabulary", type=int, default=2048)
+    parser.add_argument("--repeats", type=int, default=7)
+    arguments = parser.parse_args()
+    config = load_run(arguments.config).model
+    rows = measure(make_model(config, arguments.vocabulary), arguments.repeats)
+    about = {"config": str(arguments.config), "vocabulary": arguments.vocabulary}
+    for row in write(arguments.json, "span_cache", rows, **about)["rows"]:
+        print(f"{row['metric']:22} {row['spans']:2} spans {row['value']:10.2f}   ({row['lo']:.2f} … {row['hi']:.2f})")
+
+
+def make_model(config: ModelConfig, vocabulary: int, length: int = 1 + PROMPT + WIDTH * max(SPANS)) -> SpanFusion:
+    """Random weights; room for ``length`` tokens."""
+    mesh.single_process()
+    torch.manual_seed(0)
+    return SpanFusion(config.model_copy(update={"max_length": length}), vocabulary).eval().requires_grad_(False)
+
+
+def measure(model: SpanFusion, repeats: int, spans: Sequence[int] = SPANS) -> list[Row]:
+    """Seconds with and without the cache, and their ratio, for each number of spans."""
+    rows: list[Row] = []
+    for number in spans:
+        taken: dict[bool, list[float]] = {True: [], False: []}
+        for repeat in range(repeats + 1):
+            draw = torch.Generator().manual_seed(repeat)
+            prompt = torch.randint(len(SPECIAL_IDS), model.vocab_size, (PROMPT,), generator=draw).tolist()
+            for cached, seconds in taken.items():
+                seconds.append(time_of(model, prompt, number * WIDTH, cached=cached))
+        with_cache, without = taken[True][1:], taken[False][1:]  # the first warms up
+        rows += [
+            median_row("seconds_cached", with_cache, spans=number),
+            median_row("seconds_uncached", without, spans=number),
+            median_row("times_as_fast", [b / a for a, b in zip(with_cache, without, strict=True)], spans=number),
+        ]
+    return rows
+
+
+def time_of(model: SpanFusion, prompt: list[int], tokens: int, *, cached: bool) -> float:
+    start = time.perf_counter()
+    span.write(model, [prompt], tokens=tokens, span=WIDTH, gate="accurate", least=tokens, seeds=[0], cached=cached)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
