@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from unittest.mock import patch
 
 import pytest
@@ -22,6 +23,7 @@ from dualmask.models.span_fusion import REACH, SpanFusion
 from dualmask.models.span_rollout import Step, play, rollout
 from dualmask.ops import noise, spans
 from dualmask.outputs import SpanOut
+from dualmask.parallel import mesh
 from dualmask.tokenizer import EOS_ID, PAD_ID, PRED_ID, SPECIAL_IDS
 from dualmask.training.objective import SpanObjective
 
@@ -254,6 +256,30 @@ def test_nothing_special_is_ever_written(order: str) -> None:
     assert len(seen) > VOCAB // 2
     assert not seen & (SPECIAL_IDS - {EOS_ID})
     assert max(seen) < VOCAB - 3
+
+
+def test_tokens_are_drawn_as_likely_as_they_are() -> None:
+    """From the ``top_k`` likeliest, cut to the fewest that hold ``top_p``; with a temperature of 0 the likeliest."""
+    mesh.single_process()
+    places = torch.arange(20_000) * 7919
+    logits = torch.full((len(places), VOCAB), -20.0)
+    logits[:, 10:15] = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15]).log()
+
+    def shares(**how: float) -> list[float]:
+        def gumbel(token: Tensor) -> Tensor:
+            return -torch.log(-torch.log(noise.uniform_at(places, "span", 1, token)))
+
+        asked = {"temperature": 1.0, "top_p": 1.0, "top_k": 32} | how
+        drawn = span_rollout.draw(logits, VOCAB, gumbel=gumbel, **asked)  # type: ignore[arg-type]
+        return [(drawn == token).double().mean().item() for token in range(10, 15)]
+
+    near = partial(pytest.approx, abs=0.015)
+    assert shares() == near([0.05, 0.4, 0.1, 0.3, 0.15])
+    assert shares(top_k=2) == near([0, 4 / 7, 0, 3 / 7, 0])
+    assert shares(top_p=0.71) == near([0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85])
+    assert shares(top_p=0.69) == near([0, 4 / 7, 0, 3 / 7, 0])
+    assert shares(temperature=0.5) == near([0.0025 / 0.285, 0.16 / 0.285, 0.01 / 0.285, 0.09 / 0.285, 0.0225 / 0.285])
+    assert shares(temperature=0.0) == [0, 1, 0, 0, 0]
 
 
 @torch.no_grad()
