@@ -83,4 +83,4 @@ def _marked(tokens: list[int], gone: list[bool], tokenizer: Tokenizer, mark: str
 
 
 def _lines(lines: dict[str, str]) -> str:
-    return "\n".join(f"{name:14}{text}" for name, text in lines.items())
+    return "\n".join(f"{name:14}{text.replace(chr(10), '⏎')}" for name, text in lines.items())
