@@ -8,37 +8,29 @@ that is finished is not trained again, and one that was interrupted goes on.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from dualmask import manifest
+from benchmarks.trials import Trial, beginning, play, seeds_of, write_config
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from dualmask.curriculum import first_step
 from dualmask.evaluation import adaptive, corrupted, editing, reconstruction, report, texts
 from dualmask.evaluation.baselines import picker
 from dualmask.evaluation.statistics import Row
-from dualmask.export import export_checkpoint
-from dualmask.inference.folder import open_folder
 from dualmask.inference.loading import load
 
-TRAIN = Path(__file__).resolve().parents[1] / "launcher" / "train.py"
 ARMS = {
     "full": [],
-    "no own-draft labels": ["rollout.own_draft_weight=0"],
-    "no random skeletons": ["rollout.starts.skeleton=0", "rollout.random_deletions=0"],
-    "no cross-round gradient": ["rollout.cross_round_gradient=false"],
-    "no Gate cost": ["losses.gate_cost=0"],
+    "no own-draft labels": ["stages.0.rollout.own_draft_weight=0"],
+    "no random skeletons": ["stages.0.rollout.starts.skeleton=0", "stages.0.rollout.random_deletions=0"],
+    "no cross-round gradient": ["stages.0.rollout.cross_round_gradient=false"],
+    "no Gate cost": ["stages.0.losses.gate_cost=0"],
 }
 DELETED = 0.3
 FIGURES: dict[str, dict[str, Any]] = {
@@ -56,23 +48,6 @@ FIGURES: dict[str, dict[str, Any]] = {
     "rounds saved": {"metric": "rounds_saved", "method": "confidence", "threshold": adaptive.FITTED},
     "quality kept": {"metric": "quality_kept", "method": "confidence", "threshold": adaptive.FITTED},
 }
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One arm with one seed, in a folder of its own."""
-
-    arm: str
-    seed: int
-    folder: Path  # the run's output
-
-    @property
-    def config(self) -> Path:
-        return self.folder.with_suffix(".yaml")
-
-    @property
-    def result(self) -> Path:
-        return self.folder.with_suffix(".json")
 
 
 def main() -> int:
@@ -99,65 +74,19 @@ def main() -> int:
 
 def run_all(asked: argparse.Namespace) -> list[Row]:
     """Trains and measures what is not there yet. Raises ValueError."""
-    arms, seeds = asked.arms.split(","), [int(seed) for seed in asked.seeds.split(",")]
+    arms = asked.arms.split(",")
     if unknown := sorted(set(arms) - set(ARMS)):
         raise ValueError(f"--arms: {unknown[0]!r} is not one of {', '.join(ARMS)}")
     run = load_run(asked.config, asked.set)
     init = beginning(run, asked.origin, asked.runs)
-    steps = [f"steps={asked.steps}"] if asked.steps else []
-    trials = [
-        Trial(arm, seed, asked.runs / f"{arm.replace(' ', '-')}-{seed}".lower()) for seed in seeds for arm in arms
-    ]
+    steps = [f"stages.0.steps={asked.steps}"] if asked.steps else []
+    trials = [Trial.of(arm, seed, asked.runs) for seed in seeds_of(asked.seeds) for arm in arms]
     rows = []
     for number, trial in enumerate(trials, 1):
         print(f"{number} of {len(trials)}: {trial.arm}, seed {trial.seed}", file=sys.stderr, flush=True)
-        write_config(trial, run, init, steps)
-        rows += play(trial, asked.limit)
-    return rows
-
-
-def beginning(run: RunConfig, origin: Path, runs: Path) -> Path:
-    """The folder with the weights that the last stage began with. Raises ValueError."""
-    if not (origin / "checkpoints").is_dir():
-        return open_folder(origin).path
-    step = first_step(run.stages, len(run.stages) - 1)
-    checkpoint = origin / "checkpoints" / f"step-{step:08d}"
-    if trouble := manifest.problem(checkpoint):
-        raise ValueError(
-            f"--from {origin}: the checkpoint of step {step}, where stage {run.stages[-1].name} begins, cannot be used "
-            f"({trouble}); train with a higher checkpoint.keep_last, or give an exported folder of that moment"
-        )
-    folder = runs / "beginning"
-    export_checkpoint(checkpoint, folder)
-    return folder
-
-
-def write_config(trial: Trial, run: RunConfig, init: Path, steps: Sequence[str]) -> None:
-    """The YAML file of one arm: the last stage alone, changed as the arm says. Raises ValueError."""
-    tree = run.model_dump(mode="json")
-    tree |= {"name": trial.folder.name, "output": str(trial.folder), "seed": trial.seed, "init": str(init)}
-    tree |= {"stages": tree["stages"][-1:], "tracking": {"enabled": False}}
-    tree["data"]["shuffle_seed"] = trial.seed
-    trial.config.parent.mkdir(parents=True, exist_ok=True)
-    trial.config.write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
-    changes = [f"stages.0.{change}" for change in [*ARMS[trial.arm], *steps]]
-    changed = load_run(trial.config, changes).model_dump(mode="json")
-    trial.config.write_text(yaml.safe_dump(changed, sort_keys=False), encoding="utf-8")
-
-
-def play(trial: Trial, limit: int) -> list[Row]:
-    """The figures of one arm, trained and measured if they are not there. Raises ValueError where training fails."""
-    run = load_run(trial.config)
-    about = {"config": run.model_dump(mode="json"), "limit": limit}
-    if trial.result.is_file():
-        known = json.loads(trial.result.read_text(encoding="utf-8"))
-        if {name: known.get(name) for name in about} == about:
-            return list(known["rows"])
-    command = [sys.executable, str(TRAIN), "--config", str(trial.config), "--resume", "auto"]
-    if subprocess.run(command, check=False).returncode:
-        raise ValueError(f"{trial.arm}, seed {trial.seed}: training failed, see above; it goes on from there next time")
-    rows = [{"arm": trial.arm, "seed": trial.seed, **row} for row in measure(run, limit)]
-    report.write(trial.result, "ablation", rows, **about)
+        write_config(trial, run, init, [*ARMS[trial.arm], *steps])
+        found = play(trial, lambda run: measure(run, asked.limit), limit=asked.limit)
+        rows += [{"arm": trial.arm, "seed": trial.seed, **row} for row in found]
     return rows
 
 

@@ -21,6 +21,9 @@ class SpanModelConfig(Section):
     fill_order: Literal["entropy", "confidence"] = Field(
         "entropy", description="which open places a step writes: where the decoder is least sure, or the encoder surest"
     )
+    skip: bool = Field(
+        False, description="a step begins from its states plus the decoder's: the encoder only says what to change"
+    )
     shared_projection: bool = Field(True, description="logits from the token table; false: from a matrix of their own")
     gate_hidden: Positive = Field(64, description="width of the GateNet")
     gate_dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1

@@ -13,6 +13,7 @@ from dualmask.config.span import SpanModelConfig
 from dualmask.ops import noise
 
 STOP, CONTINUE = 0, 1
+BOUND = 2.0  # of either logit, softly: a gate that is sure for good would learn nothing more
 
 
 class KeyedDropout(nn.Module):
@@ -57,4 +58,8 @@ class GateNet(nn.Module):
         x_BD = (entropy / self.greatest)[:, None].to(self.first.weight.dtype)
         x_BD = self.dropout(torch.relu(self.first_norm(self.first(x_BD))), key, "gate dropout 1", tick)
         x_BD = self.dropout(torch.relu(self.second_norm(self.second(x_BD))), key, "gate dropout 2", tick)
-        return self.last(x_BD).float()
+        return softly_bounded(self.last(x_BD).float())
+
+
+def softly_bounded(logits: Tensor) -> Tensor:
+    return BOUND * torch.tanh(logits / BOUND)

@@ -109,7 +109,8 @@ class SpanFusion(nn.Module):
     def refine(self, state: SpanState, h_BKD: Tensor, position: Tensor, *, detach: bool = False) -> Look:
         """``look`` from the decoder's states [B, K, D] at the span."""
         pred_logits = self.project(h_BKD.flatten(0, 1))
-        z_BKD = self.encoder(state.z, h_BKD.detach() if detach else h_BKD, position)
+        read_BKD = h_BKD.detach() if detach else h_BKD
+        z_BKD = self.encoder(state.z + read_BKD if self.span.skip else state.z, read_BKD, position)
         nats = entropy(pred_logits).view_as(position)
         mean_entropy = spans.mean_over(nats, state.open)
         return Look(z_BKD, self.project(z_BKD.flatten(0, 1)), pred_logits, nats, mean_entropy)

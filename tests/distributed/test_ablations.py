@@ -10,7 +10,7 @@ import tiny
 import torch
 import yaml
 
-from benchmarks import ablations
+from benchmarks import ablations, trials
 from dualmask.config.load import load_run
 from dualmask.export import write_export
 from dualmask.models.dualmask import DualMask
@@ -61,7 +61,7 @@ def test_arms_are_trained_once_and_measured(config: Path, init: Path, tmp_path: 
     def untouched(*_: object, **__: object) -> None:
         raise AssertionError("a finished arm is trained again")
 
-    monkeypatch.setattr(ablations.subprocess, "run", untouched)
+    monkeypatch.setattr(trials.subprocess, "run", untouched)
     assert start(monkeypatch, *where, "--steps", 1, "--arms", "no own-draft labels") == 0
     assert json.loads(out.read_text())["rows"] == rows
     with pytest.raises(AssertionError, match="trained again"):
@@ -72,8 +72,8 @@ def test_every_arm_changes_the_stage(config: Path, init: Path, tmp_path: Path) -
     run = load_run(config)
     stages = {}
     for arm in ablations.ARMS:
-        trial = ablations.Trial(arm, 1, tmp_path / arm.replace(" ", "-"))
-        ablations.write_config(trial, run, init, [])
+        trial = trials.Trial.of(arm, 1, tmp_path)
+        trials.write_config(trial, run, init, ablations.ARMS[arm])
         stages[arm] = load_run(trial.config).stages[0]
     assert stages["full"] == run.stages[-1]
     assert len({stage.model_dump_json() for stage in stages.values()}) == len(ablations.ARMS)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dualmask.config.schema import SpanLosses, SpanStageConfig
 from dualmask.losses.language_model import language_model_loss
 from dualmask.losses.span import GIVEN, latent_loss, span_loss, steps_taken, stop_costs, token_loss
-from dualmask.models.gate_net import CONTINUE
+from dualmask.models.gate_net import CONTINUE, softly_bounded
 from dualmask.models.span_fusion import SpanFusion
 from dualmask.models.span_rollout import rollout
 from dualmask.ops import spans
@@ -112,7 +112,7 @@ def gate_logits(model: SpanFusion, out: SpanOut, key: Tensor, step: int, turn: i
     handle = model.gate.last.register_forward_hook(lambda module, inputs, logits: said.append(logits))
     model.gate(out.mean_entropy[:, turn].double(), key, step * model.span.g_max + turn)
     handle.remove()
-    return said[0]
+    return softly_bounded(said[0])
 
 
 def test_texts_in_which_tokens_were_drawn_tell_the_gate_nothing() -> None:
