@@ -42,6 +42,7 @@ OTHERWISE = [
     "stages.1.span.detach_pred=false",
     "model.span.shared_projection=false",
     "model.span.fill_order=confidence",
+    "model.span.skip=true",
 ]
 VARIANTS = {
     "zero3": {"set": [], "deepspeed": SPLIT_ALL},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -53,7 +54,7 @@ def slow(model: SpanFusion, prompt: Tensor, width: int, gold: Tensor | None) -> 
         h = model.decoder(model.table(seq[None]), position, torch.ones(1, len(seq), dtype=torch.bool))[:, n_prompt:]
         log_prob = model.project(h[0]).log_softmax(-1)
         entropy = -(log_prob.exp() * log_prob).sum(-1)
-        z = model.encoder(z, h, position[:, n_prompt:])
+        z = model.encoder(z + h if model.span.skip else z, h, position[:, n_prompt:])
         logits = model.project(z[0])
         able = logits[:, :VOCAB].clone()
         able[:, [*(SPECIAL_IDS - {EOS_ID})]] = -torch.inf
@@ -80,9 +81,13 @@ def fast(model: SpanFusion, batch: Batch, cut: spans.Spans, *, gold: bool) -> li
 
 @torch.no_grad()
 @pytest.mark.parametrize("gold", [True, False], ids=["gold", "likeliest"])
-@pytest.mark.parametrize(("order", "width", "g_max"), [("entropy", 6, 4), ("confidence", 6, 4), ("entropy", 3, 4)])
-def test_the_steps_are_those_of_the_seed(order: str, width: int, g_max: int, gold: bool) -> None:
-    model, batch = make_model(fill_order=order, g_max=g_max).eval(), make_texts()
+@pytest.mark.parametrize(
+    ("width", "parts"),
+    [(6, {}), (3, {}), (6, {"fill_order": "confidence"}), (6, {"skip": True}), (5, {"g_max": 1})],
+    ids=str,
+)
+def test_the_steps_are_those_of_the_seed(width: int, parts: dict[str, Any], gold: bool) -> None:
+    model, batch = make_model(**parts).eval(), make_texts()
     cut = spans.cut(batch, 5, width)
     assert len(cut.prompt_length.unique()) > 3
     steps = fast(model, batch, cut, gold=gold)
