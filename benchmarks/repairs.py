@@ -1,0 +1,311 @@
+"""What each repair of SpanFusionLM is worth: ``python -m benchmarks.repairs --config C --json out.json``.
+
+Stage ``span`` is trained anew for each arm and seed, equally long, on the same data, from the same decoder and a fresh
+encoder and gate. ``repaired`` is the configuration as it stands; every other arm changes what it says (docs/method.md,
+R7 to R15), and an arm that changes nothing is not trained twice. What needs no training is read off ``repaired``: the
+other order of filling (R13), padding that is seen (R14), what a stop would leave open without the filling (R8), and
+what ``fast`` and ``accurate`` mean (R11). Seconds with and without the prompt's cache (R12): ``benchmarks.span_cache``.
+
+The hard and the easy third of the spans are told apart by each model's own decoder, used token by token. An arm that is
+finished is not trained again, and one that was interrupted goes on.
+"""
+
+# n spans, K places of a span
+
+from __future__ import annotations
+
+import argparse
+import copy
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+from safetensors.torch import load_file
+
+from benchmarks.trials import Trial, beginning, play, seeds_of, train, write_config
+from dualmask import manifest
+from dualmask.config.load import load_run
+from dualmask.config.schema import RunConfig
+from dualmask.evaluation import report, span, span_gate, statistics, texts
+from dualmask.evaluation.span import Task
+from dualmask.evaluation.statistics import Row
+from dualmask.export import write_export
+from dualmask.inference.folder import open_folder
+from dualmask.inference.loading import load_span_fusion
+from dualmask.models.span_fusion import SpanFusion
+from dualmask.ops import spans
+from dualmask.tokenizer import EOS_ID, Tokenizer
+from dualmask.training.metrics import read_lines
+
+HOW = "stages.0.span"
+DRAWN = f"{HOW}.gate_estimator=gumbel"
+CUT, OPEN, NO_PRED = f"{HOW}.detach_pred=true", f"{HOW}.detach_pred=false", f"{HOW}.losses.pred=0"
+REPAIRED = "repaired"
+ARMS: dict[str, tuple[str, ...]] = {
+    REPAIRED: (),
+    "R7 drawn stops": (DRAWN, f"{HOW}.gate_gradient=quality"),
+    "R7 counter": (DRAWN, f"{HOW}.gate_gradient=none"),
+    "R7 cost only": (f"{HOW}.gate_gradient=cost",),
+    "R9 cut, pred loss": (CUT,),
+    "R9 cut, no pred loss": (CUT, NO_PRED),
+    "R9 open, pred loss": (OPEN,),
+    "R9 open, no pred loss": (OPEN, NO_PRED),
+    "R10 same weights": (f"{HOW}.teacher=same",),
+    "R10 EMA teacher": (f"{HOW}.teacher=ema",),
+    "R10 no latent loss": (f"{HOW}.losses.latent=0",),
+    "R13 entropy": ("model.span.fill_order=entropy",),
+    "R13 confidence": ("model.span.fill_order=confidence",),
+    "R15 drawn writes": (f"{HOW}.gold_writes=0",),
+}
+REPAIRS = tuple(dict.fromkeys(name.split()[0] for name in ARMS))
+FRESH = ("encoder", "gate")  # what every arm begins anew
+CUTS = 2  # spans of a text
+LAST_STEPS = 20  # of the record, over which the spread of the states is taken
+COLUMNS: dict[str, dict[str, Any]] = {
+    "gold nats,\none step": {"metric": "gold_nll", "method": "fast"},
+    "all steps": {"metric": "gold_nll", "method": "accurate"},
+    "learned\ngate": {"metric": "gold_nll", "method": "learned"},
+    "pred nats,\none step": {"metric": "pred_nll", "method": "fixed:1"},
+    "slots right,\nall steps": {"metric": "span_accuracy", "method": "accurate"},
+    "mean\nsteps": {"metric": "steps", "method": "learned", "third": None},
+    "hard −\neasy": {"metric": "steps_gap", "method": "learned"},
+    "latent\nstd": {"metric": "latent_std"},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", required=True, help="YAML file of the whole run, whose last stage is span")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="whose decoder all arms begin with: an exported folder, or a run's that kept the checkpoint where stage "
+        "span begins; it should not have learnt spans. Default: the stages before that one are trained first, once",
+    )
+    parser.add_argument("--data", type=Path, help="held-out texts, jsonl; default: test.jsonl beside the data")
+    parser.add_argument("--json", type=Path, required=True, help="result file")
+    parser.add_argument("--runs", type=Path, default=Path("runs/repairs"), help="folder of the arms' runs")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key for all arms")
+    parser.add_argument("--only", default=",".join(REPAIRS), help="some of: %(default)s")
+    parser.add_argument("--seeds", default="1,2", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, help="of stage span; default: as configured")
+    parser.add_argument("--limit", type=int, default=64, help=f"most texts, {CUTS} spans each; default: %(default)s")
+    asked = parser.parse_args()
+    try:
+        rows = run_all(asked)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    for table in tables(rows):
+        console.print(table)
+    return 0
+
+
+def chosen(only: str) -> list[str]:
+    """Arms of ``--only``: names of repairs. Raises ValueError."""
+    if unknown := [word for word in only.split(",") if word not in REPAIRS]:
+        raise ValueError(f"--only: {unknown[0]!r} is not one of {', '.join(REPAIRS)}")
+    return [name for name in ARMS if name.split()[0] in only.split(",")]
+
+
+def run_all(asked: argparse.Namespace) -> list[Row]:
+    """Trains and measures what is not there yet, and writes the result behind each arm. Raises ValueError."""
+    arms, run = chosen(asked.only), load_run(asked.config, asked.set)
+    if run.stages[-1].name != "span":
+        raise ValueError(
+            f"--config {asked.config}: its last stage is {run.stages[-1].name}; give one that ends with span"
+        )
+    data = asked.data or run.data.path / "test.jsonl"
+    task = held_out(run, data, asked.limit)
+    init = untaught(run, asked.model or decoder(run, asked.runs), asked.runs)
+    steps = [f"stages.0.steps={asked.steps}"] if asked.steps else []
+    rows: list[Row] = []
+    known: dict[str, list[Row]] = {}  # by configuration
+    trials = [Trial.of(arm, seed, asked.runs) for seed in seeds_of(asked.seeds) for arm in arms]
+    for number, trial in enumerate(trials, 1):
+        began = time.perf_counter()
+        write_config(trial, run, init, [*ARMS[trial.arm], *steps])
+        same = load_run(trial.config).model_dump_json(exclude={"name", "output"})
+        if same not in known:
+            known[same] = play(trial, lambda run: measure(run, task), data=str(data), limit=asked.limit)
+        rows += labelled(trial, known[same])
+        report.write(asked.json, "repairs", rows, config=str(asked.config), steps=asked.steps, spans=len(task.gold))
+        taken = time.perf_counter() - began
+        print(f"{number} of {len(trials)}: {trial.arm}, seed {trial.seed}: {taken:.0f} s", file=sys.stderr, flush=True)
+    return rows
+
+
+def held_out(run: RunConfig, data: Path, limit: int) -> Task:
+    """Spans of the first length that the stage teaches, each behind its prompt. Raises ValueError."""
+    how = run.stages[-1].span
+    assert how is not None
+    tokenizer = Tokenizer(run.data.path / "tokenizer.model")
+    found = texts.sequences(texts.read_texts(data), tokenizer, run.model.max_length)
+    return span.make_task([ids[1:-1] for ids in found], width=how.lengths[0], cuts=CUTS, limit=limit, seed=0)
+
+
+def decoder(run: RunConfig, runs: Path) -> Path:
+    """The run of the stages before the last, trained if it is not there. Raises ValueError."""
+    if len(run.stages) == 1:
+        raise ValueError("--config: stage span is its only one; say by --model whose decoder it begins with")
+    trial = Trial("decoder", run.seed, runs / "decoder")
+    write_config(trial, run, run.init, [], stages=slice(0, -1))
+    train(trial)
+    return trial.folder / "export"
+
+
+def untaught(run: RunConfig, origin: Path, runs: Path) -> Path:
+    """A folder with the decoder alone, named by its weights: the modules that it lacks, every arm draws by its seed.
+
+    Raises ValueError.
+    """
+    found = open_folder(beginning(run, origin, runs), "spanfusion")
+    file = found.path / "model.safetensors"
+    folder = runs / f"decoder-only-{manifest.digest(file)[:8]}"
+    kept = {name: weight for name, weight in load_file(file).items() if name.split(".")[0] not in FRESH}
+    write_export(folder, kept, found.config, found.vocab_size, found.path / "tokenizer.model")
+    return folder
+
+
+def measure(run: RunConfig, task: Task) -> list[Row]:
+    """The rows of a finished run: first its own, then with a ``repair`` and an ``arm`` what needs no other weights."""
+    model = load_span_fusion(run.output).model
+    rows = figures(model, task)
+    other = "confidence" if model.span.fill_order == "entropy" else "entropy"
+    asides = {
+        ("R13", f"{other} when written"): figures(in_order(model, other), task),
+        ("R14", "padding seen"): figures(model, padded(task, run.batch.sequences)),
+        ("R8", "not filled"): left_open(model, task),
+        ("R11", "named here"): named(rows),
+        ("R11", "seed's comments"): named(rows, swapped=True),
+    }
+    rows.append(latent_std(run.output))
+    return rows + [
+        {"repair": repair, "arm": arm, **row} for (repair, arm), found in asides.items() for row in found
+    ]  # fmt: skip
+
+
+def figures(model: SpanFusion, task: Task) -> list[Row]:
+    """What true spans cost, how many tokens are right, and what the learned gate does."""
+    gold = span.read_gold(model, task)
+    rows = span_gate.likelihood_rows(gold, task.row)
+    for arm in span.arms(model, task.width):
+        if arm.method not in ("fast", "accurate", "learned"):
+            continue
+        sample = span.draw(model, arm, task, len(task.prompts))
+        rows += span.agreement(task, sample.texts, arm.method)
+        rows.append(mean_row(task, "steps", sample.steps, arm.method))
+        if arm.method == "learned":
+            rows += span_gate.difficulty_rows(sample.steps, gold.autoregressive, task.row)
+    return rows
+
+
+def mean_row(task: Task, metric: str, each: np.ndarray, method: str) -> Row:
+    """The mean of figures [n]."""
+    return task.row(metric, statistics.ratio, [each, np.ones(len(each))], method)
+
+
+def in_order(model: SpanFusion, order: str) -> SpanFusion:
+    """The same weights, told to write in the other ``order`` (R13)."""
+    other = copy.copy(model)
+    other.span = model.span.model_copy(update={"fill_order": order})
+    return other
+
+
+def padded(task: Task, together: int) -> Task:
+    """Prompts as the seed's collate leaves them (R14): those of a batch of ``together`` made as long as the longest, on
+    the right, with padding that is read and that shifts the span's positions.
+
+    GPT-2, which the seed names, has no padding token; EOS takes its place there, and here.
+    """
+    prompts: list[list[int]] = []
+    for start in range(0, len(task.prompts), together):
+        batch = task.prompts[start : start + together]
+        longest = max(map(len, batch))
+        prompts += [[*prompt, *[EOS_ID] * (longest - len(prompt))] for prompt in batch]
+    return Task(prompts, task.gold, task.texts)
+
+
+def left_open(model: SpanFusion, task: Task) -> list[Row]:
+    """Shares of the places that would stay [PRED] if a stop filled nothing (R8): behind so many steps for every span,
+    and where the learned gate stops."""
+    learned = next(arm for arm in span.arms(model, task.width) if arm.method == "learned")
+    steps = {"learned": span.draw(model, learned, task, len(task.prompts)).steps}
+    most = span.most_steps(model, task.width)
+    steps |= {f"fixed:{number}": np.full(len(task.gold), number) for number in range(1, most + 1)}
+    return [
+        mean_row(task, "left_open", open_share(taken, task.width, model.span.g_max), method)
+        for method, taken in steps.items()
+    ]
+
+
+def open_share(steps: np.ndarray, width: int, g_max: int) -> np.ndarray:
+    """[n] shares of ``width`` = K places that ``steps`` [n] of M = ⌈K / g_max⌉ places each do not reach."""
+    return np.maximum(width - steps * spans.places_a_step(width, g_max), 0) / width
+
+
+def named(rows: Sequence[Row], *, swapped: bool = False) -> list[Row]:
+    """Steps under ``fast`` and ``accurate``; the seed's comments have fast go on and accurate stop (R11)."""
+    meant = {"fast": "accurate", "accurate": "fast"} if swapped else {"fast": "fast", "accurate": "accurate"}
+    return [report.find(rows, metric="steps", method=gate) | {"method": name} for name, gate in meant.items()]
+
+
+def latent_std(output: Path) -> Row:
+    """Spread of the span's states at the end of training: mean, least and greatest of the last steps (R10)."""
+    lines = [record for _, record in read_lines(output / "metrics.jsonl")]
+    found = [line["losses"]["latent_std"] for line in lines[-LAST_STEPS:] if line["taken"]]
+    mean = float(np.mean(found))
+    return {"metric": "latent_std", "value": mean, "lo": min(found), "hi": max(found), "n": len(found)}
+
+
+def labelled(trial: Trial, rows: Sequence[Row]) -> list[Row]:
+    """With the dimensions repair, arm and seed. What was only read off the repaired model belongs to that arm alone."""
+    repair, _, arm = trial.arm.partition(" ")
+    where = {"repair": repair, "arm": arm, "seed": trial.seed}
+    return [{**where, **row} for row in rows if trial.arm == REPAIRED or "repair" not in row]
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """All figures of the arms; what stops leave open and what names mean. In a cell: a number for each seed."""
+    small = [row for row in rows if row["repair"] in ("R8", "R11")]
+    wide = _table(rows, "What each repair is worth", list(COLUMNS))
+    for repair, arm in _arms([row for row in rows if row not in small]):
+        mine = [row for row in rows if (row["repair"], row["arm"]) == (repair, arm)]
+        wide.add_row(f"{repair} {arm}", *(_cell(mine, wanted) for wanted in COLUMNS.values()))
+    narrow = _table(small, "Read off the repaired model", ["method", "steps", "share left\nopen"])
+    for repair, arm, method in dict.fromkeys((row["repair"], row["arm"], row["method"]) for row in small):
+        mine = [row for row in small if (row["repair"], row["arm"], row["method"]) == (repair, arm, method)]
+        cells = (_cell(mine, {"metric": metric}) for metric in ("steps", "left_open"))
+        narrow.add_row(f"{repair} {arm}", method, *cells)
+    return [wide, narrow] if small else [wide]
+
+
+def _arms(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """By repair; the repaired model first."""
+    found = dict.fromkeys((row["repair"], row["arm"]) for row in rows)
+    return sorted(found, key=lambda arm: int(arm[0].lstrip("R")) if arm[0] != REPAIRED else 0)
+
+
+def _cell(rows: Sequence[Row], wanted: dict[str, Any]) -> str:
+    found = [row["value"] for row in rows if all(row.get(name) == value for name, value in wanted.items())]
+    return " ".join(f"{value:.3f}" for value in found)
+
+
+def _table(rows: Sequence[Row], title: str, headings: Sequence[str]) -> Table:
+    seeds = ", ".join(str(seed) for seed in dict.fromkeys(row["seed"] for row in rows))
+    out = Table(title=f"{title} (seeds {seeds})", title_justify="left", box=SIMPLE, padding=0)
+    out.add_column("arm", no_wrap=True)
+    for heading in headings:
+        out.add_column(heading, justify="right", no_wrap=True)
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())
