@@ -346,3 +346,14 @@ def test_parts_of_the_small_model() -> None:
         "first.weight": (width, 1), "first_norm.weight": (width,), "second.weight": (width, width),
         "second_norm.weight": (width,), "last.weight": (2, width),
     }  # fmt: skip
+
+
+@torch.no_grad()
+def test_the_encoder_sees_differences_of_positions_only() -> None:
+    """So an offset common to z and the decoder's states (seed, section 7) changes nothing; other distances do."""
+    model = make_model()
+    z, h = torch.randn(2, 1, SPAN, PARTS.hidden, generator=torch.Generator().manual_seed(2))
+    place = torch.arange(SPAN).float()[None]
+    refined = model.encoder(z, h, place)
+    assert (model.encoder(z, h, place + 9) - refined).abs().max() < 1e-5
+    assert (model.encoder(z, h, place * 3) - refined).abs().max() > 1e-3
