@@ -1,8 +1,8 @@
 """What each repair of SpanFusionLM is worth: ``python -m benchmarks.repairs --config C --json out.json``.
 
 Stage ``span`` is trained anew for each arm and seed, equally long, on the same data, from the same decoder and a fresh
-encoder and gate. ``repaired`` is the configuration as it stands; every other arm changes what it says (docs/method.md,
-R7 to R15), and an arm that changes nothing is not trained twice. What needs no training is read off ``repaired``: the
+encoder and gate. ``repaired`` is the configuration as it stands; every other arm changes what it says (R7 to R16 of
+docs/spanfusion.md), and an arm that changes nothing is not trained twice. What needs no training is read off ``repaired``: the
 other order of filling (R13), padding that is seen (R14), what a stop would leave open without the filling (R8), and
 what ``fast`` and ``accurate`` mean (R11). Seconds with and without the prompt's cache (R12): ``benchmarks.span_cache``.
 
@@ -62,6 +62,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "R13 entropy": ("model.span.fill_order=entropy",),
     "R13 confidence": ("model.span.fill_order=confidence",),
     "R15 drawn writes": (f"{HOW}.gold_writes=0",),
+    "R16 no skip": ("model.span.skip=false",),
 }
 REPAIRS = tuple(dict.fromkeys(name.split()[0] for name in ARMS))
 FRESH = ("encoder", "gate")  # what every arm begins anew
