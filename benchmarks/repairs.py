@@ -2,9 +2,10 @@
 
 Stage ``span`` is trained anew for each arm and seed, equally long, on the same data, from the same decoder and a fresh
 encoder and gate. ``repaired`` is the configuration as it stands; every other arm changes what it says (R7 to R16 of
-docs/spanfusion.md), and an arm that changes nothing is not trained twice. What needs no training is read off ``repaired``: the
-other order of filling (R13), padding that is seen (R14), what a stop would leave open without the filling (R8), and
-what ``fast`` and ``accurate`` mean (R11). Seconds with and without the prompt's cache (R12): ``benchmarks.span_cache``.
+docs/spanfusion.md), and an arm that changes nothing is not trained twice. What needs no training is read off
+``repaired``: the other order of filling (R13), padding that is seen (R14), what a stop would leave open without the
+filling (R8), and what ``fast`` and ``accurate`` mean (R11). Seconds with and without the prompt's cache (R12):
+``benchmarks.span_cache``.
 
 The hard and the easy third of the spans are told apart by each model's own decoder, used token by token. An arm that is
 finished is not trained again, and one that was interrupted goes on.
