@@ -115,6 +115,7 @@ def describe(
     if how.gate_estimator == "gumbel":
         gumbel = noise.gumbel(key, "gate", plan.step, *gate_logits.shape[1:])
         go_on = spans.drawn_continue(gate_logits, gumbel, how.gate_temperature)
+    go_on = go_on * _unfinished(steps)
     stop = _stops(go_on)
     return SpanOut(
         ar=ar,
@@ -192,7 +193,12 @@ def _likeliest(model: SpanFusion) -> Write:
 
 def _certain(steps: list[Step]) -> Tensor:
     """[B, N] the likelier decision of each step: 1 to go on."""
-    return torch.stack([step.gate_logits for step in steps], 1).argmax(-1).float()
+    return torch.stack([step.gate_logits for step in steps], 1).argmax(-1).float() * _unfinished(steps)
+
+
+def _unfinished(steps: list[Step]) -> Tensor:
+    """[B, N] bool: some place is open behind the step. Where K is no multiple of g_max all may be written early."""
+    return torch.stack([(step.before.open & ~step.pick).any(1) for step in steps], 1)
 
 
 def _stops(go_on: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def test_the_gate_hears_the_true_slope(loss: str) -> None:
     def value(go_on: Tensor | None = None) -> Tensor:
         if go_on is None:
             logits = [gate_logits(model, out, batch.key, plan.step, turn) for turn in range(4)]
-            go_on = torch.stack(logits, 1).softmax(-1)[..., CONTINUE]
+            go_on = torch.stack(logits, 1).softmax(-1)[..., CONTINUE] * (out.open & ~out.pick).any(-1)
         weights = spans.stop_weights(go_on)
         return steps_taken(out, weights, stage) if loss == "steps" else token_loss(out, weights, stage)
 

@@ -357,3 +357,14 @@ def test_the_encoder_sees_differences_of_positions_only() -> None:
     refined = model.encoder(z, h, place)
     assert (model.encoder(z, h, place + 9) - refined).abs().max() < 1e-5
     assert (model.encoder(z, h, place * 3) - refined).abs().max() > 1e-3
+
+
+def test_a_span_that_is_written_early_takes_no_further_step() -> None:
+    """Six places, two a step: the fourth of g_max = 4 steps has nothing to write, and no gate can ask for it."""
+    model = make_model()
+    with torch.no_grad():
+        model.gate.last.weight.zero_()
+        model.gate.last.bias.copy_(torch.tensor([-9.0, 9.0]))
+    out = rollout(model, make_texts(), span_plan(gate_estimator="expected"))
+    assert out.stop.tolist() == [2] * 6
+    assert spans.expected_steps(spans.stop_weights(out.go_on)).max() <= 3
