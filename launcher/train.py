@@ -68,7 +68,8 @@ def prepare_environment(device: str) -> None:
     if os.environ.get("MASTER_ADDR", "127.0.0.1") in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: listen nowhere else
     if not cuda:
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", preflight.world_size()))
+        # of this machine alone: torchrun says it in the one variable, deepspeed in the other
+        local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or preflight.world_size())
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // local, 1)))
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         os.environ.setdefault("LOCAL_SIZE", str(local))  # else DeepSpeed starts numactl in every step to count sockets
