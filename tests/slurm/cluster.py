@@ -39,7 +39,7 @@ class Cluster:
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def wait(self, job: str, timeout: float = 300) -> dict[str, str]:
+    def wait(self, job: str, timeout: float = 600) -> dict[str, str]:
         """Until it has ended for good."""
         end = time.monotonic() + timeout
         while (account := self.job(job))["JobState"] not in ENDED:
