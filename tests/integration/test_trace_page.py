@@ -49,7 +49,7 @@ def open_page(page: str, folder: Path, place: str = "", *, then: str = "", secon
     done = subprocess.run(
         [str(CHROMIUM), *options, f"--virtual-time-budget={1000 * seconds}", "--dump-dom", address],
         capture_output=True,
-        timeout=120,
+        timeout=300,
         check=True,
     )
     return done.stdout.decode()

@@ -178,7 +178,7 @@ def test_the_learned_gate_stops_each_text_for_itself(model: SpanFusion) -> None:
         on = model.gate(torch.tensor(text.spans[0].entropy)).argmax(-1).tolist()
         assert on[: text.spans[0].steps - 1] == [1] * (text.spans[0].steps - 1)
         assert on[-1] == 0 or text.spans[0].steps == 3  # 2 of 6 places a step: then nothing is open
-    assert min(map(len, by_steps.values())) > 5
+    assert min(map(len, by_steps.values())) >= 3
     assert len(by_steps) > 1
 
 

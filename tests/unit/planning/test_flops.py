@@ -1,0 +1,109 @@
+"""The planner's operations are those that torch counts in the forward and backward passes of real steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.rounds_memory import Size, random_batch
+from dualmask.config.schema import ModelConfig, SpanModelConfig, StageConfig
+from dualmask.curriculum import plan_at
+from dualmask.models.dualmask import trainable
+from dualmask.models.families import build
+from dualmask.ops import deletion
+from dualmask.parallel import mesh
+from dualmask.planning.flops import Draws, Shape, expected, step_cost
+from dualmask.training.objective import objective
+
+SIZE = Size(hidden=32, length=24, sequences=6, vocabulary=200)
+COMMON = {"hidden": SIZE.hidden, "heads": 2, "max_length": SIZE.length}
+DUALMASK = ModelConfig(**COMMON, filler_layers=2, inserter_layers=1, picker_layers=2)
+WIDE = DUALMASK.model_copy(update={"hidden": 48, "filler_layers": 1, "picker_probes": 2, "ffn_multiple": 3})
+SPAN = ModelConfig(**COMMON, family="spanfusion", span=SpanModelConfig(decoder_layers=2, encoder_layers=1))
+EVERY = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1}
+ALL = ["filler", "inserter", "picker", "gate"]
+SPAN_MODULES = ["decoder", "encoder", "gate"]
+Change = dict[str, Any]
+
+CASES: dict[str, tuple[ModelConfig, Change]] = {
+    "autoregressive": (ModelConfig(**COMMON, family="autoregressive", layers=3), {"name": "lm", "train": ["lm"]}),
+    "diffusion": (ModelConfig(**COMMON, family="diffusion", layers=2), {"name": "lm", "train": ["lm"]}),
+    "filler": (DUALMASK, {"name": "filler", "train": ["filler"]}),
+    "filler, kept tokens too": (WIDE, {"name": "filler", "train": ["filler"], "losses": {"kept_weight": 0.2}}),
+    "inserter behind a frozen filler": (DUALMASK, {"name": "inserter", "train": ["inserter"], "losses": EVERY}),
+    "inserter alone": (DUALMASK, {"name": "inserter", "train": ["inserter"], "losses": {"recon": 0, "ptr_count": 1}}),
+    "one round": (DUALMASK, {"name": "picker", "train": ALL, "losses": EVERY}),
+    "frozen filler": (DUALMASK, {"name": "picker", "train": ["inserter", "picker"], "losses": EVERY}),
+    "frozen filler, revealed": (
+        DUALMASK, {"name": "picker", "train": ["picker"], "losses": EVERY, "picker_gradient": 0.1}
+    ),
+    "rounds": (WIDE, {"name": "joint", "train": ALL, "losses": EVERY, "rollout": {"rounds": 3, "window": 2}}),
+    "the gate compares": (
+        DUALMASK,
+        {"name": "joint", "train": ALL, "losses": EVERY | {"gate": 1},
+         "rollout": {"rounds": 2, "window": 2, "gate_rows": 1, "first_round": "gate"}},
+    ),
+    "decoder": (SPAN, {"name": "decoder", "train": ["decoder"]}),
+    "span": (SPAN, {"name": "span", "train": SPAN_MODULES, "span": {"lengths": [8]}}),
+    "span, own teacher": (SPAN, {"name": "span", "train": SPAN_MODULES, "span": {"lengths": [6], "teacher": "ema"}}),
+    "span, nothing detached": (
+        SPAN, {"name": "span", "train": SPAN_MODULES,
+               "span": {"lengths": [8], "detach_pred": False, "losses": {"latent": 0, "pred": 0.2}}},
+    ),
+    "span, decoder unheard": (
+        SPAN, {"name": "span", "train": SPAN_MODULES, "span": {"lengths": [8], "detach_entropy": True}}
+    ),
+}  # fmt: skip
+
+
+def measured(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> tuple[float, list[Draws] | None]:
+    """Operations that torch counts, and what this batch drew in each round."""
+    mesh.single_process()
+    torch.manual_seed(0)
+    model = build(config, SIZE.vocabulary, activation_checkpointing=checkpointing)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable(name, stage) is not None)
+    taught, plan, batch, seen = objective(model, stage), plan_at([stage], 0), random_batch(SIZE, 0), []
+    state = None
+    for rounds in plan.windows if config.family == "dualmask" else ():
+        with torch.no_grad():
+            outs, after = taught(batch, plan, rounds, state, inspect=True)
+        state = after.detach() if after is not None else None
+        seen += [_draws(out) for out in outs]
+    state = None
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        for rounds in plan.windows:
+            loss, _, state = taught(batch, plan, rounds, state)
+            loss.backward()
+    return float(counter.get_total_flops()), seen or None
+
+
+def _draws(out: Any) -> Draws:
+    slots = 0.0 if out.filler is None else len(out.filler.slot)
+    compared = 0.0 if out.gate is None else float(out.gate.compared.sum())
+    masks = slots if out.filler is None else float((out.filler.slot_weight >= 0).sum())
+    return Draws(slots, masks, compared)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+@pytest.mark.parametrize("case", CASES)
+def test_flops_of_a_step(case: str, checkpointing: bool):
+    config, change = CASES[case]
+    stage = StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | change)
+    counted, draws = measured(config, stage, checkpointing)
+    shape = Shape(config, SIZE.vocabulary, SIZE.sequences, checkpointing)
+    assert step_cost(shape, stage, draws).total == pytest.approx(counted, rel=0.02)
+
+
+def test_expected_draws_of_random_holes():
+    """Mean over many texts of what stage filler really deletes."""
+    stage = StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | CASES["filler"][1])
+    many = Size(hidden=32, length=24, sequences=2000, vocabulary=200)
+    plan, batch = plan_at([stage], 0), random_batch(many, 0)
+    asked = deletion.keep_rates(batch.key, 0, plan.keep_rate_low, plan.keep_rate_high)
+    real = float(deletion.budget(batch.deletable, asked).sum())
+    assert expected(Shape(DUALMASK, 200, 2000), stage)[0].masks == pytest.approx(real, rel=0.02)

@@ -1,0 +1,48 @@
+"""The command: one table, one result file, one line for what cannot be planned."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dualmask.config.load import load_run
+from launcher.plan import main, plan
+
+ROOT = Path(__file__).parents[3]
+QUICKSTART = str(ROOT / "configs" / "quickstart.yaml")
+VOCABULARY = ["--set", "model.vocab_size=2048"]
+
+
+def test_result_file(tmp_path, capsys):
+    file = tmp_path / "plan.json"
+    asked = ["--config", QUICKSTART, *VOCABULARY, "--nodes", "2", "--gpus-per-node", "4", "--json", str(file)]
+    assert main(asked) == 0
+    result = json.loads(file.read_text())
+    assert result["suite"] == "plan"
+    totals = {row["stage"]: row["value"] for row in result["rows"] if row.get("part") == "all"}
+    assert list(totals) == ["filler", "inserter", "picker", "joint"]
+    assert totals["joint"] > totals["picker"] > totals["filler"]  # three rounds, one round with everything, one module
+    assert result["assumed"]
+    assert "Assumed:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        (["--set", "data.path=nowhere"], "--set model.vocab_size="),
+        ([*VOCABULARY, "--set", "parallel.tensor=2", "--gpus-per-node", "3"], "--gpus-per-node 3"),
+        ([*VOCABULARY, "--gpus-per-node", "5"], "batch.sequences=16"),
+    ],
+)
+def test_one_line_for_what_cannot_be(wrong, named, capsys):
+    assert main(["--config", QUICKSTART, *wrong]) == 2
+    said = capsys.readouterr().err
+    assert named in said
+    assert said.count("\n") == 1
+
+
+def test_rows_sum_up():
+    run = load_run(QUICKSTART, ["model.vocab_size=2048"])
+    rows = plan(run, 2048)
+    sizes = {row["module"]: row["value"] for row in rows if row["metric"] == "parameters"}
+    assert sizes.pop("all") == sum(sizes.values())
