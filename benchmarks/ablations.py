@@ -17,7 +17,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.trials import Trial, beginning, play, seeds_of, write_config
+from benchmarks.trials import Trial, add_options, beginning, play, seeds_of, write_config
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation import adaptive, corrupted, editing, reconstruction, report, texts
@@ -54,11 +54,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="YAML file of the whole run")
     parser.add_argument("--from", dest="origin", type=Path, required=True, help="the run's folder, or an exported one")
-    parser.add_argument("--json", type=Path, required=True, help="result file")
-    parser.add_argument("--runs", type=Path, default=Path("runs/ablations"), help="folder of the arms' runs")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key for all arms")
+    add_options(parser, runs=Path("runs/ablations"))
     parser.add_argument("--arms", default=",".join(ARMS), help="some of: %(default)s")
-    parser.add_argument("--seeds", default="1,2", help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="of the stage; default: as configured")
     parser.add_argument("--limit", type=int, default=256, help="most held-out texts; default: %(default)s")
     asked = parser.parse_args()

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
-from benchmarks.trials import Trial, beginning, play, seeds_of, train, write_config
+from benchmarks.trials import Trial, add_options, beginning, play, seeds_of, train, write_config
 from dualmask import manifest
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
@@ -91,11 +91,8 @@ def main() -> int:
         "span begins; it should not have learnt spans. Default: the stages before that one are trained first, once",
     )
     parser.add_argument("--data", type=Path, help="held-out texts, jsonl; default: test.jsonl beside the data")
-    parser.add_argument("--json", type=Path, required=True, help="result file")
-    parser.add_argument("--runs", type=Path, default=Path("runs/repairs"), help="folder of the arms' runs")
-    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key for all arms")
+    add_options(parser, runs=Path("runs/repairs"))
     parser.add_argument("--only", default=",".join(REPAIRS), help="some of: %(default)s")
-    parser.add_argument("--seeds", default="1,2", help="default: %(default)s")
     parser.add_argument("--steps", type=int, help="of stage span; default: as configured")
     parser.add_argument("--limit", type=int, default=64, help=f"most texts, {CUTS} spans each; default: %(default)s")
     asked = parser.parse_args()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -45,6 +46,14 @@ class Trial:
     @property
     def result(self) -> Path:
         return self.folder.with_suffix(".json")
+
+
+def add_options(parser: argparse.ArgumentParser, *, runs: Path) -> None:
+    """What every comparison of arms is asked."""
+    parser.add_argument("--json", type=Path, required=True, help="result file")
+    parser.add_argument("--runs", type=Path, default=runs, help="folder of the arms' runs; default: %(default)s")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key for all arms")
+    parser.add_argument("--seeds", default="1,2", help="default: %(default)s")
 
 
 def seeds_of(text: str) -> list[int]:

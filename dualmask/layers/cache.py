@@ -99,7 +99,7 @@ class Recall:
 
 @dataclass(frozen=True)
 class Past:
-    """What a causal trunk has read of texts of any lengths: training differentiates through it, inference grows it."""
+    """What a causal trunk has read of texts of any lengths: for training: with its gradient."""
 
     present: Recall
     embeddings: Recall

@@ -7,6 +7,8 @@ A batch in, every scored slot with its loss out, as the filler gives it; ``losse
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -56,11 +58,7 @@ class Autoregressive(LanguageModel):
     def forward(self, batch: Batch, plan: StepPlan | None = None) -> FillerOut:
         """Every next token of the batch. There is nothing to draw, so no plan is needed."""
         position = contiguous_positions(batch.tokens)
-        states = self.lm(self.table(batch.tokens), position, batch.present)
-        followed = nn.functional.pad(batch.present[:, 1:], (0, 1))
-        slot = followed.flatten().nonzero().squeeze(1)
-        target = batch.tokens.flatten()[slot + 1]
-        return scored(self.logits(states, slot), slot, torch.ones_like(slot, dtype=torch.float), target)
+        return next_tokens(batch, self.lm(self.table(batch.tokens), position, batch.present), self.logits)
 
     def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor:
         """[B, V / tensor] for the token behind the last one of each row: rows are padded on the *left*.
@@ -96,3 +94,13 @@ class MaskedDiffusion(LanguageModel):
         """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, T] that hold [MASK]s."""
         there = present(length, tokens.shape[1])
         return self.logits(self.lm(self.table(tokens), contiguous_positions(tokens), there), slot)
+
+
+def next_tokens(batch: Batch, states: Tensor, logits: Callable[[Tensor, Tensor], Tensor]) -> FillerOut:
+    """The loss of every next token, EOS included, from a causal trunk's states [B, T, D].
+
+    logits: (states, slots [M] of the flattened states) → [M, V / tensor].
+    """
+    slot = nn.functional.pad(batch.present[:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
+    weight = torch.ones_like(slot, dtype=torch.float)
+    return scored(logits(states, slot), slot, weight, batch.tokens.flatten()[slot + 1])

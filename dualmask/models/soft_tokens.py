@@ -44,7 +44,7 @@ def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, 
     score, heat = value, max(plan.fill_temperature, COLDEST)
     if plan.fill_temperature > 0:
         place_key = noise.mix(key[slot // width] + slot % width)
-        gumbel = -torch.log(-torch.log(noise.uniform_at(place_key, "fill", tick, token)))
+        gumbel = noise.gumbel_at(place_key, "fill", tick, token)
         score = value / plan.fill_temperature + gumbel
     choice = score.detach().argmax(-1, keepdim=True)
     drawn = token.gather(-1, choice).squeeze(-1)

@@ -17,11 +17,12 @@ from dualmask.config.schema import ModelConfig
 from dualmask.layers.cache import Cache, Past
 from dualmask.layers.trunk import Neighbours, Trunk
 from dualmask.models.gate_net import GateNet
+from dualmask.models.language_model import next_tokens
 from dualmask.models.span_encoder import SpanEncoder
 from dualmask.ops import spans
 from dualmask.ops.gaps import contiguous_positions
 from dualmask.outputs import FillerOut
-from dualmask.parallel.vocabulary import TokenTable, cross_entropy, entropy, log_normaliser, top_logits
+from dualmask.parallel.vocabulary import TokenTable, entropy, log_normaliser, top_logits
 from dualmask.tokenizer import EOS_ID, MASK_ID, PRED_ID
 
 REACH = 2 * Neighbours.REACH  # embeddings that a causal trunk asks back for
@@ -72,13 +73,7 @@ class SpanFusion(nn.Module):
 
     def next_tokens(self, batch: Batch, states: Tensor) -> FillerOut:
         """The loss of every next token from the decoder's states [B, T, D]."""
-        followed = nn.functional.pad(batch.present[:, 1:], (0, 1))
-        slot = followed.flatten().nonzero().squeeze(1)
-        target = batch.tokens.flatten()[slot + 1]
-        logits = self.project(states.flatten(0, 1).index_select(0, slot))
-        loss = cross_entropy(logits, target)
-        weight = torch.ones_like(loss)
-        return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
+        return next_tokens(batch, states, lambda h, slot: self.project(h.flatten(0, 1).index_select(0, slot)))
 
     def project(self, states: Tensor) -> Tensor:
         """[M, V / tensor] logits of states [M, D]."""

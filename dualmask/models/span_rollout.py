@@ -160,8 +160,7 @@ def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: S
     @torch.no_grad()
     def write(look: Look, turn: int) -> Tensor:
         def gumbel(token: Tensor) -> Tensor:
-            uniform = noise.uniform_at(place_key, "span", plan.step * model.span.g_max + turn, token)
-            return -torch.log(-torch.log(uniform))
+            return noise.gumbel_at(place_key, "span", plan.step * model.span.g_max + turn, token)
 
         drawn = draw(
             look.logits,

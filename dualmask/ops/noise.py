@@ -48,5 +48,10 @@ def gumbel(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
     return -torch.log(-torch.log(uniform(key, stream, step, *shape)))
 
 
+def gumbel_at(key: Tensor, stream: str, step: int, place: Tensor) -> Tensor:
+    """As ``uniform_at``."""
+    return -torch.log(-torch.log(uniform_at(key, stream, step, place)))
+
+
 def logistic(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
     return torch.logit(uniform(key, stream, step, *shape))
