@@ -13,7 +13,7 @@ from dualmask.inference.request import HOLE_MARK, Mode, TextRequest
 from dualmask.inference.span_request import SpanOptions, parse_gate
 from dualmask.serving import span_command
 from dualmask.serving.options import Growth, Locks, Sampling, Setup, Source, Spans, Stops, with_options
-from dualmask.serving.results import check_page, show
+from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
 from dualmask.serving.texts import for_each, read_texts
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 TEXTS_AT_ONCE = 256
-PROGRESS_AFTER_SECONDS = 2
 
 Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
 EditThreshold = Annotated[

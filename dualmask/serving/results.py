@@ -13,6 +13,7 @@ from dualmask.serving.options import Setup, Source
 from dualmask.serving.texts import print_text
 
 TEXTS_ON_PAGE = 50  # of --trace
+PROGRESS_AFTER_SECONDS = 2
 
 
 class Result(Protocol):

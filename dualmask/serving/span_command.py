@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 
 from dualmask.inference.span_request import SpanOptions
 from dualmask.serving.options import Setup, Source
-from dualmask.serving.results import check_page, show
+from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
 from dualmask.serving.texts import for_each, read_texts
 
 if TYPE_CHECKING:
     from dualmask.inference.span_text import Prompt, SpanResult, SpanWriter
-
-PROGRESS_AFTER_SECONDS = 2
 
 
 def run(source: Source, setup: Setup, options: SpanOptions) -> None:
