@@ -193,25 +193,31 @@ def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Cost:
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Cost:
     """``before``: the round whose tokens carry a gradient into this one; None at the head of a window."""
     how, rows = stage.rollout, float(shape.sequences * stage.rollout.samples)
-    fills, counts = "filler" in stage.train, "inserter" in stage.train
-    soft = how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
-    positions = counts and how.count_estimator == "straight_through"
-    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
-    filling: Gradient = "learn" if fills else frozen
-    softened = soft and before is not None and filling != "none"
-    if softened and not fills:
-        filling = "through"
-    counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
+    filling, counting = gradients(stage, before is not None)
+    softened = stage.soft_tokens and before is not None and filling != "none"
     cost = (
         _probes(shape, rows) + _picker(shape, rows) + _gate(shape, rows, "learn" if "gate" in stage.train else "none")
     )
     cost += _inserter(shape, rows, counting) + _filler(shape, rows, draws.slots, filling)
-    if soft and before is not None:
+    if stage.soft_tokens and before is not None:
         cost += linear(before.masks, how.top_k, shape.config.hidden, "through" if softened else "none")
     if draws.compared:
         other = draws.slots / rows * draws.compared
         cost += _inserter(shape, draws.compared, "none") + _filler(shape, draws.compared, other, "none")
     return cost
+
+
+def gradients(stage: StageConfig, follows: bool) -> tuple[Gradient, Gradient]:
+    """Of filler and inserter in a round. ``follows``: another round of the window handed its tokens on to it."""
+    fills, counts = "filler" in stage.train, "inserter" in stage.train
+    positions = counts and stage.rollout.count_estimator == "straight_through"
+    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
+    filling: Gradient = "learn" if fills else frozen
+    softened = stage.soft_tokens and follows and filling != "none"
+    if softened and not fills:
+        filling = "through"
+    counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
+    return filling, counting
 
 
 def _probes(shape: Shape, rows: float) -> Cost:
