@@ -97,9 +97,11 @@ def logits(sizes: Sizes, slots: float) -> float:
     return slots * sizes.logits * SINGLE
 
 
-def backward_of_logits(sizes: Sizes, slots: float) -> float:
-    """Gradients of the logarithms, and of the logits."""
-    return 2 * slots * sizes.logits * SINGLE
+def beside_logits(sizes: Sizes, slots: float) -> float:
+    """With the whole vocabulary, going back: gradients of the logarithms, and of the logits. Where it is split, Megatron
+    writes the gradient in place; then going forward: the logits themselves, and as float32."""
+    rounded = SINGLE if sizes.element < SINGLE else 0
+    return slots * sizes.logits * (2 * SINGLE if sizes.tensor == 1 else sizes.element + rounded)
 
 
 def backward_of_block(sizes: Sizes, tokens: float, gradient: Gradient, keys: float) -> float:
@@ -117,6 +119,6 @@ def language_model(sizes: Sizes, layers: int, slots: float, *, causal: bool) -> 
     body = trunk(sizes, layers, sizes.sequences, "learn", causal=causal)
     said = slots * config.hidden * sizes.element + logits(sizes, slots)
     return [
-        Moment(body + said, backward_of_logits(sizes, slots)),
+        Moment(body + said, beside_logits(sizes, slots)),
         Moment(body, backward_of_block(sizes, tokens, "learn", keys), True),
     ]

@@ -181,13 +181,17 @@ def _gate(shape: Shape, rows: float, gradient: Gradient) -> Cost:
 
 def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Cost:
     """A round in which nobody picks."""
-    counts, cost = "inserter" in stage.train, Cost()
-    if counts:
+    cost = Cost()
+    if "inserter" in stage.train:
         cost += _inserter(shape, shape.sequences, "learn")
     if mean(stage.losses.recon) > 0:
-        fills: Gradient = "learn" if "filler" in stage.train else "position" if counts else "none"
-        cost += _filler(shape, shape.sequences, draws.slots, fills)
+        cost += _filler(shape, shape.sequences, draws.slots, filling_alone(stage))
     return cost
+
+
+def filling_alone(stage: StageConfig) -> Gradient:
+    """Of the filler in a stage in which nobody picks."""
+    return "learn" if "filler" in stage.train else "position" if "inserter" in stage.train else "none"
 
 
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Cost:

@@ -67,7 +67,7 @@ def peaks(
     config = deepspeed_config(run, stage, data_size=data_size, cuda=run.device != "cpu")
     zero, sizes = config["zero_optimization"], sizes_of(run, config, vocab_size)
     passes = config["gradient_accumulation_steps"] * -(-rounds(stage) // stage.rollout.window)
-    each = [_during(moment, held, found, run, zero, passes, data_size) for moment in moments(run, stage, sizes, draws)]
+    each = [_during(moment, held, found, run, zero, passes, data_size) for moment in moments(stage, sizes, draws)]
     return [*each, _step(held, taught, run, zero, data_size)]
 
 

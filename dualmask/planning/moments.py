@@ -6,26 +6,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import StageConfig
 from dualmask.planning.activations import (
     INDEX,
     SINGLE,
     Moment,
     Sizes,
     backward_of_block,
-    backward_of_logits,
+    beside_logits,
     language_model,
     logits,
     trunk,
 )
-from dualmask.planning.flops import Draws, Gradient, Shape, expected, gradients
+from dualmask.planning.flops import Draws, Gradient, Shape, expected, filling_alone, gradients, mean
 from dualmask.planning.parameters import OPINIONS
 from dualmask.planning.span_moments import span_moments
 
 FIGURES = 60  # float32 a token: decisions of picker, inserter and Gate, and their losses
 
 
-def moments(run: RunConfig, stage: StageConfig, sizes: Sizes, draws: Sequence[Draws] | None = None) -> list[Moment]:
+def moments(stage: StageConfig, sizes: Sizes, draws: Sequence[Draws] | None = None) -> list[Moment]:
     """Those of a forward and backward pass that may be the greatest. ``draws``: of each round; None: expected ones."""
     shape = Shape(sizes.config, sizes.vocab_size, sizes.sequences, sizes.checkpointing)
     draws = expected(shape, stage) if draws is None else draws
@@ -50,14 +50,11 @@ def head(sizes: Sizes, slots: float, gradient: Gradient) -> float:
 
 
 def _random_holes(sizes: Sizes, stage: StageConfig, draws: Draws) -> list[Moment]:
-    counts = "inserter" in stage.train
-    filling: Gradient = "learn" if "filler" in stage.train else "position" if counts else "none"
-    if stage.losses.recon.start <= 0 and stage.losses.recon.end <= 0:
-        filling = "none"
+    filling = filling_alone(stage) if mean(stage.losses.recon) > 0 else "none"
     rows, tokens = float(sizes.sequences), float(sizes.sequences * sizes.config.max_length)
-    counted = _inserter(sizes, rows, "learn" if counts else "none")
+    counted = _inserter(sizes, rows, "learn" if "inserter" in stage.train else "none")
     body, said = _filler(sizes, rows, filling), head(sizes, draws.slots, filling)
-    found = [Moment(counted + body + said, backward_of_logits(sizes, draws.slots) if said else 0.0)]
+    found = [Moment(counted + body + said, beside_logits(sizes, draws.slots) if said else 0.0)]
     return found + _way_back(sizes, counted, body, filling, tokens)
 
 
@@ -88,7 +85,7 @@ def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Mo
         last.masks * sizes.logits * (sizes.element + SINGLE + rounded)
     )  # those of masks, as float32, special ids refused
     found = [
-        Moment(saved, backward_of_logits(sizes, last.slots) if said else 0.0),
+        Moment(saved, beside_logits(sizes, last.slots) if said else 0.0),
         Moment(saved, spoken + drawn),
     ]
     body = _filler(sizes, rows, filling)

@@ -10,7 +10,7 @@ from dualmask.planning.activations import (
     Moment,
     Sizes,
     backward_of_block,
-    backward_of_logits,
+    beside_logits,
     block,
     language_model,
     logits,
@@ -40,7 +40,7 @@ def span_moments(sizes: Sizes, stage: StageConfig) -> list[Moment]:
     spoken = slots * sizes.logits * sizes.element + _looks(sizes, parts, places, heard=reads != "none")
     return [
         Moment(saved, kept_by_name + spoken + _teacher(sizes, parts, stage, places, memory)),
-        Moment(text + said + recalled, kept_by_name + backward_of_logits(sizes, slots) if said else 0.0),
+        Moment(text + said + recalled, kept_by_name + beside_logits(sizes, slots) if said else 0.0),
         Moment(text, kept_by_name + backward_of_block(sizes, tokens, "learn", tokens * config.max_length), True),
     ]
 
