@@ -1,7 +1,8 @@
 """What a rank of a real engine holds in a step, by kind: the worker of ``benchmarks.plan_memory``, one process a rank.
 
-States are the sizes of the engine's own tensors; activations the distinct storages that autograd keeps for backward; the
-peak is that of all bytes that torch's allocator has given out, as its profiler sees them from before the model is built.
+States are the sizes of the engine's own tensors; activations the distinct storages that autograd keeps for backward.
+The peak is that of all bytes that torch's allocator has given out, as its profiler sees them from before the model is
+built.
 """
 
 from __future__ import annotations

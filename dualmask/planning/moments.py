@@ -54,7 +54,8 @@ def _random_holes(sizes: Sizes, stage: StageConfig, draws: Draws) -> list[Moment
     rows, tokens = float(sizes.sequences), float(sizes.sequences * sizes.config.max_length)
     counted = _inserter(sizes, rows, "learn" if "inserter" in stage.train else "none")
     body, said = _filler(sizes, rows, filling), head(sizes, draws.slots, filling)
-    found = [Moment(counted + body + said, beside_logits(sizes, draws.slots) if said else 0.0)]
+    found = [Moment(counted + body, 0.0, fetching=True)]
+    found.append(Moment(counted + body + said, beside_logits(sizes, draws.slots) if said else 0.0))
     return found + _way_back(sizes, counted, body, filling, tokens)
 
 
@@ -85,6 +86,7 @@ def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Mo
         last.masks * sizes.logits * (sizes.element + SINGLE + rounded)
     )  # those of masks, as float32, special ids refused
     found = [
+        Moment(rounds[0] - head(sizes, window[0].slots, filling), 0.0, fetching=True),
         Moment(saved, beside_logits(sizes, last.slots) if said else 0.0),
         Moment(saved, spoken + drawn),
     ]

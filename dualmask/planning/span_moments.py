@@ -39,6 +39,7 @@ def span_moments(sizes: Sizes, stage: StageConfig) -> list[Moment]:
     saved = text + said + recalled + steps
     spoken = slots * sizes.logits * sizes.element + _looks(sizes, parts, places, heard=reads != "none")
     return [
+        Moment(text + said, kept_by_name, fetching=True),
         Moment(saved, kept_by_name + spoken + _teacher(sizes, parts, stage, places, memory)),
         Moment(text + said + recalled, kept_by_name + beside_logits(sizes, slots) if said else 0.0),
         Moment(text, kept_by_name + backward_of_block(sizes, tokens, "learn", tokens * config.max_length), True),
