@@ -37,14 +37,14 @@ def measure(run: RunConfig, vocab_size: int) -> dict[str, int]:
     """Bytes by kind in a step of the run's one stage; ``total``: the step's peak, whatever it is made of."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
         engine = start(run, vocab_size)
-        play(engine, run, vocab_size, 0)
         saved = SavedBytes(engine.model.parameters())
-        held = play(engine, run, vocab_size, 1, saved)
+        held = play(engine, run, vocab_size, 0, saved)
+        held |= {"adam": states(engine)["adam"]}  # without ZeRO they are born in the first step
         gc.collect()
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
         with record_function(MARK):
-            play(engine, run, vocab_size, 2)  # ZeRO-3 knows the order of the modules by now
+            play(engine, run, vocab_size, 1)  # ZeRO-3 knows the order of the modules by now
         total = torch.cuda.max_memory_allocated() if CUDA else 0
     engine.close()
     return held | {"activations": saved.peak, "total": total or peak(seen)}

@@ -103,7 +103,7 @@ SHAPES: dict[str, Shape] = {
     "inserter behind a frozen filler": Shape(INSERTER, parallel=parallel(1)),
     "picker, frozen filler": Shape(PICKER, {"hidden": 192, "max_length": 64}),
     "joint, L 4 W 1": Shape(joint(4, 1), parallel=parallel(1)),
-    "joint, L 4 W 2, micro-batches": Shape(joint(4, 2), batch={"micro": 8}),
+    "joint, L 4 W 2, micro-batches": Shape(joint(4, 2), batch={"micro": 4, "sequences": 8}),
     "joint, L 4 W 4, checkpointing": Shape(joint(4, 4), parallel=parallel(3, bf16=True, checkpointing=True)),
     "autoregressive": Shape(LM, language_model("autoregressive", 4), parallel=parallel(2)),
     "diffusion, bf16": Shape(LM, language_model("diffusion", 6), parallel=parallel(3, bf16=True)),
@@ -130,7 +130,9 @@ def main() -> int:
     )
     asked = parser.parse_args()
     found = [
-        row for name, measured in play({name: SHAPES[name] for name in asked.shapes}) for row in rows(name, measured)
+        row
+        for name, measured in play({name: SHAPES[name] for name in asked.shapes})
+        for row in rows(name, SHAPES[name], measured)
     ]
     Console().print(table(found))
     write(asked.json, "plan_memory", found, allowed=ALLOWED)
@@ -178,13 +180,13 @@ def _of(moment: Memory, kind: str) -> float:
     return float(getattr(moment, kind))
 
 
-def rows(name: str, measured: Mapping[str, int]) -> Iterator[Row]:
+def rows(name: str, shape: Shape, measured: Mapping[str, int]) -> Iterator[Row]:
     """``value``: predicted over measured bytes; a kind that is not there has none."""
-    for kind, planned in predicted(SHAPES[name]).items():
+    for kind, planned in predicted(shape).items():
         seen = measured[kind]
         if planned or seen:
             ratio = planned / seen if seen else float("inf")
-            where = {"shape": name, "kind": kind, "ranks": SHAPES[name].ranks}
+            where = {"shape": name, "kind": kind, "ranks": shape.ranks}
             yield {
                 "metric": "rank_bytes_ratio",
                 "value": ratio,
