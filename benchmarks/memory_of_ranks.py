@@ -90,7 +90,7 @@ def states(engine: StageEngine) -> dict[str, int]:
         weights, gradients = [p.ds_tensor for p in parameters], [zero.grad_partitions_flat_buffer]
         master = zero.fp32_partitioned_groups_flat
     elif engine._zero_stage:
-        gradients = [g for group in zero.averaged_gradients.values() for g in group if g is not None]
+        gradients = [g for group in zero.averaged_gradients.values() for g in group or () if g is not None]
         master = zero.single_partition_of_fp32_groups
     base = getattr(zero, "optimizer", zero)
     adam = [x for state in base.state.values() for x in state.values() if torch.is_tensor(x) and x.ndim]
