@@ -27,6 +27,7 @@ from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import init_distributed
+from dualmask.training.heartbeat import Heartbeat
 from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
@@ -41,12 +42,12 @@ from launcher.scores import Edit
 Resume = tuple[Path, TrainingState] | None
 
 
-def train(ready: Preflight, resume_from: str) -> int:
+def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
     run = ready.run
-    stop = StopRequest()
     device = _device(run.device)
     init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
+    heartbeat = Heartbeat(run.parallel.timeout_seconds)
     checkpoints = Checkpoints(run.output, run.checkpoint.keep_last)
     resume = find_resume(ready, checkpoints, resume_from)
     step = resume[1].step if resume else 0
@@ -69,6 +70,7 @@ def train(ready: Preflight, resume_from: str) -> int:
         stop_wanted=lambda: stop.wanted,
     )
     trainer = Trainer(run, data, around)
+    heartbeat.follow(lambda: trainer.step)
     status = "failed"
     try:
         _note(record, "running", step, key)
@@ -84,6 +86,7 @@ def train(ready: Preflight, resume_from: str) -> int:
             observer.close(status)
         _note(record, status, trainer.step, key)
     dist.barrier()
+    heartbeat.close()
     dist.destroy_process_group()
     return 0 if status == "complete" else EXIT_CODE
 

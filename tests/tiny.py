@@ -20,7 +20,7 @@ from data_pipeline.vocabulary import train as train_tokenizer
 from dualmask import manifest
 from dualmask.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 VOCAB, LENGTH, ROWS = 300, 16, 32
 STEPS = 16  # of CONFIG's stages together
 
