@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         data.close()
         for observer in observers:
             observer.close(status)
-        _note(record, status, trainer.step, key)
+        with suppress(OSError) if status == "failed" else nullcontext():  # of a full disk, which the run ends with
+            _note(record, status, trainer.step, key)
     dist.barrier()
     heartbeat.close()
     dist.destroy_process_group()

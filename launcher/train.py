@@ -20,7 +20,6 @@ from dualmask.training.errors import TrainingError
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from launcher import preflight
 
-
 LAUNCHER_SECONDS = 2  # they look at their ranks once a second: the one that failed is seen before those it left
 
 

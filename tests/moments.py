@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+FILES = {"open", "os.mkdir", "os.remove", "os.rmdir"}  # Python's audit events
 # by phase: the most events of a life that a moment lies behind. A step of the tiny run has about 60 calls of modules
 # and 30 gradients, a checkpoint about 10 opened files or made folders and 2 renames.
 EVENTS = {"forward": 400, "backward": 200, "saving": 30, "renaming": 4}
@@ -20,7 +21,7 @@ EVENTS = {"forward": 400, "backward": 200, "saving": 30, "renaming": 4}
 
 @dataclass(frozen=True)
 class Moment:
-    """Rank ``victim`` is killed −9 at the ``count``-th event of ``phase`` in one rank's life, ``delay`` seconds later."""
+    """Rank ``victim`` is killed −9 at event ``count`` of ``phase`` in one rank's life, or ``delay`` seconds later."""
 
     phase: str
     count: int
@@ -60,7 +61,9 @@ class Moment:
         elif self.phase == "backward":
             _on_gradients(event)
         else:
-            _on_files({"os.rename"} if self.phase == "renaming" else {"open", "os.mkdir", "os.remove", "os.rmdir"}, event)
+            _on_files(
+                {"os.rename"} if self.phase == "renaming" else {"open", "os.mkdir", "os.remove", "os.rmdir"}, event
+            )
 
     def _kill(self, process: int) -> None:
         time.sleep(self.delay)

@@ -1,6 +1,6 @@
 """Ranks that begin warm: forked from a process that has read all libraries, then the real ``launcher/train.py``.
 
-A rank that starts cold spends nearly all of a tiny run's time on imports; a test with a hundred lives cannot afford that.
+A rank that starts cold spends nearly all of a tiny run's time on imports: a hundred lives cannot afford that.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Says for which rank a run waits, and ends a wait that would have no end.
 
 Every rank has a thread that counts on, in the store through which the ranks met. Whoever is stopped or cut off from the
-network counts no further. Counts are read only by ranks whose own steps stand still, so that a healthy run pays one small
-message a beat. Of a training the thread knows nothing but the number of its step.
+network counts no further. Counts are read only by ranks whose own steps stand still: a healthy run pays a small message
+every few seconds. Of a training the thread knows nothing but the number of its step.
 """
 
 from __future__ import annotations

@@ -64,15 +64,22 @@ def check_the_rest(pair: Whole, config: Path) -> None:
 
 
 def test_asked_while_it_starts(pair: Whole, data: Path, tmp_path: Path) -> None:
-    """The wish is heard before anything is read; one step is made, so that lives that are short get on."""
+    """The wish is heard before libraries are read; one step is made, so that short lives get on, too."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
     life = warm.Ranks(2, config)
-    wait_until(lambda: (config.parent / "tiny-rank0.log").exists(), lambda: life.alive)
-    time.sleep(0.3)  # behind its first line
+    wait_until(lambda: hears(life.processes[0].pid or 0), lambda: life.alive)
     life.signal(0, signal.SIGTERM)
     assert life.codes() == [75, 75], life.said()
+    assert tiny.steps_done(tmp_path / "tiny") == 1
     assert steps_lost(tmp_path / "tiny") == 0
     check_the_rest(pair, config)
+
+
+def hears(process: int) -> bool:
+    """Whether it would not die of SIGTERM."""
+    status = Path(f"/proc/{process}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def launch(config: Path) -> tuple[subprocess.Popen[str], Callable[[], list[psutil.Process]]]:
@@ -91,7 +98,7 @@ def is_rank(process: psutil.Process, script: Path, config: Path) -> bool:
 
 @pytest.mark.timeout(1200)
 def test_under_the_real_launcher(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    """A rank is killed; the command ``deepspeed``, which dies without telling anybody, is asked; what is left is done."""
+    """The command ``deepspeed``, which dies without telling anybody, is asked; later a rank of it is killed."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
     output = tmp_path / "tiny"
 
