@@ -41,8 +41,9 @@ class Moment:
     def __str__(self) -> str:
         return f"rank {self.victim} at {self.phase} {self.count} + {self.delay * 1000:.1f} ms"
 
-    def arm(self, process: int) -> None:
-        """In the process of the watcher: from here on its events are counted."""
+    def arm(self, process: int | None) -> None:
+        """In the watcher: from here on its events are counted. ``process``: the victim's, where that is another."""
+        process = process or os.getpid()
         left = self.count
         lock = threading.Lock()  # a checkpoint may be written by a thread
 

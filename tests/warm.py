@@ -9,6 +9,8 @@ import multiprocessing
 import os
 import runpy
 import sys
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,18 +25,27 @@ _processes = multiprocessing.get_context("forkserver")
 class Ranks:
     """The processes of one life of a run, as torchrun or srun start them; each can be signalled alone."""
 
-    def __init__(self, ranks: int, config: Path, *arguments: object, moment: Moment | None = None) -> None:
+    def __init__(
+        self,
+        ranks: int,
+        config: Path,
+        *arguments: object,
+        moment: Moment | None = None,
+        before: Callable[[int], None] | None = None,
+    ) -> None:
+        """``moment``: at which a rank is killed; ``before``: called with its number in every rank, before its script."""
         _begin_server()
         self.logs = [config.with_name(f"{config.stem}-rank{rank}.log") for rank in range(ranks)]
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": str(ranks)}
         command = [str(SCRIPT), "--config", str(config), *map(str, arguments)]
         started: dict[int, BaseProcess] = {}
-        # who kills another has to know its number
+        # the watcher comes last: to kill another, it has to know its process
         for rank in sorted(range(ranks), key=lambda rank: moment is not None and rank == moment.watcher):
-            watch = (moment, started[moment.victim].pid if moment.victim in started else None) if moment else None
             own = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            watched = watch if moment and rank == moment.watcher else None
-            started[rank] = _processes.Process(target=_run, args=(command, own, str(self.logs[rank]), watched))
+            prepare = partial(before, rank) if before else None
+            if moment and rank == moment.watcher:
+                prepare = partial(moment.arm, started[moment.victim].pid if moment.victim != rank else None)
+            started[rank] = _processes.Process(target=_run, args=(command, own, str(self.logs[rank]), prepare))
             started[rank].start()
         self.processes = [started[rank] for rank in range(ranks)]
 
@@ -83,14 +94,13 @@ def _begin_server() -> None:
         os.environ.update(surroundings)
 
 
-def _run(command: list[str], own: dict[str, str], log: str, watched: tuple[Moment, int | None] | None) -> None:
+def _run(command: list[str], own: dict[str, str], log: str, prepare: Callable[[], None] | None) -> None:
     """The rank itself."""
     for stream in (sys.stdout, sys.stderr):
         os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream.fileno())
     os.environ.update(own)
     sys.argv = command
     sys.path.insert(0, str(SCRIPT.parent))  # as Python does for a script
-    if watched:
-        moment, victim = watched
-        moment.arm(victim or os.getpid())
+    if prepare:
+        prepare()
     runpy.run_path(command[0], run_name="__main__")
