@@ -33,7 +33,7 @@ class Ranks:
         moment: Moment | None = None,
         before: Callable[[int], None] | None = None,
     ) -> None:
-        """``moment``: at which a rank is killed; ``before``: called with its number in every rank, before its script."""
+        """``moment``: at which a rank is killed; ``before``: called with its number in each rank, before its script."""
         _begin_server()
         self.logs = [config.with_name(f"{config.stem}-rank{rank}.log") for rank in range(ranks)]
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": str(ranks)}

@@ -41,7 +41,7 @@ class SpoilGradient(torch.autograd.Function):
 
 
 def spoilt(bad: Bad):
-    """The loss that ``Objective`` calls, spoilt at some steps of one rank: of a stage with rounds in its last window."""
+    """The loss that ``Objective`` calls, spoilt at some steps of a rank: of a stage with rounds in its last window."""
 
     def spoil(report: LossReport, plan) -> LossReport:
         rank, kind = bad.get(plan.step_in_stage, (None, ""))
