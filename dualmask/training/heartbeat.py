@@ -35,16 +35,22 @@ class Heartbeat:
         self._step: Callable[[], int] = lambda: 0
         self._closed = threading.Event()
         self._named = False
+        self._thread: threading.Thread | None = None
         if dist.get_world_size() > 1:
             self._peers = _Peers(patience=timeout_seconds / 5)
-            threading.Thread(target=self._run, name="heartbeat", daemon=True).start()
+            self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+            self._thread.start()
 
     def follow(self, step: Callable[[], int]) -> None:
         """``step`` gives the number of the step that this rank is in: while it moves, nobody is missed."""
         self._step = step
 
     def close(self) -> None:
+        """Ends the threads: Python aborts where it ends beside one that talks to the store."""
         self._closed.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._peers.close()
 
     def _run(self) -> None:
         step, since = -1, time.monotonic()
@@ -106,6 +112,10 @@ class _Peers:
             self._store.set(f"beat/{self._rank}", f"{self._count} {step}")
         except RuntimeError:
             return  # the store has gone; ``look`` finds out whether that matters
+
+    def close(self) -> None:
+        if self._looking is not None:
+            self._looking.join(timeout=1)
 
     def look(self) -> None:
         """Asks for everyone's beats, aside: a stopped store neither answers nor refuses."""
