@@ -89,8 +89,8 @@ import datetime, os, sys, time
 import torch.distributed as dist
 from dualmask.training.heartbeat import Heartbeat
 dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
-heartbeat = Heartbeat(timeout_seconds=2)
-time.sleep(9)  # nothing moves for longer than any bound, but every rank beats
+heartbeat = Heartbeat(timeout_seconds=8)
+time.sleep(14)  # nothing moves for longer than any bound, but every rank beats
 dist.barrier()
 heartbeat.close()
 """
