@@ -1,6 +1,7 @@
 """What a run will need, with nothing started: ``python -m launcher.plan --config X.yaml --nodes N --gpus-per-node M``.
 
-Parameters by module and operations of a step by stage. Formulas stand in dualmask/planning; here they are printed.
+Parameters by module, operations of a step and bytes of a rank by stage. Formulas stand in dualmask/planning; here they
+are printed.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.evaluation.report import write
 from dualmask.planning.flops import Shape, step_cost
+from dualmask.planning.memory import memory
 from dualmask.planning.parameters import by_module, parameters
 
 Row = dict[str, Any]
@@ -27,6 +30,7 @@ ASSUMED = (
     "texts and drafts are full length (data.crop_share, prefix and empty starts shorten some of them)",
     "operations are those of matrix products at the end of the stage; attention counts every pair of places",
     "schedules at their mean; later rounds have as many holes as the first; prefix and empty starts one full gap",
+    "bytes of what torch gives out; what its caching allocator, CUDA itself and NCCL need comes on top",
 )
 
 
@@ -40,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         run = load_run(asked.config, asked.set)
-        check_ranks(run, asked.nodes, asked.gpus_per_node)
-        rows = plan(run, vocabulary(run))
+        data_size = data_ranks(run, asked.nodes, asked.gpus_per_node)
+        rows = plan(run, vocabulary(run), data_size)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -62,18 +66,20 @@ def vocabulary(run: RunConfig) -> int:
         raise ConfigError(f"{error}; or give the size of the vocabulary: --set model.vocab_size=32000") from None
 
 
-def check_ranks(run: RunConfig, nodes: int, gpus_per_node: int) -> None:
-    """Raises ValueError where the ranks do not divide."""
+def data_ranks(run: RunConfig, nodes: int, gpus_per_node: int) -> int:
+    """Data-parallel ones. Raises ValueError where the ranks do not divide."""
     tensor = run.parallel.tensor
     if nodes < 1 or gpus_per_node < 1:
         raise ConfigError(f"--nodes {nodes} --gpus-per-node {gpus_per_node}: give at least one of each")
     if gpus_per_node % tensor:
         raise ConfigError(f"parallel.tensor={tensor} must divide --gpus-per-node {gpus_per_node}")
-    micro_batches(run, nodes * gpus_per_node // tensor)
+    data_size = nodes * gpus_per_node // tensor
+    micro_batches(run, data_size)
+    return data_size
 
 
-def plan(run: RunConfig, vocab_size: int) -> list[Row]:
-    """A row for each figure; stage `reward` has none."""
+def plan(run: RunConfig, vocab_size: int, data_size: int) -> list[Row]:
+    """A row for each figure; stage `reward` has bytes alone."""
     found = parameters(run.model, vocab_size)
     rows: list[Row] = [
         {"metric": "parameters", "value": size, "n": 1, "module": module} for module, size in by_module(found).items()
@@ -82,6 +88,7 @@ def plan(run: RunConfig, vocab_size: int) -> list[Row]:
     for stage in run.stages:
         if stage.reward is None:  # its rollouts are not counted
             rows += _stage(run, stage, vocab_size)
+        rows += memory_rows(run, stage, vocab_size, data_size)
     return rows
 
 
@@ -95,11 +102,22 @@ def _stage(run: RunConfig, stage: StageConfig, vocab_size: int) -> list[Row]:
     ]
 
 
+def memory_rows(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> list[Row]:
+    """Bytes of a rank at the peak of a step, by kind. As on a GPU, unless the run says ``device: cpu``."""
+    held = memory(run, stage, vocab_size, data_size)
+    return [
+        {"metric": "rank_bytes", "value": value, "n": 1, "kind": kind, "stage": stage.name}
+        for kind, value in {**asdict(held), "all": held.total}.items()
+    ]
+
+
 def show(rows: Sequence[Row]) -> None:
     console = Console()
     console.print(_table("Parameters", [row for row in rows if row["metric"] == "parameters"], "module", "module"))
     steps = [row for row in rows if row["metric"] == "step_flops"]
     console.print(_table("Operations of a step (whole global batch, FLOP)", steps, "stage", "part"))
+    held = [row for row in rows if row["metric"] == "rank_bytes"]
+    console.print(_table("A rank at the peak of a step (bytes)", held, "kind", "stage"))
     console.print("Assumed:", *(f"\n- {line}" for line in ASSUMED), sep="")
 
 
