@@ -105,7 +105,7 @@ def elements(tensors: Iterable[Any]) -> int:
 
 def peak(seen: profile) -> int:
     """Greatest sum of the CPU allocations while the step that is marked was running."""
-    events = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = seen.profiler.kineto_results.events()
     mark = next(event for event in events if event.name() == MARK)
     held = highest = 0
     for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
