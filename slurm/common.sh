@@ -34,7 +34,7 @@ requeue() {
 # Trains with the arguments of launcher/train.py and ends the script: with the exit code of the training, or a requeue.
 train() {
   local step code asked=0 # when the wish to stop came, in seconds of this life
-  trap 'asked=$((SECONDS + 1))' USR1
+  trap 'asked=$((SECONDS + 1)); echo "slurm: asked to save and to leave"' USR1
   echo "slurm: life $restarts on $SLURM_JOB_NODELIST, rank 0 at $MASTER_ADDR:$MASTER_PORT"
   # no node is killed for the failure of another at once: the code of its ranks may be the one that tells why
   srun --label --kill-on-bad-exit=0 --wait="$DUALMASK_GRACE" bash slurm/node.sh "$@" &

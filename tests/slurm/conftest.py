@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "distributed"))
 import tiny
 from cluster import Cluster
+from packages import install
+from undisturbed import Undisturbed
 
 from dualmask.evaluation import report
 
@@ -21,23 +22,6 @@ PACKAGES = ["slurmctld", "slurmd", "slurm-client", "munge", "iproute2"]
 PROGRAMS = ["slurmctld", "slurmd", "sbatch", "munged", "ip", "nsenter", "unshare"]
 CLUSTER = pytest.StashKey[Cluster]()
 RESULTS = tiny.ROOT / "build" / "slurm.json"
-
-
-def install(packages: list[str], programs: list[str]) -> str | None:
-    """Installs Debian packages unless their programs are there; says why that could not be."""
-    if all(map(shutil.which, programs)):
-        return None
-    if shutil.which("apt-get") is None:
-        return f"{' '.join(packages)}: not installed, and there is no apt-get to install them"
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # no daemon is started by that
-    try:
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=300)
-    except subprocess.TimeoutExpired:
-        return f"apt-get could not install {' '.join(packages)} within 300 s"
-    if not all(map(shutil.which, programs)):
-        return f"apt-get could not install {' '.join(packages)}: {done.stderr.strip()[-300:]}"
-    return None
 
 
 def reason_to_skip() -> str | None:
@@ -72,6 +56,19 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Confi
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_data(tmp_path_factory.mktemp("data") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def four_ranks(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """TP 2 × DP 2."""
+    return Undisturbed.run(cluster, data, tmp_path_factory.mktemp("four"), [], last_stage=20, tensor=2)
+
+
+@pytest.fixture(scope="session")
+def two_ranks(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """DP 2, one rank a node: quicker to start."""
+    one_a_node = "--export=ALL,DUALMASK_RANKS_PER_NODE=1"
+    return Undisturbed.run(cluster, data, tmp_path_factory.mktemp("two"), [one_a_node], last_stage=80)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
