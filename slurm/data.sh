@@ -12,10 +12,14 @@ set -euo pipefail
 [[ -f slurm/common.sh ]] || { echo "error: $PWD is not the root of the checkout: submit from there" >&2; exit 2; }
 source slurm/common.sh
 
-# Ray talks over the cluster's network; only who has this job's token is heard
-umask 077
-RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | base64 | tr -d '/+=\n')
-export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_USAGE_STATS_ENABLED=0 RAY_ADDRESS=$MASTER_ADDR:$MASTER_PORT
-export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=${DUALMASK_PATIENCE:-150}
-srun --label --kill-on-bad-exit=1 --wait=10 ray symmetric-run --address "$RAY_ADDRESS" --min-nodes "$SLURM_NNODES" \
-  --num-cpus "$SRUN_CPUS_PER_TASK" --include-dashboard=false -- python -m launcher.command data build "$@"
+# Ray talks over the cluster's network: it answers only to those who have the token of this job
+RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1)
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
+export RAY_ADDRESS=$MASTER_ADDR:$MASTER_PORT DUALMASK_RAY_NODES=$SLURM_NNODES
+echo "slurm: Ray on $SLURM_JOB_NODELIST, head at $RAY_ADDRESS"
+srun --label --kill-on-bad-exit=1 bash slurm/ray.sh &
+cluster=$!
+code=0
+python -m launcher.command data build "$@" || code=$?
+kill "$cluster" && wait "$cluster" || true
+exit "$code"

@@ -68,12 +68,13 @@ def four_ranks(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFa
 def two_ranks(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """DP 2, one rank a node: quicker to start."""
     one_a_node = "--export=ALL,DUALMASK_RANKS_PER_NODE=1"
-    return Undisturbed.run(cluster, data, tmp_path_factory.mktemp("two"), [one_a_node], last_stage=80)
+    return Undisturbed.run(cluster, data, tmp_path_factory.mktemp("two"), [one_a_node], last_stage=120)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table of docs/cluster.md."""
-    if cluster := config.stash.get(CLUSTER, None):
+    cluster = config.stash.get(CLUSTER, None)
+    if cluster and cluster.resumed:
         terminalreporter.section(f"seconds from the fault to the first new step ({RESULTS})")
         for row in cluster.resumed:
             terminalreporter.line(f"| {row['fault']} | {row['value']:.0f} |")

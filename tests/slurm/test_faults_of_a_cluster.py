@@ -27,6 +27,7 @@ def test_a_job_outlives_what_clusters_do(cluster: Cluster, two_ranks: Undisturbe
     cluster.resumes("preemption", job, output, 2, lambda: cluster.run("sbatch", *urgent))
 
     first, second = cluster.nodes(job, 2)
+    cluster.signal("STOP", first)  # Slurm takes 20 s to miss the slurmd, and the ranks do not need it
     cluster.resumes("`kill -9` of a slurmd", job, output, 3, lambda: cluster.signal("KILL", second, "^slurmd"))
     cluster.at(second, "slurmd", "-N", second)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -40,9 +42,13 @@ def test_two_nodes_build_the_shards_of_one(cluster: Cluster, tmp_path: Path) -> 
     job = cluster.submit(
         "--nodes=2", "--cpus-per-task=2", "slurm/data.sh", "--config", config, "--set", f"output={output}"
     )
+    cluster.until(lambda: "Ray: 2 nodes, 4 cores" in cluster.log(job), job)
+    head = re.search(r"head at (\S+)", cluster.log(job))
+    assert head
+    with pytest.raises(AssertionError, match="InvalidAuthToken"):  # from a shell that does not have the job's token
+        cluster.run(Path(sys.executable).with_name("ray"), "health-check", "--address", head[1])
     account = cluster.wait(job)
-    log = cluster.log(job)
-    assert account["JobState"] == "COMPLETED", log[-6000:]
+    assert account["JobState"] == "COMPLETED", cluster.log(job)[-6000:]
     alone, together = Manifest.load(tmp_path / "alone"), Manifest.load(output)
     assert together == alone
     assert len(together.splits["train"].shards) > 5
