@@ -21,7 +21,7 @@ from dualmask.config.load import ConfigError
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import total_steps
-from dualmask.export import write_export
+from dualmask.export import TRAINING, write_export
 from dualmask.inference.lexicon import read_lexicon
 from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
@@ -47,7 +47,7 @@ def train(ready: Preflight, resume_from: str) -> int:
     stop = StopRequest()
     device = _device(run.device)
     init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
-    checkpoints = Checkpoints(run.output, run.checkpoint.keep_last)
+    checkpoints = Checkpoints(run.output, run.checkpoint.keep_last, background=run.checkpoint.background)
     resume = find_resume(ready, checkpoints, resume_from)
     step = resume[1].step if resume else 0
     record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
@@ -99,17 +99,13 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
         folder = Path(resume_from)
         if (folder / "checkpoints").is_dir():
             folder = Checkpoints(folder, keep_last=1).newest() or folder
+        elif (folder / TRAINING).is_dir():
+            folder = folder / TRAINING
         if trouble := find_trouble(folder):
             raise ConfigError(f"--resume {resume_from}: {trouble}")
     if folder is None:
         return None
     state = TrainingState.read(folder)
-    ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
-    if state.ranks != ranks:
-        raise ConfigError(
-            f"{folder} was made by {_in_words(state.ranks)} ranks, this run has {_in_words(ranks)}: "
-            "start as many processes as then, or start over with --resume never"
-        )
     require_same_run(
         state.config, ready.run, stage_index=state.stage_index, steps_done=steps_done_in_stage(ready.run, state)
     )
@@ -117,6 +113,9 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
         raise ConfigError(
             f"{ready.run.data.path} (or a file of scores) is not the data that {folder} was trained on: put that back"
         )
+    ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
+    if state.ranks != ranks and dist.get_rank() == 0:
+        print(f"{folder}: made by {_in_words(state.ranks)} ranks, taken over by {_in_words(ranks)}", flush=True)
     return folder, state
 
 

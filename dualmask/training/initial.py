@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.parallel import mesh
-from dualmask.training.engine import split_axis
+from dualmask.training.partition import split_axis
 
 
 def begin_with(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:

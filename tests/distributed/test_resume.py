@@ -143,15 +143,6 @@ def test_resume_from_a_path(uninterrupted: list[dict], data: Path, folder: Path)
     assert tiny.read_record(folder / "branch") == uninterrupted[done:]
 
 
-def test_other_number_of_ranks(uninterrupted: list[dict], data: Path, folder: Path) -> None:
-    config = tiny.write_config(folder, data, "whole", checkpoint={"every_steps": 4, "keep_last": 3})
-    more = ["--set", "stages.3.steps=3"]  # so that there is something left to do
-    done = tiny.train(1, config, *SETTINGS, *more)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "2 data-parallel × 1 tensor-parallel" in done.stderr
-
-
 def test_in_the_middle_of_a_stage_with_a_teacher(data: Path, folder: Path) -> None:
     """SpanFusionLM under ZeRO-3: the teacher goes on from where it stood, too. Inference never sees it."""
     what = {"model": test_parity_span.MODEL, "stages": test_parity_span.STAGES, "checkpoint": {"every_steps": 2}}
