@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import init_distributed
+from dualmask.training.heartbeat import Heartbeat
 from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
@@ -41,12 +43,12 @@ from launcher.scores import Edit
 Resume = tuple[Path, TrainingState] | None
 
 
-def train(ready: Preflight, resume_from: str) -> int:
+def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
     run = ready.run
-    stop = StopRequest()
     device = _device(run.device)
     init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
+    heartbeat = Heartbeat(run.parallel.timeout_seconds)
     checkpoints = Checkpoints(run.output, run.checkpoint.keep_last, background=run.checkpoint.background)
     resume = find_resume(ready, checkpoints, resume_from)
     step = resume[1].step if resume else 0
@@ -69,6 +71,7 @@ def train(ready: Preflight, resume_from: str) -> int:
         stop_wanted=lambda: stop.wanted,
     )
     trainer = Trainer(run, data, around)
+    heartbeat.follow(lambda: trainer.step)
     status = "failed"
     try:
         _note(record, "running", step, key)
@@ -82,8 +85,10 @@ def train(ready: Preflight, resume_from: str) -> int:
         data.close()
         for observer in observers:
             observer.close(status)
-        _note(record, status, trainer.step, key)
+        with suppress(OSError) if status == "failed" else nullcontext():  # of a full disk, which the run ends with
+            _note(record, status, trainer.step, key)
     dist.barrier()
+    heartbeat.close()
     dist.destroy_process_group()
     return 0 if status == "complete" else EXIT_CODE
 

@@ -47,7 +47,7 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
         if not dist.is_initialized():  # a store inside this process: no port is opened
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False, auto_mpi_discovery=False)
-    mesh.initialize(tensor)
+    mesh.initialize(tensor, timeout_seconds)
 
 
 def _quieten() -> None:
