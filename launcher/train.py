@@ -67,7 +67,7 @@ def start(asked: argparse.Namespace, stop: StopRequest) -> int:
 def explain(error: Exception) -> int:
     """Says what ended this rank, in one line where that is no mistake of the program; the exit code."""
     if isinstance(error, ValueError):
-        if preflight.rank() == 0:
+        if preflight.local_rank() == 0:  # of every node: it may be this node's own file system
             print(f"error: {error}", file=sys.stderr)
         return 2
     if "torch" in sys.modules:

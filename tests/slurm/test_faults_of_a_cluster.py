@@ -27,9 +27,12 @@ def test_a_job_outlives_what_clusters_do(cluster: Cluster, two_ranks: Undisturbe
     cluster.resumes("preemption", job, output, 2, lambda: cluster.run("sbatch", *urgent))
 
     first, second = cluster.nodes(job, 2)
-    cluster.signal("STOP", first)  # Slurm takes 20 s to miss the slurmd, and the ranks do not need it
-    cluster.resumes("`kill -9` of a slurmd", job, output, 3, lambda: cluster.signal("KILL", second, "^slurmd"))
-    cluster.at(second, "slurmd", "-N", second)
+    cluster.signal("STOP", second)  # Slurm takes 20 s to miss the slurmd, and the ranks do not need it
+    cluster.resumes(
+        "`kill -9` of a slurmd, node of rank 0", job, output, 3, lambda: cluster.signal("KILL", first, "^slurmd")
+    )
+    cluster.until(lambda: "Slurm has taken this node for lost and the job lives on elsewhere" in cluster.log(job), job)
+    cluster.at(first, "slurmd", "-N", first)
 
     first, second = cluster.nodes(job, 3)
     cluster.resumes("power off, node of rank 0", job, output, 4, lambda: cluster.power_off(first))

@@ -40,11 +40,14 @@ def test_a_requeue_and_a_killed_rank_change_nothing(
     assert four_ranks.equals(output)
 
 
-def test_an_error_that_would_come_back_ends_the_job(
+def test_an_error_of_one_node_ends_the_job(
     cluster: Cluster, four_ranks: Undisturbed, data: Path, tmp_path: Path
 ) -> None:
-    config = tiny.write_config(tmp_path, data, "impossible", model={"heads": 3})
-    job = four_ranks.submit(cluster, config)
+    """It would come back. The ranks of the other node only wait for those that cannot start, and must not hide it."""
+    config = tiny.write_config(tmp_path, data)
+    cluster.at("node2", "mount", "-t", "tmpfs", "none", tmp_path)
+    job = four_ranks.submit(cluster, config, "--export=ALL,DUALMASK_GRACE=3")
     account = cluster.wait(job)
+    cluster.at("node2", "umount", tmp_path)
     assert (account["JobState"], account["ExitCode"], account["Restarts"]) == ("FAILED", "2:0", "0"), cluster.log(job)
-    assert "error: " in cluster.log(job)
+    assert f"1: error: {config}: cannot be read" in cluster.log(job)
