@@ -13,10 +13,10 @@ def install(packages: list[str], programs: list[str]) -> str | None:
         return None
     if shutil.which("apt-get") is None:
         return f"{' '.join(packages)}: not installed, and there is no apt-get to install them"
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *packages]
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}  # no daemon is started by that
     try:
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, timeout=300)
+        for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
+            done = subprocess.run(["apt-get", *arguments], env=quiet, capture_output=True, text=True, timeout=300)
     except subprocess.TimeoutExpired:
         return f"apt-get could not install {' '.join(packages)} within 300 s"
     if not all(map(shutil.which, programs)):
