@@ -16,6 +16,7 @@ from pathlib import Path
 # the launcher puts this folder first on the path, where its files could hide libraries; the root belongs there
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from dualmask.config.load import ConfigError
 from dualmask.training.errors import TrainingError
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from launcher import preflight
@@ -65,12 +66,14 @@ def start(asked: argparse.Namespace, stop: StopRequest) -> int:
 
 
 def explain(error: Exception) -> int:
-    """Says what ended this rank, in one line where that is no mistake of the program; the exit code."""
-    if isinstance(error, ValueError):
-        if preflight.local_rank() == 0:  # of every node: it may be this node's own file system
+    """Says what ended this rank, in one line unless it is a mistake of the program; the exit code."""
+    torch = sys.modules.get("torch")
+    met = torch is not None and torch.distributed.is_initialized()
+    if isinstance(error, ConfigError) or (isinstance(error, ValueError) and not met):
+        if preflight.local_rank() == 0:  # the ranks of a node have read the same files
             print(f"error: {error}", file=sys.stderr)
         return 2
-    if "torch" in sys.modules:
+    if torch is not None:
         from dualmask.training.heartbeat import lost_peers
 
         if reason := lost_peers(error):
