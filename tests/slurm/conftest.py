@@ -66,7 +66,7 @@ def four_ranks(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFa
 def two_ranks(cluster: Cluster, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """DP 2, one rank a node: quicker to start."""
     one_a_node = "--export=ALL,DUALMASK_RANKS_PER_NODE=1"
-    return Undisturbed.run(cluster, data, tmp_path_factory.mktemp("two"), [one_a_node], last_stage=120)
+    return Undisturbed.run(cluster, data, tmp_path_factory.mktemp("two"), [one_a_node], last_stage=60)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

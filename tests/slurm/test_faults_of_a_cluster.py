@@ -20,14 +20,16 @@ def test_a_job_outlives_what_clusters_do(cluster: Cluster, two_ranks: Undisturbe
     cluster.until(lambda: tiny.steps_done(output) >= 3, job)
 
     first, second = cluster.nodes(job, 0)
-    wait_for_the_time_limit(cluster, job, second)
+    cluster.signal("STOP", second)  # while Slurm takes its time: the tiny run would be over first
+    wait_for_the_time_limit(cluster, job)
     cluster.resumes("time limit", job, output, 1, lambda: cluster.signal("CONT", second))
 
+    cluster.signal("STOP", cluster.nodes(job, 1)[1])  # Slurm lets it go on when it asks it to leave
     urgent = ["--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1"]
     cluster.resumes("preemption", job, output, 2, lambda: cluster.run("sbatch", *urgent))
 
     first, second = cluster.nodes(job, 2)
-    cluster.signal("STOP", second)  # Slurm takes 20 s to miss the slurmd, and the ranks do not need it
+    cluster.signal("STOP", second)  # Slurm misses the slurmd after 20 s, the ranks never
     cluster.resumes(
         "`kill -9` of a slurmd, node of rank 0", job, output, 3, lambda: cluster.signal("KILL", first, "^slurmd")
     )
@@ -52,9 +54,8 @@ def test_a_job_outlives_what_clusters_do(cluster: Cluster, two_ranks: Undisturbe
     assert two_ranks.equals(output)
 
 
-def wait_for_the_time_limit(cluster: Cluster, job: str, node: str) -> None:
-    """Slurm looks at time limits every 30 s: till then the rank on ``node`` stands still, or the tiny run were over."""
-    cluster.signal("STOP", node)
+def wait_for_the_time_limit(cluster: Cluster, job: str) -> None:
+    """Until Slurm, which looks at time limits every 30 s, has sent its signal."""
     minutes = int(cluster.job(job)["RunTime"].split(":")[1])  # 00:01:23
     cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 2}")
     cluster.until(lambda: "slurm: asked to save" in cluster.log(job), job)
