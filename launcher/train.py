@@ -29,6 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="YAML file of the run")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key of it")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|never", help="where to go on from")
+    parser.add_argument("--stages", type=int, metavar="N", help="only the first N stages of it, for now")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     parser.add_argument("--deepspeed_config", metavar="FILE", help="more of DeepSpeed's settings, as JSON")
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher")
@@ -47,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
 def start(asked: argparse.Namespace, stop: StopRequest) -> int:
     """Checks, then does what was asked for; the exit code."""
     first = preflight.rank() == 0
-    ready = preflight.check(asked.config, asked.set, asked.deepspeed_config, preflight.world_size())
+    ready = preflight.check(asked.config, asked.set, asked.deepspeed_config, preflight.world_size(), asked.stages)
     if asked.resume == "auto" and not asked.dry_run and preflight.RunRecord(ready.run).complete:
         if first:
             print(f"{ready.run.output}: already complete")
@@ -69,7 +70,7 @@ def explain(error: Exception) -> int:
     torch = sys.modules.get("torch")
     met = torch is not None and torch.distributed.is_initialized()
     if isinstance(error, ConfigError) or (isinstance(error, ValueError) and not met):
-        if preflight.rank() == 0:  # all ranks have read the same files
+        if preflight.local_rank() == 0:  # the ranks of a node have read the same files
             print(f"error: {error}", file=sys.stderr)
         return 2
     if torch is not None:

@@ -41,6 +41,7 @@ BAD = {
     "no data": (["--set", "data.path=/nowhere"], ["/nowhere", "dualmask data build"]),
     "no such override": (["--set", "stages"], ["key=value"]),
     "deepspeed file": (["--deepspeed_config", "/nowhere.json"], ["/nowhere.json", "No such file"]),
+    "stages": (["--stages", "5"], ["--stages 5", "has 4"]),
     "resume": (["--resume", "/nowhere"], ["/nowhere", "manifest.json is missing"]),
 }
 
