@@ -48,6 +48,16 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Flow:
+    """What the gradient of one round reaches."""
+
+    filling: Gradient
+    counting: Gradient
+    soft: bool  # the tokens of the round before carry a gradient into it
+    softened: bool  # and it gets there
+
+
+@dataclass(frozen=True)
 class Draws:
     """What one round's data decide, over the global batch."""
 
@@ -181,37 +191,47 @@ def _gate(shape: Shape, rows: float, gradient: Gradient) -> Cost:
 
 def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Cost:
     """A round in which nobody picks."""
-    counts, cost = "inserter" in stage.train, Cost()
-    if counts:
+    cost = Cost()
+    if "inserter" in stage.train:
         cost += _inserter(shape, shape.sequences, "learn")
     if mean(stage.losses.recon) > 0:
-        fills: Gradient = "learn" if "filler" in stage.train else "position" if counts else "none"
-        cost += _filler(shape, shape.sequences, draws.slots, fills)
+        cost += _filler(shape, shape.sequences, draws.slots, filling_alone(stage))
     return cost
+
+
+def filling_alone(stage: StageConfig) -> Gradient:
+    """Of the filler in a stage in which nobody picks."""
+    return "learn" if "filler" in stage.train else "position" if "inserter" in stage.train else "none"
 
 
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Cost:
     """``before``: the round whose tokens carry a gradient into this one; None at the head of a window."""
-    how, rows = stage.rollout, float(shape.sequences * stage.rollout.samples)
-    fills, counts = "filler" in stage.train, "inserter" in stage.train
-    soft = how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
-    positions = counts and how.count_estimator == "straight_through"
-    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
-    filling: Gradient = "learn" if fills else frozen
-    softened = soft and before is not None and filling != "none"
-    if softened and not fills:
-        filling = "through"
-    counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
+    rows, flow = float(shape.sequences * stage.rollout.samples), round_flow(stage, later=before is not None)
     cost = (
         _probes(shape, rows) + _picker(shape, rows) + _gate(shape, rows, "learn" if "gate" in stage.train else "none")
     )
-    cost += _inserter(shape, rows, counting) + _filler(shape, rows, draws.slots, filling)
-    if soft and before is not None:
-        cost += linear(before.masks, how.top_k, shape.config.hidden, "through" if softened else "none")
+    cost += _inserter(shape, rows, flow.counting) + _filler(shape, rows, draws.slots, flow.filling)
+    if flow.soft and before is not None:
+        gradient: Gradient = "through" if flow.softened else "none"
+        cost += linear(before.masks, stage.rollout.top_k, shape.config.hidden, gradient)
     if draws.compared:
         other = draws.slots / rows * draws.compared
         cost += _inserter(shape, draws.compared, "none") + _filler(shape, draws.compared, other, "none")
     return cost
+
+
+def round_flow(stage: StageConfig, *, later: bool) -> Flow:
+    """``later``: the round is not the first of its window."""
+    how, fills, counts = stage.rollout, "filler" in stage.train, "inserter" in stage.train
+    soft = later and how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
+    positions = counts and how.count_estimator == "straight_through"
+    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
+    filling: Gradient = "learn" if fills else frozen
+    softened = soft and filling != "none"
+    if softened and not fills:
+        filling = "through"
+    counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
+    return Flow(filling, counting, soft, softened)
 
 
 def _probes(shape: Shape, rows: float) -> Cost:
