@@ -48,16 +48,6 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Flow:
-    """What the gradient of one round reaches."""
-
-    filling: Gradient
-    counting: Gradient
-    soft: bool  # the tokens of the round before carry a gradient into it
-    softened: bool  # and it gets there
-
-
-@dataclass(frozen=True)
 class Draws:
     """What one round's data decide, over the global batch."""
 
@@ -206,32 +196,32 @@ def filling_alone(stage: StageConfig) -> Gradient:
 
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Cost:
     """``before``: the round whose tokens carry a gradient into this one; None at the head of a window."""
-    rows, flow = float(shape.sequences * stage.rollout.samples), round_flow(stage, later=before is not None)
+    how, rows = stage.rollout, float(shape.sequences * stage.rollout.samples)
+    filling, counting = gradients(stage, before is not None)
+    softened = stage.soft_tokens and before is not None and filling != "none"
     cost = (
         _probes(shape, rows) + _picker(shape, rows) + _gate(shape, rows, "learn" if "gate" in stage.train else "none")
     )
-    cost += _inserter(shape, rows, flow.counting) + _filler(shape, rows, draws.slots, flow.filling)
-    if flow.soft and before is not None:
-        gradient: Gradient = "through" if flow.softened else "none"
-        cost += linear(before.masks, stage.rollout.top_k, shape.config.hidden, gradient)
+    cost += _inserter(shape, rows, counting) + _filler(shape, rows, draws.slots, filling)
+    if stage.soft_tokens and before is not None:
+        cost += linear(before.masks, how.top_k, shape.config.hidden, "through" if softened else "none")
     if draws.compared:
         other = draws.slots / rows * draws.compared
         cost += _inserter(shape, draws.compared, "none") + _filler(shape, draws.compared, other, "none")
     return cost
 
 
-def round_flow(stage: StageConfig, *, later: bool) -> Flow:
-    """``later``: the round is not the first of its window."""
-    how, fills, counts = stage.rollout, "filler" in stage.train, "inserter" in stage.train
-    soft = later and how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
-    positions = counts and how.count_estimator == "straight_through"
+def gradients(stage: StageConfig, follows: bool) -> tuple[Gradient, Gradient]:
+    """Of filler and inserter in a round. ``follows``: another round of the window handed its tokens on to it."""
+    fills, counts = "filler" in stage.train, "inserter" in stage.train
+    positions = counts and stage.rollout.count_estimator == "straight_through"
     frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
     filling: Gradient = "learn" if fills else frozen
-    softened = soft and filling != "none"
+    softened = stage.soft_tokens and follows and filling != "none"
     if softened and not fills:
         filling = "through"
     counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
-    return Flow(filling, counting, soft, softened)
+    return filling, counting
 
 
 def _probes(shape: Shape, rows: float) -> Cost:
