@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.rounds_memory import Size, random_batch
@@ -38,11 +38,12 @@ COLLECTIVES = {
 
 
 class Meter(TorchDispatchMode):
-    """Bytes by kind while it is on."""
+    """Bytes by kind while it is on; ``held``: most that ZeRO-3 has gathered at a time, what it never gives up left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.bytes: Counter[str] = Counter()
+        self._gathered = [p for p in model.parameters() if not getattr(p, "ds_persist", True)]
         self._axes = {mesh.data_group().group_name: "", mesh.tensor_group().group_name: "tensor_"}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -52,16 +53,21 @@ class Meter(TorchDispatchMode):
             group = next(dist.ProcessGroup.unbox(one) for one in args if isinstance(one, torch.ScriptObject))
             if group.size() > 1 and group.group_name in self._axes:
                 self.bytes[self._axes[group.group_name] + kind] += _bytes(args[place])
+                self.bytes["held"] = max(self.bytes["held"], self._held())
         return function(*args, **(kwargs or {}))
+
+    def _held(self) -> int:
+        here = [p for p in self._gathered if p.ds_status.name != "NOT_AVAILABLE"]
+        return sum(p.ds_numel * p.element_size() for p in here)
 
 
 def _bytes(part: Any) -> int:
     return part.nbytes if isinstance(part, Tensor) else sum(_bytes(one) for one in part)
 
 
-def measure(run: RunConfig, vocab_size: int, user: dict[str, Any]) -> tuple[Counter[str], list[Draws]]:
-    """Bytes by kind that this rank sees in a step of the run's one stage, and what the step drew in each round, over
-    all data-parallel ranks. The learning rate is next to nothing: each step is the same."""
+def measure(run: RunConfig, vocab_size: int, user: dict[str, Any]) -> tuple[dict[str, float], list[Draws]]:
+    """Bytes by kind of a rank in a step of the run's one stage, and what the step drew in each round, over all
+    data-parallel ranks. The learning rate is next to nothing: each step is the same."""
     torch.manual_seed(0)
     stage, micros = run.stages[0], micro_batches(run, mesh.data_size())
     model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
@@ -70,13 +76,14 @@ def measure(run: RunConfig, vocab_size: int, user: dict[str, Any]) -> tuple[Coun
     local = batch_of(run, vocab_size)
     size = len(local.length) // micros
     parts = [local.rows(slice(number * size, (number + 1) * size)) for number in range(micros)]
-    drawn = [draws(engine, part, plan) for part in parts]
     for _ in range(WARM):
         step(engine, parts, plan)
-    with Meter() as meter:
+    with Meter(model) as meter:
         step(engine, parts, plan)
+    # last: DeepSpeed 0.19 remembers for ever what it gave up in a pass without gradients
+    drawn = [draws(engine, part, plan) for part in parts]
     engine.close()
-    return meter.bytes, summed(drawn)
+    return mean(meter.bytes), summed(drawn)
 
 
 def step(engine: StageEngine, parts: list[Batch], plan: StepPlan) -> None:
@@ -105,11 +112,22 @@ def draws(engine: StageEngine, part: Batch, plan: StepPlan) -> list[Draws]:
     ]
 
 
+def everyone(mine: Any) -> list[Any]:
+    """Of all data-parallel ranks."""
+    found: list[Any] = [None] * mesh.data_size()
+    dist.all_gather_object(found, mine, group=mesh.data_group())
+    return found
+
+
+def mean(counted: Counter[str]) -> dict[str, float]:
+    """Over data-parallel ranks: they differ in what they drew."""
+    each = everyone(counted)
+    return {kind: sum(one[kind] for one in each) / len(each) for kind in counted}
+
+
 def summed(drawn: list[list[Draws]]) -> list[Draws]:
     """Over micro-batches and data-parallel ranks."""
-    everyone: list[Any] = [None] * mesh.data_size()
-    dist.all_gather_object(everyone, drawn, group=mesh.data_group())
-    columns = zip(*(part for each in everyone for part in each), strict=True)
+    columns = zip(*(part for each in everyone(drawn) for part in each), strict=True)
     return [
         Draws(sum(d.slots for d in column), sum(d.masks for d in column), sum(d.compared for d in column))
         for column in columns

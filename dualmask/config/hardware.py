@@ -29,6 +29,9 @@ class Hardware(Section):
     memory_share: Part = Field(0.9, description="assumed: of the memory, that a run may fill; the rest is a margin")
     compute_share: Part = Field(0.4, description="assumed: of the peak, that matrix products and all around them reach")
     bandwidth_share: Part = Field(0.75, description="assumed: of all bandwidths, that is reached")
+    hop_microseconds: Annotated[float, Field(ge=0.0)] = Field(
+        3.0, description="assumed: from one GPU of a ring to the next; a collective of n makes n − 1 hops"
+    )
     price_per_hour: Amount | None = Field(None, description="of one GPU, in whatever currency; None: no cost is given")
 
     @property

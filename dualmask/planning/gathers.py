@@ -1,29 +1,47 @@
 """Which parameters ZeRO-3 gathers in a window of rounds, and how many it holds at a time.
 
-The rules are those of DeepSpeed 0.19's ``PartitionedParameterCoordinator`` once it knows the order of calls: a module's
-parameters are gathered before it is called, forward or backward, and given up behind it unless fewer than
-``stage3_max_reuse_distance`` elements are used before it is called again. A backward pass gives up a module only if
-its last forward pass was one that a gradient comes back from; what it does not give up stays until the window ends.
+The rules are those of DeepSpeed 0.19's ``PartitionedParameterCoordinator`` once it knows the order of calls:
+
+* A module's parameters are gathered before it is called, forward or backward, and a bucket of those that follow with them.
+* Behind the call they are given up, unless fewer than ``stage3_max_reuse_distance`` elements are used before the next
+  call, or that call was already looked at when others were gathered ahead.
+* A backward pass gives them up only if the module's last forward pass was one that a gradient comes back from. What it
+  does not give up stays until the window ends.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
+from typing import Literal
 
 from dualmask.planning.parameters import Parameter
 from dualmask.planning.passes import Pass
 
-REUSE_DISTANCE = 10**9  # elements: DeepSpeed's stage3_max_reuse_distance
-PERSISTENT = 10**5  # elements up to which a parameter stays whole: its stage3_param_persistence_threshold
+Kind = Literal["forward", "fed", "backward", "opened", "repeated"]
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Of DeepSpeed's configuration, elements; its defaults."""
+
+    reuse: int = 10**9  # stage3_max_reuse_distance
+    ahead: int = 5 * 10**7  # stage3_prefetch_bucket_size
+    live: int = 10**9  # stage3_max_live_parameters: nothing is gathered ahead above it
+    persistent: int = 10**5  # stage3_param_persistence_threshold: parameters up to it stay whole
+
+
+FORGETFUL = Distances(reuse=0, ahead=0, persistent=0)  # what it does while it does not know the order
 
 
 @dataclass(frozen=True)
 class Visit:
+    """A call of one module. "fed": a forward pass that a gradient comes back from; "opened": its backward pass begins
+    with repeating the block that it ends; "repeated": that is done."""
+
     owner: str  # the module that holds the parameters itself, not in a child
-    backward: bool
-    fed: bool = False  # forward: a gradient goes back to its inputs; backward: its own forward is repeated for it
+    kind: Kind
 
 
 @dataclass(frozen=True)
@@ -43,44 +61,93 @@ def visits(window: Sequence[Pass], found: Sequence[Parameter], *, checkpointing:
     names = list(dict.fromkeys(owner(p) for p in found))
     forward = [(one, _owners(one, names)) for one in window]
     for one, owners in forward:
-        yield from (Visit(name, False, one.module != "lookup" and one.gradient != "none") for name in owners)
+        kind: Kind = "fed" if one.module != "lookup" and one.gradient != "none" else "forward"
+        yield from (Visit(name, kind) for name in _called(owners))
     for one, owners in reversed(forward):
         if one.gradient == "none":
             continue
         for block, part in groupby(reversed(owners), _block):
-            last, *others = part
-            again = checkpointing and bool(block)
-            if again:  # asked for by the block's last module, which is there already
-                yield from (Visit(name, False, True) for name in reversed(others))
-            yield Visit(last, True, again)
-            yield from (Visit(name, True) for name in others)
+            yield from _backward(block, list(part), again=checkpointing and bool(block))
 
 
-def count(
-    order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str, int], reuse: int = REUSE_DISTANCE
-) -> Gathers:
-    """``whole``: elements of each owner, of which ``moving`` are not persistent. ``reuse`` 0: nothing is kept."""
-    before = list(accumulate((whole[visit.owner] for visit in order), initial=0))
+def _backward(block: str, owners: list[str], *, again: bool) -> Iterator[Visit]:
+    """Of modules in their order backward. ``again``: they are a block, which its last module's gradient repeats."""
+    if not again:
+        yield from (Visit(name, "backward") for name in _called(owners, block))
+        return
+    last, *others = owners
+    yield Visit(last, "opened")
+    yield from (Visit(name, "fed") for name in _called(reversed(others), block))
+    yield Visit(last, "repeated")
+    yield from (Visit(name, "backward") for name in _called(others, block))
+
+
+def _called(owners: Iterable[str], inside: str = "") -> Iterator[str]:
+    """With the modules around them, which are called first and own nothing: each call gathers a bucket ahead."""
+    before = inside.split(".")
+    for name in owners:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            if before[:depth] != parts[:depth] and parts[depth - 1] != "blocks":  # a list of modules is not called
+                yield ".".join(parts[:depth])
+        yield name
+        before = parts
+
+
+def count(order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str, int], far: Distances) -> Gathers:
+    """``whole``: elements of each owner, of which ``moving`` are not persistent."""
+    names, near = [visit.owner for visit in order], _near(order, whole, far.reuse)
+    waiting: dict[str, int] = {}  # of a module: backward passes until it is given up
+    looked: dict[str, int] = {}  # the last of its calls that was looked at
+    held: set[str] = set()
+    moved = live = most = front = 0
+
+    def gather(name: str) -> int:
+        """Elements that had to be."""
+        if name in held:
+            return 0
+        held.add(name)
+        return moving.get(name, 0)
+
+    for place, visit in enumerate(order):
+        now, ahead = gather(visit.owner), 0
+        if looked.get(visit.owner, -1) < place:
+            looked[visit.owner], front = place, place + 1
+        room = min(far.ahead, far.live - live - now)
+        while front < len(order) and ahead < room:
+            ahead += gather(names[front])
+            looked[names[front]] = front
+            front += 1
+        moved, live = moved + now + ahead, live + now + ahead
+        most = max(most, live)
+        if _gives_up(visit, waiting) and not near[place] and looked[visit.owner] <= place + 1:
+            held.remove(visit.owner)
+            live -= moving.get(visit.owner, 0)
+    return Gathers(moved, most)
+
+
+def _gives_up(visit: Visit, waiting: dict[str, int]) -> bool:
+    """Whether the call ends with giving up what is not near. DeepSpeed counts a module's backward passes from its last
+    forward pass, whether or not a gradient came back from that one."""
+    if visit.kind == "opened":
+        return False
+    if visit.kind in ("forward", "fed"):
+        waiting[visit.owner] = int(visit.kind == "fed")
+        return True
+    waiting[visit.owner] = 0 if visit.kind == "repeated" else waiting.get(visit.owner, 0) - 1
+    return waiting[visit.owner] == 0
+
+
+def _near(order: Sequence[Visit], whole: Mapping[str, int], reuse: int) -> list[bool]:
+    """Of each call: fewer than ``reuse`` elements are used before the module's next one."""
+    before = list(accumulate((whole.get(visit.owner, 0) for visit in order), initial=0))
     following: dict[str, int] = {}
     near = [False] * len(order)
     for place in range(len(order) - 1, -1, -1):
         name = order[place].owner
         near[place] = name in following and before[following[name]] - before[place + 1] < reuse
         following[name] = place
-    waiting: dict[str, int] = {}
-    held: set[str] = set()
-    moved = live = most = 0
-    for visit, soon in zip(order, near, strict=True):
-        name = visit.owner
-        if name not in held:
-            held.add(name)
-            moved, live = moved + moving[name], live + moving[name]
-            most = max(most, live)
-        waiting[name] = waiting.get(name, 0) - 1 if visit.backward and not visit.fed else int(visit.fed and not visit.backward)
-        if not soon and (not visit.backward or waiting[name] == 0):
-            held.remove(name)
-            live -= moving[name]
-    return Gathers(moved, most)
+    return near
 
 
 def sizes(found: Sequence[Parameter], tensor: int, persistent: int) -> tuple[dict[str, int], dict[str, int]]:

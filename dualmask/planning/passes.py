@@ -131,6 +131,7 @@ def _span(shape: Shape, stage: StageConfig) -> Iterator[Pass]:
     refines: Gradient = "learn" if "encoder" in stage.train else "none" if how.detach_pred else "through"
     projects: Gradient = "through" if refines != "none" and reads == "none" else reads
     places = rows * sum(how.lengths) / len(how.lengths)
+    yield Pass("lookup", places, reads)
     for _ in range(parts.g_max):
         yield from _step(places, reads, heard, said, refines, projects)
     if how.losses.latent > 0:
@@ -138,6 +139,7 @@ def _span(shape: Shape, stage: StageConfig) -> Iterator[Pass]:
         if twin:
             yield Pass("lookup", texts, "none", twin=True)
             yield Pass("decoder", texts, "none", twin=True)
+        yield Pass("lookup", places, "none", twin=twin)
         for _ in range(parts.g_max):
             yield from _step(places, "none", "none", "none", "none", "none", twin=twin)
 

@@ -72,13 +72,26 @@ class Choice:
     @property
     def seconds(self) -> tuple[float, float]:
         """(least, most) of the whole run."""
-        return run_seconds(self.run, self.times)
+        return run_seconds(self.times)
 
 
 @dataclass(frozen=True)
 class Advice:
     choice: Choice
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # a sentence each
+
+    @property
+    def overrides(self) -> list[str]:
+        """As ``--set`` takes them, the windows of the rounds included."""
+        run, choice = self.choice.run, self.choice
+        checkpointing = str(run.parallel.activation_checkpointing).lower()
+        windows = [
+            f"stages.{number}.rollout.window={stage.rollout.window}"
+            for number, stage in enumerate(run.stages)
+            if stage in played(run)
+        ]
+        parallel = [f"parallel.tensor={choice.tensor}", f"parallel.activation_checkpointing={checkpointing}"]
+        return [*parallel, f"batch.micro={choice.micro}", *windows]
 
 
 def planned(run: RunConfig) -> list[StageConfig]:
@@ -115,10 +128,17 @@ def choices(run: RunConfig, site: Site) -> Iterator[Choice]:
     one sequence where none does."""
     for tensor in _degrees(run, site.cluster):
         for checkpointing in (False, True):
-            local = run.batch.sequences // (site.cluster.gpus // tensor)
-            sizes = [size for size in range(local, 0, -1) if local % size == 0]
-            tried = (Choice(_with(run, tensor, checkpointing, size), site) for size in sizes)
-            yield next((choice for choice in tried if choice.fits or choice.micro == 1))
+            update = {"tensor": tensor, "activation_checkpointing": checkpointing}
+            parallel = run.parallel.model_copy(update=update)
+            yield largest(run.model_copy(update={"parallel": parallel}), site)
+
+
+def largest(run: RunConfig, site: Site) -> Choice:
+    """With the largest micro-batch that fits, or with one sequence where none does; degrees as they are."""
+    local = run.batch.sequences // (site.cluster.gpus // run.parallel.tensor)
+    sizes = (size for size in range(local, 0, -1) if local % size == 0)
+    tried = (Choice(_with_micro(run, size), site) for size in sizes)
+    return next(choice for choice in tried if choice.fits or choice.micro == 1)
 
 
 def _degrees(run: RunConfig, cluster: Cluster) -> list[int]:
@@ -134,9 +154,8 @@ def _degrees(run: RunConfig, cluster: Cluster) -> list[int]:
     ]
 
 
-def _with(run: RunConfig, tensor: int, checkpointing: bool, micro: int) -> RunConfig:
-    parallel = run.parallel.model_copy(update={"tensor": tensor, "activation_checkpointing": checkpointing})
-    return run.model_copy(update={"parallel": parallel, "batch": run.batch.model_copy(update={"micro": micro})})
+def _with_micro(run: RunConfig, micro: int) -> RunConfig:
+    return run.model_copy(update={"batch": run.batch.model_copy(update={"micro": micro})})
 
 
 def _one_round_a_window(run: RunConfig) -> RunConfig:

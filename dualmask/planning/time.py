@@ -1,7 +1,7 @@
 """How long a step takes on given hardware: between two bounds, whatever of the communication computing hides.
 
-Nothing of this is measured: bytes and operations are counted, rates are those of the hardware file. Left out are
-latencies of collectives, waiting for the slowest rank, and data.
+Nothing of this is measured: bytes, calls and operations are counted, rates are those of the hardware file. Left out are
+waiting for the slowest rank, for data, and what small matrix products lose.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def step_time(
         compute=step_cost(shape, stage).total / cluster.gpus / rate,
         optimizer=ADAM * held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share),
         data=_between_data_ranks(sent, hardware, cluster),
-        tensor=sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share),
+        tensor=sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share)
+        + sent.tensor_calls * 2 * (tensor - 1) * hardware.hop_microseconds * 1e-6,
     )
 
 
@@ -74,9 +75,10 @@ def _between_data_ranks(sent: Traffic, hardware: Hardware, cluster: Cluster) -> 
     beside = cluster.gpus_per_node // sent.tensor  # members of a data-parallel group on a node
     inside = volume / hardware.node_gb_per_s if beside > 1 else 0.0
     outside = volume / (beside * hardware.network_gb_per_s) if cluster.nodes > 1 else 0.0
-    return max(inside, outside) / (1e9 * hardware.bandwidth_share)
+    hops = sent.data_calls * (sent.data - 1) * (2 if sent.reduced else 1)
+    return max(inside, outside) / (1e9 * hardware.bandwidth_share) + hops * hardware.hop_microseconds * 1e-6
 
 
-def run_seconds(run: RunConfig, times: Sequence[tuple[StageConfig, StepTime]]) -> tuple[float, float]:
+def run_seconds(times: Sequence[tuple[StageConfig, StepTime]]) -> tuple[float, float]:
     """(least, most) for all steps of these stages, each at its stage's last number of rounds."""
     return sum(stage.steps * time.least for stage, time in times), sum(stage.steps * t.most for stage, t in times)
