@@ -6,16 +6,17 @@ peak is that of all bytes that torch's allocator has given out, as its profiler 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.rounds_memory import SavedBytes, Size, random_batch
@@ -27,7 +28,6 @@ from dualmask.models.families import build
 from dualmask.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
 
-WARM = 2  # steps until ZeRO-3 knows the order of the modules and AdamW has its moments
 MARK = "measured step"
 CUDA = torch.cuda.is_available()
 
@@ -36,15 +36,15 @@ def measure(run: RunConfig, vocab_size: int) -> dict[str, int]:
     """Bytes by kind in a step of the run's one stage; ``total``: the step's peak, whatever it is made of."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
         engine = start(run, vocab_size)
-        for step in range(WARM):
-            play(engine, run, vocab_size, step)
+        play(engine, run, vocab_size, 0)
+        saved = SavedBytes(engine.model.parameters())
+        held = play(engine, run, vocab_size, 1, saved)
+        gc.collect()
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
         with record_function(MARK):
-            play(engine, run, vocab_size, WARM)
+            play(engine, run, vocab_size, 2)  # ZeRO-3 knows the order of the modules by now
         total = torch.cuda.max_memory_allocated() if CUDA else 0
-    saved = SavedBytes(engine.model.parameters())
-    held = play(engine, run, vocab_size, WARM + 1, saved.hooks())
     engine.close()
     return held | {"activations": saved.peak, "total": total or peak(seen)}
 
@@ -57,12 +57,12 @@ def start(run: RunConfig, vocab_size: int) -> StageEngine:
 
 
 def play(
-    engine: StageEngine, run: RunConfig, vocab_size: int, step: int, hooks: saved_tensors_hooks | None = None
+    engine: StageEngine, run: RunConfig, vocab_size: int, step: int, saved: SavedBytes | None = None
 ) -> dict[str, int]:
     """A step, and the bytes of the states behind its last backward pass."""
     plan, micros = plan_at(run.stages, step), micro_batches(run, mesh.data_size())
     for number, batch in enumerate(batches(run, vocab_size, step, micros)):
-        with hooks or record_function("forward and backward"):
+        with saved.hooks() if saved else nullcontext():
             engine.forward_backward(batch, plan, last=number == micros - 1)
     held = states(engine)
     engine.step(plan.lr)
@@ -83,25 +83,23 @@ def states(engine: StageEngine) -> dict[str, int]:
     """Bytes of what DeepSpeed keeps of parameters, their gradients and their optimizer."""
     zero: Any = engine._engine.optimizer
     parameters = list(engine._engine.module.parameters())
-    stage = engine._zero_stage
-    if stage == 3:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    weights, master = parameters, getattr(zero, "fp32_groups", [])  # without ZeRO; the copies are those of bf16
+    if engine._zero_stage == 3:
         weights, gradients = [p.ds_tensor for p in parameters], [zero.grad_partitions_flat_buffer]
         master = zero.fp32_partitioned_groups_flat
-    elif stage:
-        weights, master = parameters, zero.single_partition_of_fp32_groups
+    elif engine._zero_stage:
         gradients = [g for group in zero.averaged_gradients.values() for g in group if g is not None]
-    else:
-        weights, master = parameters, getattr(zero, "fp32_groups_flat_partition", [])
-        gradients = getattr(zero, "fp32_groups_gradients_flat", [p.grad for p in parameters if p.grad is not None])
+        master = zero.single_partition_of_fp32_groups
     base = getattr(zero, "optimizer", zero)
     adam = [x for state in base.state.values() for x in state.values() if torch.is_tensor(x) and x.ndim]
     kinds = {"weights": weights, "gradients": gradients, "master": master, "adam": adam}
-    return {kind: storages(tensors) for kind, tensors in kinds.items()}
+    return {kind: elements(tensors) for kind, tensors in kinds.items()}
 
 
-def storages(tensors: Iterable[Tensor]) -> int:
-    """Bytes of all elements, whatever storage they share."""
-    return sum(x.numel() * x.element_size() for x in tensors)
+def elements(tensors: Iterable[Any]) -> int:
+    """Bytes of all elements, of lists of tensors as well."""
+    return sum(x.numel() * x.element_size() if isinstance(x, Tensor) else elements(x) for x in tensors)
 
 
 def peak(seen: profile) -> int:

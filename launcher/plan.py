@@ -1,6 +1,6 @@
 """What a run will need, with nothing started: ``python -m launcher.plan --config X.yaml --nodes N --gpus-per-node M``.
 
-Parameters by module, operations and traffic of a step by stage; with ``--hardware`` also time, price and the largest
+Parameters by module; operations, traffic and bytes of a rank by stage; with ``--hardware`` time, price and the largest
 micro-batch, with ``--recommend`` the degrees. Formulas stand in dualmask/planning, tables in plan_tables.py.
 """
 
@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from data_pipeline.manifest import Manifest
 from dualmask.config.deepspeed import micro_batches
@@ -19,6 +22,7 @@ from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.evaluation.report import write
 from dualmask.planning.flops import Shape, step_cost
+from dualmask.planning.memory import memory
 from dualmask.planning.parameters import by_module, parameters
 from dualmask.planning.recommend import GIB, Advice, Site, largest, planned, recommend
 from dualmask.planning.time import Cluster, run_seconds, step_time
@@ -31,6 +35,8 @@ ASSUMED = (
     "texts and drafts are full length (data.crop_share, prefix and empty starts shorten some of them)",
     "operations are those of matrix products at the end of the stage; attention counts every pair of places",
     "schedules at their mean; later rounds have as many holes as the first; prefix and empty starts one full gap",
+    "bytes at the greatest moment of a step, of what torch gives out: its caching allocator, CUDA itself and NCCL come on "
+    "top (some GB a GPU)",
     "collectives are rings; DeepSpeed's distances are its defaults (dualmask/planning/gathers.py)",
 )
 ASSUMED_OF_TIME = (
@@ -52,8 +58,7 @@ def main(arguments: list[str] | None = None) -> int:
         if asked.recommend:
             advice, lines = _recommended(run, hardware, cluster, vocab_size)
             run, said = advice.choice.run, lines
-        check_ranks(run, asked.nodes, asked.gpus_per_node)
-        rows = plan(run, vocab_size, cluster)
+        rows = plan(run, vocab_size, data_ranks(run, asked.nodes, asked.gpus_per_node))
         if hardware is not None:
             site = Site(hardware, cluster, vocab_size)
             rows += [*on_hardware(run, site), *_choices(run, site, advice)]
@@ -91,25 +96,35 @@ def vocabulary(run: RunConfig) -> int:
         raise ConfigError(f"{error}; or give the size of the vocabulary: --set model.vocab_size=32000") from None
 
 
-def check_ranks(run: RunConfig, nodes: int, gpus_per_node: int) -> None:
-    """Raises ValueError where the ranks do not divide."""
+def data_ranks(run: RunConfig, nodes: int, gpus_per_node: int) -> int:
+    """Data-parallel ones. Raises ValueError where the ranks do not divide."""
     tensor = run.parallel.tensor
-    if nodes < 1 or gpus_per_node < 1:
-        raise ConfigError(f"--nodes {nodes} --gpus-per-node {gpus_per_node}: give at least one of each")
+    check_cluster(nodes, gpus_per_node)
     if gpus_per_node % tensor:
         raise ConfigError(f"parallel.tensor={tensor} must divide --gpus-per-node {gpus_per_node}")
-    micro_batches(run, nodes * gpus_per_node // tensor)
+    data_size = nodes * gpus_per_node // tensor
+    micro_batches(run, data_size)
+    return data_size
 
 
-def plan(run: RunConfig, vocab_size: int, cluster: Cluster) -> list[Row]:
-    """A row for each figure; stage `reward` has none."""
+def check_cluster(nodes: int, gpus_per_node: int) -> None:
+    """Raises ConfigError."""
+    if nodes < 1 or gpus_per_node < 1:
+        raise ConfigError(f"--nodes {nodes} --gpus-per-node {gpus_per_node}: give at least one of each")
+
+
+def plan(run: RunConfig, vocab_size: int, data_size: int) -> list[Row]:
+    """A row for each figure; stage `reward` has bytes alone."""
     found = parameters(run.model, vocab_size)
     rows: list[Row] = [
         {"metric": "parameters", "value": size, "n": 1, "module": module} for module, size in by_module(found).items()
     ]
     rows.append({"metric": "parameters", "value": sum(row["value"] for row in rows), "n": 1, "module": "all"})
-    for stage in planned(run):
-        rows += [*_flops(run, stage, vocab_size), *_sent(run, stage, vocab_size, cluster)]
+    for stage in run.stages:
+        if stage.reward is None:  # its rollouts are not counted
+            rows += _flops(run, stage, vocab_size)
+            rows += _sent(run, stage, vocab_size, data_size)
+        rows += memory_rows(run, stage, vocab_size, data_size)
     return rows
 
 
@@ -123,8 +138,17 @@ def _flops(run: RunConfig, stage: StageConfig, vocab_size: int) -> list[Row]:
     ]
 
 
-def _sent(run: RunConfig, stage: StageConfig, vocab_size: int, cluster: Cluster) -> list[Row]:
-    sent = traffic(run, stage, vocab_size, cluster.gpus // run.parallel.tensor)
+def memory_rows(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> list[Row]:
+    """Bytes of a rank at the peak of a step, by kind. As on a GPU, unless the run says ``device: cpu``."""
+    held = memory(run, stage, vocab_size, data_size)
+    return [
+        {"metric": "rank_bytes", "value": value, "n": 1, "kind": kind, "stage": stage.name}
+        for kind, value in {**asdict(held), "all": held.total}.items()
+    ]
+
+
+def _sent(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> list[Row]:
+    sent = traffic(run, stage, vocab_size, data_size)
     kinds = {"parameters": sent.parameters, "gradients": sent.gradients, "activations": sent.activations}
     return [
         {"metric": "sent", "value": value, "n": 1, "kind": kind, "stage": stage.name}
@@ -157,21 +181,19 @@ def _recommended(
     """The advice, and what is to be said of it. Raises ConfigError where nothing fits."""
     if hardware is None:
         raise ConfigError("--recommend asks what fits: name the GPUs, too, for instance --hardware h100-80g")
-    if min(cluster.nodes, cluster.gpus_per_node) < 1:
-        check_ranks(run, cluster.nodes, cluster.gpus_per_node)
+    check_cluster(cluster.nodes, cluster.gpus_per_node)
     advice = recommend(run, Site(hardware, cluster, vocab_size))
     wanted = " ".join(f"--set {line}" for line in advice.overrides)
     return advice, [f"Recommended, and planned below: {wanted}", *(f"- {line}" for line in advice.reasons)]
 
 
 def _choices(run: RunConfig, site: Site, advice: Advice | None) -> Iterator[Row]:
-    """What fits with the degrees of the run, and which degrees were recommended."""
+    """The largest micro-batch that fits with the degrees of the run, and the degrees that were recommended."""
     best = largest(run, site)
-    yield {"metric": "largest_micro", "value": best.micro if best.fits else 0, "n": 1}
-    yield {"metric": "planned_gib", "value": best.bytes / GIB, "n": 1, "micro": best.micro}
+    yield {"metric": "largest_micro", "value": best.micro if best.fits else 0, "n": 1, "gib": best.bytes / GIB}
     for line in advice.overrides if advice else ():
         key, _, value = line.partition("=")
-        yield {"metric": "recommended", "value": {"true": 1, "false": 0}.get(value) or int(value == "true" or 0) if value in ("true", "false") else int(value), "n": 1, "key": key}
+        yield {"metric": "recommended", "value": int(yaml.safe_load(value)), "n": 1, "key": key}
 
 
 if __name__ == "__main__":

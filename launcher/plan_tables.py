@@ -13,11 +13,12 @@ Row = dict[str, Any]
 TABLES = {
     "parameters": ("Parameters", "module", "module"),
     "step_flops": ("Operations of a step (whole global batch, FLOP)", "stage", "part"),
-    "memory": ("Memory of a rank (bytes)", "stage", "kind"),
+    "rank_bytes": ("A rank at the peak of a step (bytes)", "kind", "stage"),
     "sent": ("What a rank sends in a step (bytes)", "stage", "kind"),
     "step_seconds": ("A step (seconds): the least if all that can overlap does, the most if nothing does", "stage", "part"),
     "tokens_per_second": ("Tokens a second, padding included", "stage", "bound"),
     "run_days": ("All steps of these stages (days)", "bound", "bound"),
+    "largest_micro": ("Largest batch.micro that fits with these degrees (0: not even one sequence does)", "", ""),
     "run_cost": ("Their price, at the hardware file's", "bound", "bound"),
 }  # fmt: skip
 

@@ -246,17 +246,26 @@ def _span(shape: Shape, stage: StageConfig) -> Cost:
     how = stage.span
     if how is None:
         return cost
-    said = how.losses.pred > 0 or not how.detach_entropy  # something hears the decoder's logits
-    heard: Gradient = reads if said or not how.detach_pred else "none"
-    refines: Gradient = "learn" if "encoder" in stage.train else "none" if how.detach_pred else "through"
+    heard, said, refines = span_gradients(stage)
     teaches = how.losses.latent > 0
     for places in how.lengths:
-        steps = _steps(shape, places, heard, reads if said else "none", refines, reads)
+        steps = _steps(shape, places, heard, said, refines, reads)
         steps += _steps(shape, places, "none", "none", "none", "none") * teaches
         cost += steps * (parts.g_max / len(how.lengths))
     if teaches and how.teacher == "ema":
         cost += _texts(shape, parts.decoder_layers, rows, "none")
     return cost
+
+
+def span_gradients(stage: StageConfig) -> tuple[Gradient, Gradient, Gradient]:
+    """In a refinement step: of the decoder, of its own logits, and of the encoder."""
+    how = stage.span
+    assert how is not None
+    reads: Gradient = "learn" if "decoder" in stage.train else "none"
+    said = how.losses.pred > 0 or not how.detach_entropy  # something hears the decoder's logits
+    heard: Gradient = reads if said or not how.detach_pred else "none"
+    refines: Gradient = "learn" if "encoder" in stage.train else "none" if how.detach_pred else "through"
+    return heard, reads if said else "none", refines
 
 
 def _steps(

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import ParallelConfig, RunConfig, StageConfig
-from dualmask.planning.activations import Moment, Sizes, moments
+from dualmask.planning.activations import Moment, Sizes
 from dualmask.planning.flops import Draws
+from dualmask.planning.gathers import Distances
+from dualmask.planning.moments import moments
 from dualmask.planning.parameters import Parameter, learning, parameters
+from dualmask.planning.traffic import traffic
 
 SINGLE = 4  # bytes of a float32
-# what DeepSpeed's ZeRO-3 does where its configuration says nothing, in elements
-PREFETCH = 5 * 10**7  # stage3_prefetch_bucket_size
-REUSE = 10**9  # stage3_max_reuse_distance
-PERSISTENT = 10**5  # stage3_param_persistence_threshold
+ALL_REDUCE = 5 * 10**8  # elements that DeepSpeed all-reduces at a time without ZeRO
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,46 @@ class Memory:
 def memory(
     run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int, draws: Sequence[Draws] | None = None
 ) -> Memory:
-    """``data_size``: data-parallel ranks; ``draws``: what the data decide in each round of a micro-batch, None: expected.
+    """At the greatest moment of a step. ``data_size``: data-parallel ranks; ``draws``: what the data decide in each round
+    of a micro-batch, None: what is to be expected.
 
-    A run on ``device: cpu`` is planned as torch computes there, any other as on a GPU. Raises ValueError where the batch
-    does not divide.
+    A run on ``device: cpu`` is planned as torch computes there, any other as on a GPU. Raises ValueError where the
+    batch does not divide.
     """
+    return max(peaks(run, stage, vocab_size, data_size, draws), key=lambda moment: moment.total)
+
+
+def peaks(
+    run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int, draws: Sequence[Draws] | None = None
+) -> list[Memory]:
+    """All moments that may be the greatest; as ``memory``."""
     found = parameters(run.model, vocab_size)
     taught = learning(found, stage)
+    found = found + copied(found, stage)
     held = states(found, taught, run.parallel, data_size)
+    if stage.span is not None and stage.span.teacher == "ema" and run.parallel.precision == "bf16":
+        held = replace(held, weights=3 * held.weights / 2 + held.weights / 2)  # its float32 average beside it
     config = deepspeed_config(run, stage, data_size=data_size, cuda=run.device != "cpu")
     zero, sizes = config["zero_optimization"], sizes_of(run, config, vocab_size)
     passes = config["gradient_accumulation_steps"] * -(-rounds(stage) // stage.rollout.window)
-    each = [_during(moment, held, found, run, zero, passes, data_size) for moment in moments(run, stage, sizes, draws)]
-    return max([*each, _step(held, taught, run, zero, data_size)], key=lambda memory: memory.total)
+    gathered = _gathered(run, stage, vocab_size, data_size) if zero["stage"] == 3 and data_size > 1 else 0.0
+    busy = replace(held, gathered=gathered)
+    each = [_during(moment, busy, found, run, zero, passes) for moment in moments(stage, sizes, draws)]
+    return [*each, _step(held, taught, run, zero, data_size)]
+
+
+def copied(found: Sequence[Parameter], stage: StageConfig) -> list[Parameter]:
+    """Frozen parameters beside the model: a teacher that follows it, the reference of stage `reward`."""
+    if stage.span is not None and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
+        return list(found)
+    return [p for p in found if p.module in ("picker", "gate")] if stage.reward is not None else []
 
 
 def rounds(stage: StageConfig) -> int:
     return stage.rollout.rounds if "picker" in stage.train else 1
 
 
-def sizes_of(run: RunConfig, config: dict, vocab_size: int) -> Sizes:
+def sizes_of(run: RunConfig, config: dict[str, Any], vocab_size: int) -> Sizes:
     parallel = run.parallel
     return Sizes(
         config=run.model,
@@ -94,30 +115,51 @@ def states(found: Sequence[Parameter], taught: Sequence[Parameter], parallel: Pa
 
 
 def _during(
-    moment: Moment, held: Memory, found: Sequence[Parameter], run: RunConfig, zero: dict, passes: int, data_size: int
+    moment: Moment,
+    held: Memory,
+    found: Sequence[Parameter],
+    run: RunConfig,
+    zero: dict[str, Any],
+    passes: int,
 ) -> Memory:
     """A moment of the last forward and backward pass of a step."""
     width, stage = element(run.parallel), zero["stage"]
     tied = found[0].size(run.parallel.tensor) * width if moment.reducing else 0.0  # gathers both gradients of the table
     bucket = 0.0
-    if stage == 3 or stage and moment.reducing:
+    if stage == 3 or (stage and moment.reducing):
         bucket = zero["reduce_bucket_size"] * width * (2 if zero["overlap_comm"] and stage < 3 else 1)
     return replace(
         held,
         gradients=held.gradients if stage == 3 or passes > 1 else 0.0,
-        gathered=_gathered(found, run.parallel, data_size) if stage == 3 else 0.0,
         buckets=bucket,
         activations=moment.activations,
         workspace=moment.workspace + tied,
     )
 
 
-def _gathered(found: Sequence[Parameter], parallel: ParallelConfig, data_size: int) -> float:
-    if data_size == 1:
-        return 0.0
-    every = sum(p.size(parallel.tensor) for p in found)
-    return min(every, REUSE / 2 + PREFETCH) * element(parallel)
+def _gathered(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
+    """Of a pass: what is never given up, and the most of the rest; stage `reward` is not followed: everything."""
+    persistent, width = Distances().persistent, element(run.parallel)
+    every = [p.size(run.parallel.tensor) for p in parameters(run.model, vocab_size)]
+    if stage.reward is not None:
+        return sum(every) * width
+    small = sum(size for size in every if size <= persistent)
+    return traffic(run, stage, vocab_size, data_size).held + small * width
 
 
-def _step(held: Memory, taught: Sequence[Parameter], run: RunConfig, zero: dict, data_size: int) -> Memory:
-    return held
+def _step(held: Memory, taught: Sequence[Parameter], run: RunConfig, zero: dict[str, Any], data_size: int) -> Memory:
+    """The optimizer's step: gradients once more, flat, as float32, one optimizer group after the other."""
+    stage, tensor = zero["stage"], run.parallel.tensor
+    if stage == 0:
+        learns, greatest = (some(p.size(tensor) for p in taught) for some in (sum, max))
+        flat = min(learns, ALL_REDUCE) * element(run.parallel)
+        rounded = learns * SINGLE if element(run.parallel) < SINGLE else 0.0
+        return replace(held, workspace=max(flat, rounded + (2 * greatest * SINGLE if run.device == "cpu" else 0.0)))
+    groups: dict[tuple[str, bool], int] = {}
+    for p in taught:
+        group = (p.module, len(p.shape) > 1)  # as training/engine.py forms them; a table goes with the learning trunk
+        groups[group] = groups.get(group, 0) + p.size(tensor)
+    largest = max(groups.values()) / data_size * SINGLE
+    copies = 3 if run.device == "cpu" else 1  # without a fused AdamW, the denominator and its root
+    buckets = zero["reduce_bucket_size"] * element(run.parallel) if stage == 3 else 0.0
+    return replace(held, buckets=buckets, workspace=copies * largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,7 @@ class Choice:
     @cached_property
     def memory(self) -> tuple[StageConfig, Memory]:
         """Of the stage that needs most, on one GPU."""
-        each = [(s, memory(self.run, s, self.site.vocab_size, self.data)) for s in planned(self.run)]
+        each = [(s, memory(self.run, s, self.site.vocab_size, self.data)) for s in self.run.stages]
         return max(each, key=lambda pair: pair[1].total)
 
     @property
@@ -136,9 +137,9 @@ def choices(run: RunConfig, site: Site) -> Iterator[Choice]:
 def largest(run: RunConfig, site: Site) -> Choice:
     """With the largest micro-batch that fits, or with one sequence where none does; degrees as they are."""
     local = run.batch.sequences // (site.cluster.gpus // run.parallel.tensor)
-    sizes = (size for size in range(local, 0, -1) if local % size == 0)
-    tried = (Choice(_with_micro(run, size), site) for size in sizes)
-    return next(choice for choice in tried if choice.fits or choice.micro == 1)
+    sizes = [size for size in range(1, local + 1) if local % size == 0]
+    most = bisect_left(sizes, True, key=lambda size: not Choice(_with_micro(run, size), site).fits)
+    return Choice(_with_micro(run, sizes[max(most - 1, 0)]), site)
 
 
 def _degrees(run: RunConfig, cluster: Cluster) -> list[int]:

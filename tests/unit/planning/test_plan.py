@@ -43,6 +43,10 @@ def test_one_line_for_what_cannot_be(wrong, named, capsys):
 
 def test_rows_sum_up():
     run = load_run(QUICKSTART, ["model.vocab_size=2048"])
-    rows = plan(run, 2048)
+    rows = plan(run, 2048, 2)
     sizes = {row["module"]: row["value"] for row in rows if row["metric"] == "parameters"}
     assert sizes.pop("all") == sum(sizes.values())
+    for stage in run.stages:
+        held = {r["kind"]: r["value"] for r in rows if r["metric"] == "rank_bytes" and r["stage"] == stage.name}
+        assert held.pop("all") == pytest.approx(sum(held.values()))
+        assert held["activations"] > 0
