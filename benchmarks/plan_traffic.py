@@ -161,7 +161,7 @@ def measure(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Any]:
         done = subprocess.run(
             [*command, "-m", "benchmarks.traffic_of_ranks", str(file)],
             env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"},
-            capture_output=True, text=True, timeout=600,
+            capture_output=True, text=True, timeout=1200,
         )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"a rank failed: {done.stderr[-3000:]}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Literal
 
@@ -54,6 +55,14 @@ class Gathers:
 
 def owner(parameter: Parameter) -> str:
     return parameter.name.rpartition(".")[0]
+
+
+@lru_cache(maxsize=256)
+def gathers(
+    window: tuple[Pass, ...], found: tuple[Parameter, ...], tensor: int, checkpointing: bool, far: Distances
+) -> Gathers:
+    """Of a window on each of ``tensor`` tensor-parallel ranks. ``found``: all parameters of the model."""
+    return count(list(visits(window, found, checkpointing=checkpointing)), *sizes(found, tensor, far.persistent), far)
 
 
 def visits(window: Sequence[Pass], found: Sequence[Parameter], *, checkpointing: bool) -> Iterator[Visit]:
@@ -167,7 +176,7 @@ def _owners(one: Pass, names: Sequence[str]) -> list[str]:
         mine = ["table"]
     elif one.module == "logits":
         mine = ["projection" if "projection" in names else "table"]
-        mine = [] if one.reading == "draw" else mine  # from logits that are there already
+        mine = [] if one.reading in ("likeliest", "draw") else mine  # from logits that are there already
     else:
         mine = [name for name in names if name.split(".", 1)[0] == one.module]
     return [_twin(name) for name in mine] if one.twin else mine

@@ -16,7 +16,7 @@ from dualmask.planning.flops import Draws, Gradient, Shape, filling_alone, gradi
 
 # lookup and logits are the token table's; a loss reads logits once, an opinion and a draw also ask for the likeliest
 Module = Literal["lookup", "logits", "filler", "inserter", "picker", "gate", "lm", "decoder", "encoder"]
-Reading = Literal["none", "loss", "opinion", "draw"]
+Reading = Literal["none", "loss", "opinion", "likeliest", "draw"]
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,7 @@ def _span(shape: Shape, stage: StageConfig) -> Iterator[Pass]:
     yield Pass("lookup", places, reads)
     for _ in range(parts.g_max):
         yield from _step(places, reads, heard, said, refines, projects)
+        yield Pass("logits", places, "none", reading="draw")
     if how.losses.latent > 0:
         twin = how.teacher == "ema"
         if twin:
@@ -142,6 +143,7 @@ def _span(shape: Shape, stage: StageConfig) -> Iterator[Pass]:
         yield Pass("lookup", places, "none", twin=twin)
         for _ in range(parts.g_max):
             yield from _step(places, "none", "none", "none", "none", "none", twin=twin)
+            yield Pass("logits", places, "none", reading="likeliest", twin=twin)
 
 
 def _step(

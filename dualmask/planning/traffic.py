@@ -16,7 +16,7 @@ from typing import Any
 from dualmask.config.deepspeed import micro_batches
 from dualmask.config.schema import ParallelConfig, RunConfig, StageConfig
 from dualmask.planning.flops import Draws, Shape, expected
-from dualmask.planning.gathers import FORGETFUL, Distances, Gathers, count, sizes, visits
+from dualmask.planning.gathers import FORGETFUL, Distances, Gathers, gathers
 from dualmask.planning.parameters import learning, parameters
 from dualmask.planning.passes import Pass, layers, windows
 
@@ -96,7 +96,7 @@ def _states(
             "reduced": times * learns * element,
             "data_calls": (times + 1) * buckets,
         }
-    each = gathers(run, vocab_size, played, far)
+    each = each_window(run, vocab_size, played, far)
     every = [p.size(run.parallel.tensor) for p in parameters(run.model, vocab_size)]
     small = sum(size for size in every if size <= far.persistent)
     return {
@@ -107,16 +107,16 @@ def _states(
     }
 
 
-def gathers(run: RunConfig, vocab_size: int, played: Sequence[Sequence[Pass]], far: Distances) -> list[Gathers]:
-    """ZeRO-3's, of each window ``played``. A last window that is shorter makes DeepSpeed forget the order of calls, so
-    that it keeps nothing between two calls of the next step's first, not even what is persistent."""
-    found, tensor = parameters(run.model, vocab_size), run.parallel.tensor
+def each_window(run: RunConfig, vocab_size: int, played: Sequence[Sequence[Pass]], far: Distances) -> list[Gathers]:
+    """What ZeRO-3 gathers in the windows ``played``. A last window that is shorter makes DeepSpeed forget the order of
+    calls, so that it keeps nothing between two calls of the next step's first, not even what is persistent."""
+    found, parallel = tuple(parameters(run.model, vocab_size)), run.parallel
     known = [far] * len(played)
     if len(played[-1]) != len(played[0]):
         known[0] = FORGETFUL
-    orders = [list(visits(window, found, checkpointing=run.parallel.activation_checkpointing)) for window in played]
     return [
-        count(order, *sizes(found, tensor, one.persistent), one) for order, one in zip(orders, known, strict=True)
+        gathers(tuple(window), found, parallel.tensor, parallel.activation_checkpointing, one)
+        for window, one in zip(played, known, strict=True)
     ]
 
 
@@ -134,7 +134,8 @@ def _activations(
         return Traffic(data_size, tensor)
     passes = [one for window in played for one in window]
     reductions = [_reductions(run, one) for one in passes]
-    figures = [_figures(one, stage.rollout.top_k, tensor) for one in passes]
+    top = stage.span.top_k if stage.span else stage.rollout.top_k
+    figures = [_figures(one, top, tensor) for one in passes]
     wide = sum(number * places for pairs in reductions for number, places in pairs) * width(run.parallel)
     return Traffic(
         data_size,
@@ -174,6 +175,7 @@ def _figures(one: Pass, top: int, tensor: int) -> tuple[float, float]:
         "none": (0, 0),
         "loss": (LOSS, 0),
         "opinion": (2 * LOSS + SINGLE, tensor * (SINGLE + LONG)),
+        "likeliest": (SINGLE, tensor * (SINGLE + LONG)),
         "draw": (top * SINGLE, tensor * top * (SINGLE + LONG)),
     }[one.reading]
     return one.places * reduced, one.places * joined
