@@ -119,7 +119,9 @@ def main() -> None:
     write(arguments.json, "plan_traffic", rows)
     for row in rows:
         where = f"DP {row['data']} TP {row['tensor']}  {row['case']}"
-        print(f"{where:48} {row['metric']:16} {row['value']:12,.0f}  planned {row['planned']:12,.0f}  {row['ratio']:.3f}")
+        print(
+            f"{where:48} {row['metric']:16} {row['value']:12,.0f}  planned {row['planned']:12,.0f}  {row['ratio']:.3f}"
+        )
 
 
 def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
@@ -130,9 +132,7 @@ def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
         case, counted = cases[seen["case"]], seen["bytes"]
         run = case.run(tensor)
         draws = [Draws(*each) for each in seen["draws"]] or None
-        planned = traffic(
-            run, run.stages[0], VOCABULARY, data, draws=draws, far=case.far
-        )
+        planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws, far=case.far)
         for kind in KINDS:
             real, wanted = counted.get(kind, 0), getattr(planned, kind)
             if kind.startswith("tensor") and tensor == 1 or max(real, wanted) < 1024:

@@ -48,6 +48,10 @@ class Choice:
         return self.run.batch.sequences // self.data // micro_batches(self.run, self.data)
 
     @property
+    def checkpointing(self) -> bool:
+        return self.run.parallel.activation_checkpointing
+
+    @property
     def window(self) -> int:
         return max((stage.rollout.window for stage in played(self.run)), default=1)
 
@@ -70,7 +74,7 @@ class Choice:
         site = self.site
         return [(s, step_time(self.run, s, site.vocab_size, site.hardware, site.cluster)) for s in planned(self.run)]
 
-    @property
+    @cached_property
     def seconds(self) -> tuple[float, float]:
         """(least, most) of the whole run."""
         return run_seconds(self.times)
@@ -85,7 +89,7 @@ class Advice:
     def overrides(self) -> list[str]:
         """As ``--set`` takes them, the windows of the rounds included."""
         run, choice = self.choice.run, self.choice
-        checkpointing = str(run.parallel.activation_checkpointing).lower()
+        checkpointing = str(choice.checkpointing).lower()
         windows = [
             f"stages.{number}.rollout.window={stage.rollout.window}"
             for number, stage in enumerate(run.stages)
@@ -167,31 +171,27 @@ def _one_round_a_window(run: RunConfig) -> RunConfig:
 
 
 def _reasons(best: Choice, found: list[Choice], *, shorter: bool) -> Iterator[str]:
-    """Why not otherwise, each in one sentence."""
+    """Why not otherwise: what differs in one decision, in a sentence each."""
     limit = best.site.hardware.usable_bytes / GIB
     for other in found:
-        checkpointing = other.run.parallel.activation_checkpointing
-        same = (other.tensor == best.tensor) != (checkpointing == best.run.parallel.activation_checkpointing)
-        if not same:
-            continue
-        what = f"tensor={other.tensor}, checkpointing {'on' if checkpointing else 'off'}"
+        on = other.checkpointing
+        if (other.tensor == best.tensor) == (on == best.checkpointing):
+            continue  # the choice itself, or two decisions away
+        what = f"tensor={other.tensor} with" + ("" if on else "out") + " checkpointing"
         if not other.fits:
-            yield f"{what}: a GPU would need {other.bytes / GIB:.0f} of {limit:.0f} GiB"
+            yield f"{what} does not fit: a GPU would need {other.bytes / GIB:.0f} of {limit:.0f} GiB"
         else:
-            share = other.seconds[1] / best.seconds[1] - 1
-            yield f"{what}: fits, too; {share:.0%} slower where nothing is overlapped"
+            yield f"{what} fits, too, and takes {other.seconds[1] / best.seconds[1]:.2f} times as long"
     if shorter:
-        yield "window=1: with longer windows of rounds nothing fits"
-    elif best.window > 1:
-        yield f"window={best.window}: as configured; it fits"
-    yield f"micro={best.micro}: the largest number of sequences that fits ({best.bytes / GIB:.0f} of {limit:.0f} GiB)"
+        yield "window=1, which cuts the gradient between all rounds: with longer windows nothing fits"
+    yield f"micro={best.micro} is the largest that fits: {best.bytes / GIB:.0f} of {limit:.0f} GiB"
 
 
 def _remedy(run: RunConfig, site: Site, least: Choice) -> str:
     limit = site.hardware.usable_bytes / GIB
     line = (
-        f"{run.name} does not fit on {site.cluster.gpus} × {site.hardware.name}: even with parallel.tensor="
-        f"{least.tensor}, batch.micro=1, window=1 and checkpointing a GPU needs {least.bytes / GIB:.0f} of {limit:.0f} GiB"
+        f"{run.name} does not fit on {site.cluster.gpus} × {site.hardware.name}: with parallel.tensor={least.tensor}, "
+        f"batch.micro=1, window=1 and checkpointing a GPU still needs {least.bytes / GIB:.0f} of {limit:.0f} GiB"
     )
     nodes = 2 * site.cluster.nodes
     width = max(site.cluster.gpus_per_node, site.hardware.gpus_per_node)
