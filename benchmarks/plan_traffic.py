@@ -1,4 +1,4 @@
-"""The planner's traffic against collectives that real ranks call: ``python -m benchmarks.plan_traffic --json out.json``.
+"""The planner's traffic against real collectives: ``python -m benchmarks.plan_traffic --json out.json``.
 
 Small models on a few CPU ranks over gloo, steps that are the same again and again, every collective counted. ZeRO-3's
 distances are scaled down with the models, so that parameters are given up and gathered again as they are in large ones.
@@ -46,6 +46,9 @@ STAGES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+NOTHING_PERSISTS = Distances(persistent=0)
+
+
 @dataclass(frozen=True)
 class Case:
     """Ranks that share the work of a stage."""
@@ -54,7 +57,7 @@ class Case:
     zero: int = 3
     checkpointing: bool = False
     micro: int | None = None
-    far: Distances = Distances(persistent=0)
+    far: Distances = NOTHING_PERSISTS
     model: dict[str, Any] = field(default_factory=lambda: MODEL)
 
     def run(self, tensor: int) -> RunConfig:
@@ -135,7 +138,7 @@ def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
         planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws, far=case.far)
         for kind in KINDS:
             real, wanted = counted.get(kind, 0), getattr(planned, kind)
-            if kind.startswith("tensor") and tensor == 1 or max(real, wanted) < 1024:
+            if (kind.startswith("tensor") and tensor == 1) or max(real, wanted) < 1024:
                 continue  # one rank sends nothing; norms and losses of a step
             rows.append(
                 {"metric": kind, "value": real, "n": 1, "planned": wanted, "ratio": wanted / max(real, 1),

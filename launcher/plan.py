@@ -35,8 +35,7 @@ ASSUMED = (
     "texts and drafts are full length (data.crop_share, prefix and empty starts shorten some of them)",
     "operations are those of matrix products at the end of the stage; attention counts every pair of places",
     "schedules at their mean; later rounds have as many holes as the first; prefix and empty starts one full gap",
-    "bytes at the greatest moment of a step, of what torch gives out: its caching allocator, CUDA itself and NCCL come on "
-    "top (some GB a GPU)",
+    "bytes of what torch gives out; what its caching allocator, CUDA itself and NCCL need comes on top",
     "collectives are rings; DeepSpeed's distances are its defaults (dualmask/planning/gathers.py)",
 )
 ASSUMED_OF_TIME = (

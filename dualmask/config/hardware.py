@@ -1,6 +1,6 @@
-"""What a GPU and the cables around it can do, from a file in configs/hardware: figures of their makers, not measured here.
+"""What a GPU and its cables can do, from a file in configs/hardware: figures of their makers, not measured here.
 
-What a run reaches of them is an assumption, too, which stands in the same file. Pure: imports neither torch nor an engine.
+What a run reaches of them is an assumption, which stands in the same file. Pure: imports neither torch nor an engine.
 """
 
 from __future__ import annotations

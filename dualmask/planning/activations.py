@@ -52,6 +52,7 @@ class Moment:
     activations: float
     workspace: float
     reducing: bool = False  # the first gradients of weights are there
+    fetching: bool = False  # towards the end of the step's first forward pass
 
 
 def block(sizes: Sizes, tokens: float, gradient: Gradient, keys: float, remembered: float = 0.0) -> float:
@@ -98,8 +99,8 @@ def logits(sizes: Sizes, slots: float) -> float:
 
 
 def beside_logits(sizes: Sizes, slots: float) -> float:
-    """With the whole vocabulary, going back: gradients of the logarithms, and of the logits. Where it is split, Megatron
-    writes the gradient in place; then going forward: the logits themselves, and as float32."""
+    """Going back with the whole vocabulary: gradients of the logarithms, and of the logits. Where it is split, Megatron
+    writes the gradient in place; there going forward needs more: the logits themselves, and as float32."""
     rounded = SINGLE if sizes.element < SINGLE else 0
     return slots * sizes.logits * (2 * SINGLE if sizes.tensor == 1 else sizes.element + rounded)
 
@@ -119,6 +120,7 @@ def language_model(sizes: Sizes, layers: int, slots: float, *, causal: bool) -> 
     body = trunk(sizes, layers, sizes.sequences, "learn", causal=causal)
     said = slots * config.hidden * sizes.element + logits(sizes, slots)
     return [
+        Moment(body, 0.0, fetching=True),
         Moment(body + said, beside_logits(sizes, slots)),
         Moment(body, backward_of_block(sizes, tokens, "learn", keys), True),
     ]

@@ -2,7 +2,7 @@
 
 The rules are those of DeepSpeed 0.19's ``PartitionedParameterCoordinator`` once it knows the order of calls:
 
-* A module's parameters are gathered before it is called, forward or backward, and a bucket of those that follow with them.
+* A module's parameters are gathered before it is called, forward or backward, with a bucket of those that follow.
 * Behind the call they are given up, unless fewer than ``stage3_max_reuse_distance`` elements are used before the next
   call, or that call was already looked at when others were gathered ahead.
 * A backward pass gives them up only if the module's last forward pass was one that a gradient comes back from. What it

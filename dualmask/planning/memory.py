@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import ParallelConfig, RunConfig, StageConfig
 from dualmask.planning.activations import Moment, Sizes
-from dualmask.planning.flops import Draws
+from dualmask.planning.flops import Draws, mean
 from dualmask.planning.gathers import Distances
 from dualmask.planning.moments import moments
-from dualmask.planning.parameters import Parameter, learning, parameters
+from dualmask.planning.parameters import Parameter, learning, learns_with, parameters
 from dualmask.planning.traffic import traffic
 
 SINGLE = 4  # bytes of a float32
@@ -44,8 +45,8 @@ class Memory:
 def memory(
     run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int, draws: Sequence[Draws] | None = None
 ) -> Memory:
-    """At the greatest moment of a step. ``data_size``: data-parallel ranks; ``draws``: what the data decide in each round
-    of a micro-batch, None: what is to be expected.
+    """At the greatest moment of a step. ``data_size``: data-parallel ranks; ``draws``: what the data decide in each
+    round of a micro-batch, None: what is to be expected.
 
     A run on ``device: cpu`` is planned as torch computes there, any other as on a GPU. Raises ValueError where the
     batch does not divide.
@@ -56,44 +57,13 @@ def memory(
 def peaks(
     run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int, draws: Sequence[Draws] | None = None
 ) -> list[Memory]:
-    """All moments that may be the greatest; as ``memory``."""
-    found = parameters(run.model, vocab_size)
-    taught = learning(found, stage)
-    found = found + copied(found, stage)
-    held = states(found, taught, run.parallel, data_size)
-    if stage.span is not None and stage.span.teacher == "ema" and run.parallel.precision == "bf16":
-        held = replace(held, weights=3 * held.weights / 2 + held.weights / 2)  # its float32 average beside it
-    config = deepspeed_config(run, stage, data_size=data_size, cuda=run.device != "cpu")
-    zero, sizes = config["zero_optimization"], sizes_of(run, config, vocab_size)
-    passes = config["gradient_accumulation_steps"] * -(-rounds(stage) // stage.rollout.window)
-    gathered = _gathered(run, stage, vocab_size, data_size) if zero["stage"] == 3 and data_size > 1 else 0.0
-    busy = replace(held, gathered=gathered)
-    each = [_during(moment, busy, found, run, zero, passes) for moment in moments(stage, sizes, draws)]
-    return [*each, _step(held, taught, run, zero, data_size)]
-
-
-def copied(found: Sequence[Parameter], stage: StageConfig) -> list[Parameter]:
-    """Frozen parameters beside the model: a teacher that follows it, the reference of stage `reward`."""
-    if stage.span is not None and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
-        return list(found)
-    return [p for p in found if p.module in ("picker", "gate")] if stage.reward is not None else []
-
-
-def rounds(stage: StageConfig) -> int:
-    return stage.rollout.rounds if "picker" in stage.train else 1
-
-
-def sizes_of(run: RunConfig, config: dict[str, Any], vocab_size: int) -> Sizes:
-    parallel = run.parallel
-    return Sizes(
-        config=run.model,
-        vocab_size=vocab_size,
-        sequences=config["train_micro_batch_size_per_gpu"],
-        tensor=parallel.tensor,
-        element=element(parallel),
-        checkpointing=parallel.activation_checkpointing,
-        cpu=run.device == "cpu",
-    )
+    """All moments that may be the greatest, the optimizer's step at the end; arguments as for ``memory``."""
+    rank = _Rank(run, stage, vocab_size, data_size)
+    found = moments(stage, rank.sizes, draws)
+    during = [rank.during(moment) for moment in found]
+    if rank.zero["stage"] == 3:
+        during.append(rank.reduction(max(moment.activations for moment in found)))
+    return [*during, rank.step()]
 
 
 def element(parallel: ParallelConfig) -> int:
@@ -103,7 +73,7 @@ def element(parallel: ParallelConfig) -> int:
 
 def states(found: Sequence[Parameter], taught: Sequence[Parameter], parallel: ParallelConfig, data_size: int) -> Memory:
     """Behind the last backward pass of a step. ``taught``: those of the parameters ``found`` that learn."""
-    every, learns = (sum(p.size(parallel.tensor) for p in some) for some in (found, taught))
+    every, learns = (_elements(some, parallel.tensor) for some in (found, taught))
     width, zero = element(parallel), parallel.zero_stage
     shared = data_size if zero else 1
     return Memory(
@@ -114,52 +84,145 @@ def states(found: Sequence[Parameter], taught: Sequence[Parameter], parallel: Pa
     )
 
 
-def _during(
-    moment: Moment,
-    held: Memory,
-    found: Sequence[Parameter],
-    run: RunConfig,
-    zero: dict[str, Any],
-    passes: int,
-) -> Memory:
-    """A moment of the last forward and backward pass of a step."""
-    width, stage = element(run.parallel), zero["stage"]
-    tied = found[0].size(run.parallel.tensor) * width if moment.reducing else 0.0  # gathers both gradients of the table
-    bucket = 0.0
-    if stage == 3 or (stage and moment.reducing):
-        bucket = zero["reduce_bucket_size"] * width * (2 if zero["overlap_comm"] and stage < 3 else 1)
-    return replace(
-        held,
-        gradients=held.gradients if stage == 3 or passes > 1 else 0.0,
-        buckets=bucket,
-        activations=moment.activations,
-        workspace=moment.workspace + tied,
-    )
+def copied(found: Sequence[Parameter], stage: StageConfig) -> list[Parameter]:
+    """Frozen parameters beside the model: a teacher that follows it, the reference of stage `reward`."""
+    if stage.span is not None and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
+        return list(found)
+    return [p for p in found if p.module in ("picker", "gate")] if stage.reward is not None else []
 
 
-def _gathered(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
-    """Of a pass: what is never given up, and the most of the rest; stage `reward` is not followed: everything."""
-    persistent, width = Distances().persistent, element(run.parallel)
-    every = [p.size(run.parallel.tensor) for p in parameters(run.model, vocab_size)]
-    if stage.reward is not None:
-        return sum(every) * width
-    small = sum(size for size in every if size <= persistent)
-    return traffic(run, stage, vocab_size, data_size).held + small * width
+def visited(stage: StageConfig) -> set[str]:
+    """Modules that a stage calls, the table left out."""
+    if "picker" in stage.train:
+        return {"filler", "inserter", "picker", "gate"}
+    if stage.span is not None:
+        return {"decoder", "encoder", "gate"}
+    return set(stage.train) | ({"filler"} if mean(stage.losses.recon) > 0 and stage.name == "inserter" else set())
 
 
-def _step(held: Memory, taught: Sequence[Parameter], run: RunConfig, zero: dict[str, Any], data_size: int) -> Memory:
-    """The optimizer's step: gradients once more, flat, as float32, one optimizer group after the other."""
-    stage, tensor = zero["stage"], run.parallel.tensor
-    if stage == 0:
-        learns, greatest = (some(p.size(tensor) for p in taught) for some in (sum, max))
-        flat = min(learns, ALL_REDUCE) * element(run.parallel)
-        rounded = learns * SINGLE if element(run.parallel) < SINGLE else 0.0
-        return replace(held, workspace=max(flat, rounded + (2 * greatest * SINGLE if run.device == "cpu" else 0.0)))
-    groups: dict[tuple[str, bool], int] = {}
-    for p in taught:
-        group = (p.module, len(p.shape) > 1)  # as training/engine.py forms them; a table goes with the learning trunk
-        groups[group] = groups.get(group, 0) + p.size(tensor)
-    largest = max(groups.values()) / data_size * SINGLE
-    copies = 3 if run.device == "cpu" else 1  # without a fused AdamW, the denominator and its root
-    buckets = zero["reduce_bucket_size"] * element(run.parallel) if stage == 3 else 0.0
-    return replace(held, buckets=buckets, workspace=copies * largest)
+@dataclass(frozen=True)
+class _Rank:
+    run: RunConfig
+    stage: StageConfig
+    vocab_size: int
+    data_size: int
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return deepspeed_config(self.run, self.stage, data_size=self.data_size, cuda=not self.cpu)
+
+    @property
+    def zero(self) -> dict[str, Any]:
+        return self.config["zero_optimization"]
+
+    @property
+    def cpu(self) -> bool:
+        return self.run.device == "cpu"
+
+    @property
+    def width(self) -> int:
+        return element(self.run.parallel)
+
+    @cached_property
+    def found(self) -> list[Parameter]:
+        return parameters(self.run.model, self.vocab_size)
+
+    @cached_property
+    def taught(self) -> list[Parameter]:
+        return learning(self.found, self.stage)
+
+    @cached_property
+    def held(self) -> Memory:
+        copies = copied(self.found, self.stage)
+        held = states([*self.found, *copies], self.taught, self.run.parallel, self.data_size)
+        if copies and self.stage.span is not None and self.width < SINGLE:
+            own = states(copies, [], self.run.parallel, self.data_size).weights
+            return replace(held, weights=held.weights + own * SINGLE / self.width)  # the average itself, as float32
+        return held
+
+    @cached_property
+    def sizes(self) -> Sizes:
+        return Sizes(
+            config=self.run.model,
+            vocab_size=self.vocab_size,
+            sequences=self.config["train_micro_batch_size_per_gpu"],
+            tensor=self.run.parallel.tensor,
+            element=self.width,
+            checkpointing=self.run.parallel.activation_checkpointing,
+            cpu=self.cpu,
+        )
+
+    @property
+    def learns(self) -> int:
+        """Elements."""
+        return _elements(self.taught, self.run.parallel.tensor)
+
+    @property
+    def passes(self) -> int:
+        """Backward ones of a step."""
+        rounds = self.stage.rollout.rounds if "picker" in self.stage.train else 1
+        return int(self.config["gradient_accumulation_steps"]) * -(-rounds // self.stage.rollout.window)
+
+    @cached_property
+    def used(self) -> int:
+        """Elements of the parameters that a step gathers, if it gathers any."""
+        if self.zero["stage"] < 3 or self.data_size == 1:
+            return 0
+        here = visited(self.stage) | {"table", "projection"}
+        every = [p for p in [*self.found, *copied(self.found, self.stage)] if p.module in here]
+        return _elements(every, self.run.parallel.tensor)
+
+    @cached_property
+    def gathered(self) -> float:
+        """Bytes of the weights that are whole at a time; stage `reward` is not followed: all of them."""
+        if self.used == 0 or self.stage.reward is not None:
+            return self.used * self.width
+        sizes = [p.size(self.run.parallel.tensor) for p in self.found]
+        persistent = sum(size for size in sizes if size <= Distances().persistent)
+        return traffic(self.run, self.stage, self.vocab_size, self.data_size).held + persistent * self.width
+
+    def during(self, moment: Moment) -> Memory:
+        """A moment of the last forward and backward pass of a step."""
+        zero = self.zero
+        stage, bucket = zero["stage"], zero["reduce_bucket_size"] * self.width
+        doubled = 2 if stage < 3 and zero["overlap_comm"] else 1
+        # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
+        fetched = min(self.used, Distances().ahead) * self.width if moment.fetching else 0.0
+        # a table that is read at both ends: its first gradient waits for the second
+        tied = self.found[0].size(self.run.parallel.tensor) * self.width if self.found[0] in self.taught else 0.0
+        return replace(
+            self.held,
+            gradients=self.held.gradients if stage == 3 or self.passes > 1 else 0.0,
+            gathered=self.gathered + fetched,
+            buckets=bucket * doubled if stage == 3 or (stage and moment.reducing) else 0.0,
+            activations=moment.activations,
+            workspace=moment.workspace + (tied if moment.reducing else 0.0),
+        )
+
+    def reduction(self, activations: float) -> Memory:
+        """ZeRO-3's first full bucket of gradients, laid out anew by ranks (and copied by gloo). By then the backward
+        pass has come through as large a share of the weights, and so of the activations."""
+        filled = min(self.learns, self.zero["reduce_bucket_size"])
+        moment = self.during(Moment(activations * (1 - filled / self.learns), 0.0))
+        return replace(moment, buckets=moment.buckets + filled * self.width * (2 if self.cpu else 1))
+
+    def step(self) -> Memory:
+        """The optimizer's: gradients once more, flat, as float32, one optimizer group after the other; without a fused
+        AdamW also its denominator and the root in it."""
+        stage, tensor = self.zero["stage"], self.run.parallel.tensor
+        if stage == 0:
+            flat = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
+            single = self.learns * SINGLE if self.width < SINGLE else 0.0
+            roots = 2 * max(p.size(tensor) for p in self.taught) * SINGLE if self.cpu else 0.0
+            return replace(self.held, workspace=max(flat, single + roots))
+        groups: dict[tuple[str, bool], int] = {}
+        for p in self.taught:  # as training/engine.py forms them
+            group = learns_with(p, self.stage), len(p.shape) > 1
+            groups[group] = groups.get(group, 0) + p.size(tensor)
+        copies = 3 if self.cpu else 1
+        buckets = self.zero["reduce_bucket_size"] * self.width if stage == 3 else 0.0
+        return replace(self.held, buckets=buckets, workspace=copies * max(groups.values()) / self.data_size * SINGLE)
+
+
+def _elements(some: Sequence[Parameter], tensor: int) -> int:
+    return sum(p.size(tensor) for p in some)

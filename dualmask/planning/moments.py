@@ -54,7 +54,8 @@ def _random_holes(sizes: Sizes, stage: StageConfig, draws: Draws) -> list[Moment
     rows, tokens = float(sizes.sequences), float(sizes.sequences * sizes.config.max_length)
     counted = _inserter(sizes, rows, "learn" if "inserter" in stage.train else "none")
     body, said = _filler(sizes, rows, filling), head(sizes, draws.slots, filling)
-    found = [Moment(counted + body + said, beside_logits(sizes, draws.slots) if said else 0.0)]
+    found = [Moment(counted + body, 0.0, fetching=True)]
+    found.append(Moment(counted + body + said, beside_logits(sizes, draws.slots) if said else 0.0))
     return found + _way_back(sizes, counted, body, filling, tokens)
 
 
@@ -70,10 +71,17 @@ def _way_back(sizes: Sizes, others: float, body: float, filling: Gradient, token
 
 
 def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Moment]:
-    """The fullest window."""
+    """Of all windows."""
+    width = stage.rollout.window
+    return [
+        moment
+        for first in range(0, len(draws), width)
+        for moment in _window(sizes, stage, draws[first : first + width])
+    ]
+
+
+def _window(sizes: Sizes, stage: StageConfig, window: Sequence[Draws]) -> list[Moment]:
     rows = float(sizes.sequences * stage.rollout.samples)
-    width = min(stage.rollout.window, len(draws))
-    window = draws[:width]
     rounds = [_round(sizes, stage, rows, here, window[n - 1] if n else None) for n, here in enumerate(window)]
     saved, last = sum(rounds), window[-1]
     filling, _ = gradients(stage, len(window) > 1)
@@ -81,10 +89,10 @@ def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Mo
     spoken = sum(here.slots for here in window) * sizes.logits * sizes.element  # their logits live until the loss
     before = spoken - last.slots * sizes.logits * sizes.element
     rounded = SINGLE if sizes.element < SINGLE else 0
-    drawn = (
-        last.masks * sizes.logits * (sizes.element + SINGLE + rounded)
-    )  # those of masks, as float32, special ids refused
+    # those of masks once more, as float32, and without special ids
+    drawn = last.masks * sizes.logits * (sizes.element + SINGLE + rounded)
     found = [
+        Moment(rounds[0] - head(sizes, window[0].slots, filling), 0.0, fetching=True),
         Moment(saved, beside_logits(sizes, last.slots) if said else 0.0),
         Moment(saved, spoken + drawn),
     ]

@@ -47,8 +47,14 @@ def _every(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
 
 def learning(found: list[Parameter], stage: StageConfig) -> list[Parameter]:
     """Those that the stage teaches. A token table learns with the trunk whose input and output it is."""
-    owner = next((name for name in ("lm", "decoder") if name in stage.train), "filler")
-    return [p for p in found if (owner if p.module in ("table", "projection") else p.module) in stage.train]
+    return [p for p in found if learns_with(p, stage) in stage.train]
+
+
+def learns_with(parameter: Parameter, stage: StageConfig) -> str:
+    """The module whose learning rate and gradient reach it."""
+    if parameter.module not in ("table", "projection"):
+        return parameter.module
+    return next((name for name in ("lm", "decoder") if name in stage.train), "filler")
 
 
 def by_module(found: list[Parameter], tensor: int = 1) -> dict[str, int]:

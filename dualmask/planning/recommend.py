@@ -1,4 +1,4 @@
-"""How to spread a run over given GPUs: the degrees and the micro-batch that fit, and of them the fastest, with reasons."""
+"""How to spread a run over given GPUs: of the degrees and micro-batches that fit the fastest, with reasons."""
 
 from __future__ import annotations
 

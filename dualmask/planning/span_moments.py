@@ -39,6 +39,7 @@ def span_moments(sizes: Sizes, stage: StageConfig) -> list[Moment]:
     saved = text + said + recalled + steps
     spoken = slots * sizes.logits * sizes.element + _looks(sizes, parts, places, heard=reads != "none")
     return [
+        Moment(text + said, kept_by_name, fetching=True),
         Moment(saved, kept_by_name + spoken + _teacher(sizes, parts, stage, places, memory)),
         Moment(text + said + recalled, kept_by_name + beside_logits(sizes, slots) if said else 0.0),
         Moment(text, kept_by_name + backward_of_block(sizes, tokens, "learn", tokens * config.max_length), True),
@@ -48,8 +49,9 @@ def span_moments(sizes: Sizes, stage: StageConfig) -> list[Moment]:
 def _steps(sizes: Sizes, parts: SpanModelConfig, stage: StageConfig, places: int) -> float:
     """All refinement steps of a span, kept for backward."""
     assert stage.span is not None
-    heard, said, refines = span_gradients(stage)
-    reads = "decoder" in stage.train
+    _, _, refines = span_gradients(stage)
+    # what nothing hears is kept all the same, as long as the forward pass lasts
+    heard: Gradient = "learn" if "decoder" in stage.train else "none"
     rows, width, element = float(sizes.sequences), sizes.config.hidden, sizes.element
     tokens, seen = rows * places, rows * (sizes.config.max_length + places)
     decoder = encoder = 0.0
@@ -63,10 +65,11 @@ def _steps(sizes: Sizes, parts: SpanModelConfig, stage: StageConfig, places: int
         each = tokens * width * element if sizes.checkpointing else _encoder_block(sizes, tokens, refines)
         encoder = parts.encoder_layers * each + tokens * (width + 2) * element
     figures = tokens * sizes.logits * SINGLE
-    spoken = figures if reads or refines != "none" else 0.0  # cross entropy
-    if said != "none":
-        spoken += figures * (1 if stage.span.losses.pred else 0) + figures * (0 if stage.span.detach_entropy else 2)
-    heads = tokens * width * element * (2 if reads else 0)  # states whose logits are asked for
+    spoken = figures if heard != "none" or refines != "none" else 0.0  # cross entropy
+    heads = 0.0
+    if heard != "none":
+        spoken += figures * (3 if stage.span.losses.pred else 2)  # the decoder's cross entropy, and its entropy
+        heads = 2 * tokens * width * element  # states whose logits are asked for
     return parts.g_max * (decoder + encoder + spoken + heads)
 
 

@@ -64,7 +64,7 @@ def test_one_gpu_sends_nothing(zero):
 
 
 def test_gradients_are_sent_as_the_stages_of_zero_send_them():
-    """Ring volumes of the learning parameters: all-reduce 2, reduce-scatter 1; in each of two windows from ZeRO-2 on."""
+    """Ring volumes: all-reduce 2, reduce-scatter 1; from ZeRO-2 on in each of two windows."""
     sent = {}
     for zero in range(4):
         run = load_run(QUICKSTART, [f"parallel.zero_stage={zero}", "stages.3.rollout.rounds=4"])

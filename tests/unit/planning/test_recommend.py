@@ -106,5 +106,5 @@ def test_one_line_names_what_would_fit():
 
 
 def test_a_batch_that_is_too_small():
-    with pytest.raises(ConfigError, match="batch.sequences=512 cannot be shared by 4096 GPUs"):
+    with pytest.raises(ConfigError, match=r"batch\.sequences=512 cannot be shared by 4096 GPUs"):
         recommend(load_run(CONFIGS / "dualmask_125m.yaml"), site(512, 8))
