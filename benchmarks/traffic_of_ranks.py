@@ -38,7 +38,7 @@ COLLECTIVES = {
 
 
 class Meter(TorchDispatchMode):
-    """Bytes by kind while it is on; ``held``: the most that ZeRO-3 has gathered at a time, besides what it always has."""
+    """Bytes by kind while it is on; ``held``: the most that ZeRO-3 has gathered at a time, what persists left out."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ def largest(run: RunConfig, site: Site) -> Choice:
 
 
 def _degrees(run: RunConfig, cluster: Cluster) -> list[int]:
-    """Those that divide heads, vocabulary and node, and leave a whole number of sequences to each data-parallel rank."""
+    """Those that divide heads, vocabulary and node, and leave each data-parallel rank a whole number of sequences."""
     config = run.model
     return [
         tensor
