@@ -24,7 +24,7 @@ from dualmask.evaluation.report import write
 from dualmask.planning.flops import Shape, step_cost
 from dualmask.planning.memory import memory
 from dualmask.planning.parameters import by_module, parameters
-from dualmask.planning.recommend import GIB, Advice, Site, largest, planned, recommend
+from dualmask.planning.recommend import GIB, Advice, Choice, Site, largest, planned, recommend
 from dualmask.planning.time import Cluster, run_seconds, step_time
 from dualmask.planning.traffic import traffic
 from launcher.plan_tables import Row, show
@@ -60,7 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         rows = plan(run, vocab_size, data_ranks(run, asked.nodes, asked.gpus_per_node))
         if hardware is not None:
             site = Site(hardware, cluster, vocab_size)
-            rows += [*on_hardware(run, site), *_choices(run, site, advice)]
+            best = largest(run, site)
+            said.append(_fits(best))
+            rows += [*on_hardware(run, site), *_choices(best, advice)]
             assumed += ASSUMED_OF_TIME
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -186,9 +188,15 @@ def _recommended(
     return advice, [f"Recommended, and planned below: {wanted}", *(f"- {line}" for line in advice.reasons)]
 
 
-def _choices(run: RunConfig, site: Site, advice: Advice | None) -> Iterator[Row]:
+def _fits(best: Choice) -> str:
+    limit = best.site.hardware.usable_bytes / GIB
+    if best.fits:
+        return f"The largest batch.micro that fits: {best.micro} ({best.bytes / GIB:.1f} of {limit:.1f} GiB)"
+    return f"Does not fit, even with batch.micro=1: {best.bytes / GIB:.1f} of {limit:.1f} GiB; see --recommend"
+
+
+def _choices(best: Choice, advice: Advice | None) -> Iterator[Row]:
     """The largest micro-batch that fits with the degrees of the run, and the degrees that were recommended."""
-    best = largest(run, site)
     yield {"metric": "largest_micro", "value": best.micro if best.fits else 0, "n": 1, "gib": best.bytes / GIB}
     for line in advice.overrides if advice else ():
         key, _, value = line.partition("=")

@@ -15,10 +15,9 @@ TABLES = {
     "step_flops": ("Operations of a step (whole global batch, FLOP)", "stage", "part"),
     "rank_bytes": ("A rank at the peak of a step (bytes)", "kind", "stage"),
     "sent": ("What a rank sends in a step (bytes)", "stage", "kind"),
-    "step_seconds": ("A step (seconds): least if all that can overlap does, most if nothing does", "stage", "part"),
+    "step_seconds": ("A step (seconds): least if all that can overlap does, most if nothing does", "part", "stage"),
     "tokens_per_second": ("Tokens a second, padding included", "stage", "bound"),
     "run_days": ("All steps of these stages (days)", "bound", "bound"),
-    "largest_micro": ("Largest batch.micro that fits with these degrees (0: not even one sequence does)", "", ""),
     "run_cost": ("Their price, at the hardware file's", "bound", "bound"),
 }  # fmt: skip
 

@@ -114,6 +114,8 @@ def recommend(run: RunConfig, site: Site) -> Advice:
 
     Windows W of the rounds are shortened, which changes what is learnt, only where nothing fits otherwise.
     """
+    if not planned(run):
+        raise ConfigError(f"{run.name} has no stage that is planned: the rollouts of stage reward are a second model's")
     for shorter in (False, True):
         asked = _one_round_a_window(run) if shorter else run
         found = list(choices(asked, site))

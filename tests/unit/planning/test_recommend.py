@@ -105,6 +105,16 @@ def test_one_line_names_what_would_fit():
     assert recommend(run, site(gpus // 8, 8, 65536)).choice.fits
 
 
+@pytest.mark.parametrize("name", ["spanfusion_small", "diffusion", "quickstart"])
+def test_every_family(name):
+    assert recommend(load_run(CONFIGS / f"{name}.yaml"), site(1, 4, 2048)).choice.fits
+
+
+def test_nothing_to_plan():
+    with pytest.raises(ConfigError, match="no stage that is planned"):
+        recommend(load_run(CONFIGS / "reward.yaml"), site(1, 1, 2048))
+
+
 def test_a_batch_that_is_too_small():
     with pytest.raises(ConfigError, match=r"batch\.sequences=512 cannot be shared by 4096 GPUs"):
         recommend(load_run(CONFIGS / "dualmask_125m.yaml"), site(512, 8))
