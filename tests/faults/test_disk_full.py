@@ -40,7 +40,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: Path, tally: Tally) -> None:
     """Before the first byte of a life, or anywhere in a checkpoint; stages with less to save may still fit in."""
     output = disk / "run"

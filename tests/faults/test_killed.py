@@ -21,7 +21,7 @@ MOST_LIVES = 60  # of one run: a life gets two or three steps further on average
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_at_seeded_moments(
     kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
