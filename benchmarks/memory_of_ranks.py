@@ -10,14 +10,15 @@ from __future__ import annotations
 import gc
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.rounds_memory import SavedBytes, Size, random_batch
@@ -28,16 +29,23 @@ from dualmask.curriculum import plan_at
 from dualmask.models.families import build
 from dualmask.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
+from dualmask.training.objective import objective
 
 MARK = "measured step"
 CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
 
 
-def measure(run: RunConfig, vocab_size: int) -> dict[str, int]:
-    """Bytes by kind in a step of the run's one stage; ``total``: the step's peak, whatever it is made of."""
+def measure(run: RunConfig, vocab_size: int) -> dict[str, Any]:
+    """Bytes by kind in a step of the run's one stage, ``total``: the step's peak, whatever it is made of; and what the
+    data drew in each round."""
+    torch.manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
-        engine = start(run, vocab_size)
-        saved = SavedBytes(engine.model.parameters())
+        model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
+        found = draws(model, run, vocab_size, 1)
+        config = deepspeed_config(run, run.stages[0], data_size=mesh.data_size(), cuda=CUDA)
+        engine = StageEngine(run, run.stages[0], model, config)
+        saved = SavedBytes(model.parameters())
         held = play(engine, run, vocab_size, 0, saved)
         held |= {"adam": states(engine)["adam"]}  # without ZeRO they are born in the first step
         gc.collect()
@@ -47,14 +55,18 @@ def measure(run: RunConfig, vocab_size: int) -> dict[str, int]:
             play(engine, run, vocab_size, 1)  # ZeRO-3 knows the order of the modules by now
         total = torch.cuda.max_memory_allocated() if CUDA else 0
     engine.close()
-    return held | {"activations": saved.peak, "total": total or peak(seen)}
+    return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": found}
 
 
-def start(run: RunConfig, vocab_size: int) -> StageEngine:
-    torch.manual_seed(0)
-    stage = run.stages[0]
-    model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
-    return StageEngine(run, stage, model, deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=CUDA))
+@torch.no_grad()
+def draws(model: nn.Module, run: RunConfig, vocab_size: int, step: int) -> list[dict[str, float]] | None:
+    """Fields of ``planning.flops.Draws`` for each round of the step's first micro-batch, before anything is learnt."""
+    stage, plan = run.stages[0], plan_at(run.stages, step)
+    if "picker" not in stage.train:
+        return None  # the configuration decides
+    batch = next(batches(run, vocab_size, step, micro_batches(run, mesh.data_size()), "cpu"))
+    outs, _ = objective(model, stage)(batch, plan, range(plan.rounds), None, inspect=True)
+    return [{"slots": len(x.filler.slot), "masks": float((x.filler.slot_weight >= 0).sum())} for x in outs]
 
 
 def play(
@@ -70,13 +82,12 @@ def play(
     return held
 
 
-def batches(run: RunConfig, vocab_size: int, step: int, micros: int) -> Iterator[Batch]:
+def batches(run: RunConfig, vocab_size: int, step: int, micros: int, device: str = DEVICE) -> Iterator[Batch]:
     """This rank's share of the step's random texts."""
     rows = run.batch.sequences // mesh.data_size() // micros
     size = Size(length=run.model.max_length, sequences=rows, vocabulary=vocab_size)
     for number in range(micros):
         batch = random_batch(size, (step * micros + number) * mesh.data_size() + mesh.data_rank())
-        device = "cuda" if CUDA else "cpu"
         yield Batch(batch.tokens.to(device), batch.length.to(device), batch.key.to(device))
 
 
@@ -104,28 +115,39 @@ def elements(tensors: Iterable[Any]) -> int:
 
 
 def peak(seen: profile) -> int:
-    """Greatest sum of the CPU allocations while the step that is marked was running."""
-    events = seen.profiler.kineto_results.events()
-    mark = next(event for event in events if event.name() == MARK)
-    held = highest = 0
-    for event in sorted((event for event in events if event.name() == "[memory]"), key=lambda event: event.start_ns()):
-        held += event.nbytes()
-        if mark.start_ns() <= event.start_ns() <= mark.end_ns():
-            highest = max(highest, held)
+    """Greatest sum of the CPU allocations while the step that is marked was running. What was given out before the
+    profiler began is not counted, neither when it is freed."""
+    events = list(_events(seen.profiler.kineto_results.experimental_event_tree()))
+    mark = next(event for event in events if event.typed[0] == _EventType.TorchOp and event.name == MARK)
+    held: dict[int, int] = {}
+    now = highest = 0
+    found = (event for event in events if event.typed[0] == _EventType.Allocation)
+    for event in sorted(found, key=lambda event: event.start_time_ns):
+        place, size = event.typed[1].ptr, event.typed[1].alloc_size
+        now += size if size > 0 else -held.pop(place, 0)
+        if size > 0:
+            held[place] = size
+        if mark.start_time_ns <= event.start_time_ns <= mark.end_time_ns:
+            highest = max(highest, now)
     return highest
+
+
+def _events(nodes: Sequence[Any]) -> Iterator[Any]:
+    for node in nodes:
+        yield node
+        yield from _events(node.children)
 
 
 def main() -> None:
     job = json.loads(Path(sys.argv[1]).read_text())
     torch.set_num_threads(1)
-    init_distributed(tensor=job["tensor"], timeout_seconds=120, device=torch.device("cuda" if CUDA else "cpu"))
+    init_distributed(tensor=job["tensor"], timeout_seconds=120, device=torch.device(DEVICE))
     for name, shape in job["shapes"].items():
-        kinds = measure(RunConfig.model_validate(shape["run"]), shape["vocab_size"])
         everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, kinds)
+        dist.all_gather_object(everyone, measure(RunConfig.model_validate(shape["run"]), shape["vocab_size"]))
         if dist.get_rank() == 0:
-            greatest = {kind: max(each[kind] for each in everyone) for kind in kinds}
-            print(json.dumps({"shape": name, "bytes": greatest}), flush=True)
+            fullest = max(everyone, key=lambda each: each["bytes"]["total"])
+            print(json.dumps({"shape": name, **fullest}), flush=True)
     dist.barrier()
     dist.destroy_process_group()
 

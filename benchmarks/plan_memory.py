@@ -26,12 +26,14 @@ from rich.table import Table
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
+from dualmask.planning.flops import Draws
 from dualmask.planning.memory import Memory, peaks
 
 ALLOWED = 0.1  # share by which a prediction may be off
 STATES = ("weights", "gradients", "master", "adam")
 KINDS = (*STATES, "activations", "total")
 Tree = dict[str, Any]
+Seen = dict[str, Any]  # "bytes" by kind, "draws" of each round
 
 
 @dataclass(frozen=True)
@@ -129,11 +131,8 @@ def main() -> int:
         "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="NAME", help="some of them"
     )
     asked = parser.parse_args()
-    found = [
-        row
-        for name, measured in play({name: SHAPES[name] for name in asked.shapes})
-        for row in rows(name, SHAPES[name], measured)
-    ]
+    played = play({name: SHAPES[name] for name in asked.shapes})
+    found = [row for name, seen in played for row in rows(name, SHAPES[name], seen)]
     Console().print(table(found))
     write(asked.json, "plan_memory", found, allowed=ALLOWED)
     if asked.plot:
@@ -141,16 +140,14 @@ def main() -> int:
     return int(any(abs(row["value"] - 1) > ALLOWED for row in found))
 
 
-def play(shapes: Mapping[str, Shape], timeout: float = 1800) -> Iterator[tuple[str, dict[str, int]]]:
+def play(shapes: Mapping[str, Shape], timeout: float = 1800) -> Iterator[tuple[str, Seen]]:
     """Name and measured bytes of each: one launch for all that are spread alike."""
     for ranks, tensor in sorted({(shape.ranks, shape.tensor) for shape in shapes.values()}):
         chosen = {name: shape for name, shape in shapes.items() if (shape.ranks, shape.tensor) == (ranks, tensor)}
         yield from _launch(ranks, tensor, chosen, timeout)
 
 
-def _launch(
-    ranks: int, tensor: int, shapes: Mapping[str, Shape], timeout: float
-) -> Iterator[tuple[str, dict[str, int]]]:
+def _launch(ranks: int, tensor: int, shapes: Mapping[str, Shape], timeout: float) -> Iterator[tuple[str, Seen]]:
     job = {"tensor": tensor, "shapes": {name: {"run": s.run, "vocab_size": s.vocab_size} for name, s in shapes.items()}}
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     if not torch.cuda.is_available():
@@ -166,13 +163,13 @@ def _launch(
     for line in done.stdout.splitlines():
         if line.startswith('{"shape"'):
             said = json.loads(line)
-            yield said["shape"], said["bytes"]
+            yield said.pop("shape"), said
 
 
-def predicted(shape: Shape) -> dict[str, float]:
+def predicted(shape: Shape, draws: Sequence[Draws] | None) -> dict[str, float]:
     """Of the greatest moment of each kind."""
     run = RunConfig.model_validate(shape.run)
-    moments = peaks(run, run.stages[0], shape.vocab_size, shape.ranks // shape.tensor)
+    moments = peaks(run, run.stages[0], shape.vocab_size, shape.ranks // shape.tensor, draws)
     return {kind: max(_of(moment, kind) for moment in moments) for kind in KINDS}
 
 
@@ -180,33 +177,35 @@ def _of(moment: Memory, kind: str) -> float:
     return float(getattr(moment, kind))
 
 
-def rows(name: str, shape: Shape, measured: Mapping[str, int]) -> Iterator[Row]:
-    """``value``: predicted over measured bytes; a kind that is not there has none."""
-    for kind, planned in predicted(shape).items():
-        seen = measured[kind]
-        if planned or seen:
-            ratio = planned / seen if seen else float("inf")
-            where = {"shape": name, "kind": kind, "ranks": shape.ranks}
-            yield {
-                "metric": "rank_bytes_ratio",
-                "value": ratio,
-                "predicted": planned,
-                "measured": seen,
-                "n": 1,
-                **where,
-            }
+def rows(name: str, shape: Shape, seen: Seen) -> Iterator[Row]:
+    """``value``: predicted over measured bytes; ``expected``: the same for what the planner expects the data to draw
+    (rounds behind the first are then as full of holes). A kind that is not there has no row."""
+    draws = [Draws(**each) for each in seen["draws"]] if seen["draws"] else None
+    planned, expected = predicted(shape, draws), predicted(shape, None)
+    for kind, measured in seen["bytes"].items():
+        if not measured:
+            assert planned[kind] == 0, f"{name}: {kind} are planned and not there"
+            continue
+        where = {"shape": name, "kind": kind, "ranks": shape.ranks, "n": 1}
+        where |= {"predicted": planned[kind], "measured": measured, "expected": expected[kind] / measured}
+        yield {"metric": "rank_bytes_ratio", "value": planned[kind] / measured, **where}
 
 
 def table(found: Sequence[Row]) -> Table:
-    result = Table("shape", title="Bytes of a rank, MB: predicted / measured", caption="ratio: of the totals")
-    for kind in (*KINDS, "ratio"):
+    result = Table(
+        "shape",
+        title="Bytes of a rank, MB: predicted / measured",
+        caption="ratio: of the totals, for what the data drew; expected: for what is to be expected of them",
+    )
+    for kind in (*KINDS, "ratio", "expected"):
         result.add_column(kind, justify="right", no_wrap=True)
     for name in dict.fromkeys(row["shape"] for row in found):
         mine = {row["kind"]: row for row in found if row["shape"] == name}
         cells = [
             f"{mine[k]['predicted'] / 1e6:.1f} / {mine[k]['measured'] / 1e6:.1f}" if k in mine else "" for k in KINDS
         ]
-        result.add_row(name, *cells, f"{mine['total']['value']:.3f}")
+        total = mine["total"]
+        result.add_row(name, *cells, f"{total['value']:.3f}", f"{total['expected']:.3f}")
     return result
 
 

@@ -15,14 +15,13 @@ from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import ParallelConfig, RunConfig, StageConfig
 from dualmask.planning.activations import Moment, Sizes
 from dualmask.planning.flops import Draws, mean
+from dualmask.planning.gathers import Distances
 from dualmask.planning.moments import moments
 from dualmask.planning.parameters import Parameter, learning, learns_with, parameters
+from dualmask.planning.traffic import traffic
 
 SINGLE = 4  # bytes of a float32
-# what DeepSpeed's ZeRO-3 does where its configuration says nothing, in elements
-PREFETCH = 5 * 10**7  # stage3_prefetch_bucket_size
-REUSE = 10**9  # stage3_max_reuse_distance
-ALL_REDUCE = 5 * 10**8  # what it all-reduces at a time without ZeRO
+ALL_REDUCE = 5 * 10**8  # elements that DeepSpeed all-reduces at a time without ZeRO
 
 
 @dataclass(frozen=True)
@@ -173,20 +172,30 @@ class _Rank:
         every = [p for p in [*self.found, *copied(self.found, self.stage)] if p.module in here]
         return _elements(every, self.run.parallel.tensor)
 
+    @cached_property
+    def gathered(self) -> float:
+        """Bytes of the weights that are whole at a time; stage `reward` is not followed: all of them."""
+        if self.used == 0 or self.stage.reward is not None:
+            return self.used * self.width
+        sizes = [p.size(self.run.parallel.tensor) for p in self.found]
+        persistent = sum(size for size in sizes if size <= Distances().persistent)
+        return traffic(self.run, self.stage, self.vocab_size, self.data_size).held + persistent * self.width
+
     def during(self, moment: Moment) -> Memory:
         """A moment of the last forward and backward pass of a step."""
         zero = self.zero
-        stage, bucket = zero["stage"], zero["reduce_bucket_size"] * self.width
-        doubled = 2 if stage < 3 and zero["overlap_comm"] else 1
+        stage, buckets = zero["stage"], zero["reduce_bucket_size"] * self.width
+        if stage < 3:  # new ones for each backward pass; gradients of an earlier one are views of its own
+            buckets *= (2 if zero["overlap_comm"] else 1) * (moment.reducing + (self.passes > 1)) if stage else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
-        fetched = min(self.used, PREFETCH) * self.width if moment.fetching else 0.0
+        fetched = min(self.used, Distances().ahead) * self.width if moment.fetching else 0.0
         # a table that is read at both ends: its first gradient waits for the second
         tied = self.found[0].size(self.run.parallel.tensor) * self.width if self.found[0] in self.taught else 0.0
         return replace(
             self.held,
             gradients=self.held.gradients if stage == 3 or self.passes > 1 else 0.0,
-            gathered=min(self.used, REUSE // 2 + PREFETCH) * self.width + fetched,
-            buckets=bucket * doubled if stage == 3 or (stage and moment.reducing) else 0.0,
+            gathered=self.gathered + fetched,
+            buckets=buckets,
             activations=moment.activations,
             workspace=moment.workspace + (tied if moment.reducing else 0.0),
         )

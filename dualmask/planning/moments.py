@@ -71,10 +71,17 @@ def _way_back(sizes: Sizes, others: float, body: float, filling: Gradient, token
 
 
 def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Moment]:
-    """The fullest window."""
+    """Of all windows."""
+    width = stage.rollout.window
+    return [
+        moment
+        for first in range(0, len(draws), width)
+        for moment in _window(sizes, stage, draws[first : first + width])
+    ]
+
+
+def _window(sizes: Sizes, stage: StageConfig, window: Sequence[Draws]) -> list[Moment]:
     rows = float(sizes.sequences * stage.rollout.samples)
-    width = min(stage.rollout.window, len(draws))
-    window = draws[:width]
     rounds = [_round(sizes, stage, rows, here, window[n - 1] if n else None) for n, here in enumerate(window)]
     saved, last = sum(rounds), window[-1]
     filling, _ = gradients(stage, len(window) > 1)
@@ -82,9 +89,8 @@ def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Mo
     spoken = sum(here.slots for here in window) * sizes.logits * sizes.element  # their logits live until the loss
     before = spoken - last.slots * sizes.logits * sizes.element
     rounded = SINGLE if sizes.element < SINGLE else 0
-    drawn = (
-        last.masks * sizes.logits * (sizes.element + SINGLE + rounded)
-    )  # those of masks, as float32, special ids refused
+    # those of masks once more, as float32, and without special ids
+    drawn = last.masks * sizes.logits * (sizes.element + SINGLE + rounded)
     found = [
         Moment(rounds[0] - head(sizes, window[0].slots, filling), 0.0, fetching=True),
         Moment(saved, beside_logits(sizes, last.slots) if said else 0.0),

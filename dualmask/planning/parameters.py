@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from dualmask.config.schema import ModelConfig, StageConfig
@@ -31,12 +32,17 @@ class Parameter:
 
 def parameters(config: ModelConfig, vocab_size: int) -> list[Parameter]:
     """Of a model of ``config.family``, in the model's own order."""
+    return list(_every(config, vocab_size))
+
+
+@lru_cache(maxsize=16)
+def _every(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
     if config.family == "dualmask":
-        return list(_dualmask(config, vocab_size))
+        return tuple(_dualmask(config, vocab_size))
     if config.family == "spanfusion":
-        return list(_span_fusion(config, vocab_size))
+        return tuple(_span_fusion(config, vocab_size))
     assert config.layers is not None
-    return [*_table("table", vocab_size, config.hidden), *_trunk("lm", config, config.layers)]
+    return (*_table("table", vocab_size, config.hidden), *_trunk("lm", config, config.layers))
 
 
 def learning(found: list[Parameter], stage: StageConfig) -> list[Parameter]:
