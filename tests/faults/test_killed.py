@@ -26,8 +26,7 @@ def test_killed_at_seeded_moments(
     kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
     """Run after run. A failure names the seed, which plays the same moments again."""
-    seed = pytestconfig.getoption("chaos") or 11
-    kills = pytestconfig.getoption("chaos_count") or kills
+    seed, kills = pytestconfig.getoption("chaos"), pytestconfig.getoption("chaos_count") or kills
     print(f"--chaos {seed} --chaos-count {kills}")
     moments = draw_moments(seed)
     while kills > 0:
