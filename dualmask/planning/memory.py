@@ -184,8 +184,9 @@ class _Rank:
     def during(self, moment: Moment) -> Memory:
         """A moment of the last forward and backward pass of a step."""
         zero = self.zero
-        stage, bucket = zero["stage"], zero["reduce_bucket_size"] * self.width
-        doubled = 2 if stage < 3 and zero["overlap_comm"] else 1
+        stage, buckets = zero["stage"], zero["reduce_bucket_size"] * self.width
+        if stage < 3:  # new ones for each backward pass; gradients of an earlier one are views of its own
+            buckets *= (2 if zero["overlap_comm"] else 1) * (moment.reducing + (self.passes > 1)) if stage else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
         fetched = min(self.used, Distances().ahead) * self.width if moment.fetching else 0.0
         # a table that is read at both ends: its first gradient waits for the second
@@ -194,7 +195,7 @@ class _Rank:
             self.held,
             gradients=self.held.gradients if stage == 3 or self.passes > 1 else 0.0,
             gathered=self.gathered + fetched,
-            buckets=bucket * doubled if stage == 3 or (stage and moment.reducing) else 0.0,
+            buckets=buckets,
             activations=moment.activations,
             workspace=moment.workspace + (tied if moment.reducing else 0.0),
         )
