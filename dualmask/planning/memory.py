@@ -181,6 +181,9 @@ class _Rank:
             buckets *= (2 if zero["overlap_comm"] else 1) * (moment.reducing + (self.passes > 1)) if stage else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
         fetched = min(self.used, PREFETCH) * self.width if moment.fetching else 0.0
+        # gloo's two threads hold on to what they reduced last
+        reduced = 2 * self.sizes.sequences * self.run.model.max_length * self.run.model.hidden * self.width
+        clinging = reduced if self.cpu and self.run.parallel.tensor > 1 else 0.0
         # a table that is read at both ends: its first gradient waits for the second
         tied = self.found[0].size(self.run.parallel.tensor) * self.width if self.found[0] in self.taught else 0.0
         return replace(
@@ -189,7 +192,7 @@ class _Rank:
             gathered=min(self.used, REUSE // 2 + PREFETCH) * self.width + fetched,
             buckets=buckets,
             activations=moment.activations,
-            workspace=moment.workspace + (tied if moment.reducing else 0.0),
+            workspace=moment.workspace + clinging + (tied if moment.reducing else 0.0),
         )
 
     def reduction(self, activations: float) -> Memory:
