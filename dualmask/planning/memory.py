@@ -1,7 +1,7 @@
 """Bytes that a rank holds at the greatest moment of a step, by kind.
 
-Three moments may be the greatest: a forward or backward pass (dualmask/planning/activations.py), and the optimizer's
-step. What DeepSpeed holds besides the tensors of the model stands here.
+Which moments of a forward and backward pass may be the greatest stands in ``moments.py``. Here stand the states, what
+DeepSpeed holds besides, and the optimizer's step.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SINGLE = 4  # bytes of a float32
 # what DeepSpeed's ZeRO-3 does where its configuration says nothing, in elements
 PREFETCH = 5 * 10**7  # stage3_prefetch_bucket_size
 REUSE = 10**9  # stage3_max_reuse_distance
+SUB_GROUP = 10**9  # sub_group_size
 ALL_REDUCE = 5 * 10**8  # what it all-reduces at a time without ZeRO
 
 
@@ -98,7 +99,7 @@ def visited(stage: StageConfig) -> set[str]:
         return {"filler", "inserter", "picker", "gate"}
     if stage.span is not None:
         return {"decoder", "encoder", "gate"}
-    return set(stage.train) | ({"filler"} if mean(stage.losses.recon) > 0 and stage.name == "inserter" else set())
+    return set(stage.train) | ({"filler"} if mean(stage.losses.recon) > 0 else set())
 
 
 @dataclass(frozen=True)
@@ -215,9 +216,11 @@ class _Rank:
         for p in self.taught:  # as training/engine.py forms them
             group = learns_with(p, self.stage), len(p.shape) > 1
             groups[group] = groups.get(group, 0) + p.size(tensor)
-        copies = 3 if self.cpu else 1
-        buckets = self.zero["reduce_bucket_size"] * self.width if stage == 3 else 0.0
-        return replace(self.held, buckets=buckets, workspace=copies * max(groups.values()) / self.data_size * SINGLE)
+        largest, copies = max(groups.values()) / self.data_size, 3 if self.cpu else 1
+        if stage < 3:
+            return replace(self.held, workspace=copies * largest * SINGLE)
+        buckets = self.zero["reduce_bucket_size"] * self.width
+        return replace(self.held, buckets=buckets, workspace=copies * min(largest, SUB_GROUP) * SINGLE)
 
 
 def _elements(some: Sequence[Parameter], tensor: int) -> int:
