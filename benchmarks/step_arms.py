@@ -165,7 +165,10 @@ def trainer(case: Case, batches: Batches, *, zero: int) -> None:
     begin()
     with tempfile.TemporaryDirectory() as folder:
         run = case.run(zero, Path(folder))
-        observers = [MetricsFile(Path(folder, "metrics.jsonl"), 0), Tracker(run, "benchmark", dataset={})]
+        observers = [
+            MetricsFile(Path(folder, "metrics.jsonl"), 0),
+            Tracker(run, "benchmark", dataset={"name": "random", "digest": "", "path": ""}),
+        ]
         around = Surroundings(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=observers)
         try:
             Trainer(run, Source(batches), around).fit()  # type: ignore[arg-type]
@@ -230,6 +233,8 @@ def need_transformers() -> Any:
     try:
         import transformers
     except ModuleNotFoundError:
-        raise ValueError("transformers is not installed: pip install -e '.[bench]', or leave it out: --without hf") from None
+        raise ValueError(
+            "transformers is not installed: pip install -e '.[bench]', or leave it out: --without hf"
+        ) from None
     transformers.logging.set_verbosity_error()
     return transformers
