@@ -1,4 +1,4 @@
-"""The matrix products of a piece of work, recorded by shape, and done again with nothing around them: what is the floor."""
+"""The matrix products of a piece of work, recorded by shape and done again with nothing around them: the floor."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ class Recorder(TorchDispatchMode):
             self._count(args[1], args[2])
         elif packet.__name__.startswith("_scaled_dot_product"):
             backward = packet.__name__.endswith("_backward")
-            self._attention(*args[backward : backward + 3], times=2 if backward else 1)
+            query, key, value = args[backward : backward + 3]
+            self._attention(query, key, value, times=2 if backward else 1)
         return function(*args, **(kwargs or {}))
 
     def _count(self, left: Tensor, right: Tensor, times: int = 1) -> None:

@@ -1,14 +1,14 @@
 """What a training step is compared with: its own matrix products alone, plain loops, and the layers around our own.
 
-Every arm trains on the batches that it is handed and does nothing else (see turns.py). All have AdamW, fused, and clip the
-gradient; none has dropout. On CUDA all compute in bfloat16.
+Every arm trains on the batches that it is handed and does nothing else (see turns.py). All have AdamW, fused, and clip
+the gradient; none has dropout. On CUDA all compute in bfloat16.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,10 @@ from dualmask.config.schema import RunConfig
 from dualmask.curriculum import StepPlan, plan_at
 from dualmask.models.families import build
 from dualmask.parallel import mesh
+from dualmask.planning.flops import Cost, Shape, step_cost
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
-from dualmask.training.metrics import MetricsFile
+from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.objective import objective
 from dualmask.training.step import run_step
 from dualmask.training.tracking import Tracker
@@ -56,8 +57,9 @@ class Case:
     size: Size
     rounds: int = 1
     window: int = 1
+    checkpointing: bool = False
 
-    def run(self, zero: int = 0, output: Path = Path("unused")) -> RunConfig:
+    def run(self, zero: int = 0, output: Path = Path("unused"), tensor: int = 1) -> RunConfig:
         size, depth = self.size, self.size.layers
         layers = {"layers": depth} if self.stage == "lm" else {f"{name}_layers": depth for name in TRUNKS}
         family = "autoregressive" if self.stage == "lm" else "dualmask"
@@ -78,23 +80,33 @@ class Case:
                     "family": family, "hidden": size.hidden, "heads": size.heads, "max_length": size.length, **layers
                 },
                 "batch": {"sequences": size.sequences},
-                "parallel": {"zero_stage": zero, "precision": "bf16" if torch.cuda.is_available() else "fp32"},
+                "parallel": {
+                    "zero_stage": zero, "tensor": tensor, "activation_checkpointing": self.checkpointing,
+                    "precision": "bf16" if torch.cuda.is_available() else "fp32",
+                },
                 "checkpoint": {"every_steps": STEPS},
                 "tracking": {"uri": f"sqlite:///{output}/mlflow.db"},
                 "stages": [stage],
             }
         )  # fmt: skip
 
-    def plan(self, step: int) -> StepPlan:
-        return plan_at(self.run().stages, step)
+    @property
+    def tokens(self) -> int:
+        return self.size.sequences * self.size.length
+
+    def cost(self) -> Cost:
+        """Operations of a step."""
+        run = self.run()
+        shape = Shape(run.model, self.size.vocabulary, self.size.sequences, self.checkpointing)
+        return step_cost(shape, run.stages[0])
 
 
 TRUNKS = ("filler", "inserter", "picker")
 Batches = Iterator[Batch]
 
 
-def arm(train: Callable[..., None], case: Case, **options: Any) -> Arm[Batch]:
-    return Arm(partial(train, case, **options), partial(random_batch, case.size))
+def arm(train: Callable[..., None], case: Case, *, ranks: int = 1, **options: Any) -> Arm[Batch]:
+    return Arm(partial(train, case, **options), partial(random_batch, case.size), ranks)
 
 
 def device() -> torch.device:
@@ -120,7 +132,7 @@ def make(case: Case) -> tuple[nn.Module, list[dict[str, Any]]]:
     mesh.single_process()
     torch.manual_seed(0)
     run = case.run()
-    model = build(run.model, case.size.vocabulary)
+    model = build(run.model, case.size.vocabulary, activation_checkpointing=case.checkpointing)
     groups = parameter_groups(model, run.stages[0], run.optimizer.weight_decay)
     return objective(model, run.stages[0]).to(device()), groups
 
@@ -129,7 +141,7 @@ def matmuls(case: Case, batches: Batches) -> None:
     """The step's matrix products and nothing else."""
     taught, _ = make(case)
     batch = random_batch(case.size, 0).to(device())
-    plan = case.plan(0)
+    plan = plan_at(case.run().stages, 0)
     play = matrix_products.loop(matrix_products.record(lambda: passes(taught, batch, plan)))
     for _ in batches:
         play()
@@ -148,16 +160,18 @@ def plain(case: Case, batches: Batches) -> None:
         optimizer.zero_grad()
 
 
-def engine(case: Case, batches: Batches, *, zero: int) -> None:
-    """Our engine under DeepSpeed, step by step."""
-    begin()
-    run = case.run(zero)
+def engine(case: Case, batches: Batches, *, zero: int, tensor: int = 1) -> None:
+    """Our engine under DeepSpeed, step by step, each rank on its part of the batch."""
+    begin(tensor)
+    run = case.run(zero, tensor=tensor)
     torch.manual_seed(0)
-    model = build(run.model, case.size.vocabulary)
-    settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=torch.cuda.is_available())
+    model = build(run.model, case.size.vocabulary, activation_checkpointing=case.checkpointing)
+    settings = deepspeed_config(run, run.stages[0], data_size=mesh.data_size(), cuda=torch.cuda.is_available())
     stage_engine = StageEngine(run, run.stages[0], model, settings)
+    rows = case.size.sequences // mesh.data_size()
+    own = slice(mesh.data_rank() * rows, (mesh.data_rank() + 1) * rows)
     for step, batch in enumerate(batches):
-        run_step(stage_engine, batch, plan_at(run.stages, step), micros=1)
+        run_step(stage_engine, batch.rows(own), plan_at(run.stages, step), micros=1)
 
 
 def trainer(case: Case, batches: Batches, *, zero: int) -> None:
@@ -165,15 +179,13 @@ def trainer(case: Case, batches: Batches, *, zero: int) -> None:
     begin()
     with tempfile.TemporaryDirectory() as folder:
         run = case.run(zero, Path(folder))
-        observers = [
+        observers: list[Observer] = [
             MetricsFile(Path(folder, "metrics.jsonl"), 0),
             Tracker(run, "benchmark", dataset={"name": "random", "digest": "", "path": ""}),
         ]
         around = Surroundings(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=observers)
-        try:
-            Trainer(run, Source(batches), around).fit()  # type: ignore[arg-type]
-        except StopIteration:
-            pass
+        with suppress(StopIteration):
+            Trainer(run, Source(batches), around).fit()
         for observer in observers:
             observer.close("complete")
 
@@ -190,8 +202,8 @@ class Source:
         return self._batches
 
 
-def begin() -> None:
-    init_distributed(tensor=1, timeout_seconds=600, device=device())
+def begin(tensor: int = 1) -> None:
+    init_distributed(tensor=tensor, timeout_seconds=600, device=device())
 
 
 def hugging_face(case: Case, batches: Batches) -> None:

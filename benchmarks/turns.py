@@ -1,12 +1,13 @@
 """Arms of a comparison in speed, each in a process of its own, that take their steps in turns.
 
-An arm is a function that trains on the batches it is handed; what it does between two batches is timed. So a trainer that
-owns its loop is measured as it is, and no arm feels what another one's libraries have patched or cached.
+An arm is a function that trains on the batches it is handed; what it does between two batches is timed. So a trainer
+that owns its loop is measured as it is, and no arm feels what another one's libraries have patched or cached.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -51,36 +52,51 @@ class Arm(Generic[Item]):
 
     train: Callable[[Iterator[Item]], None]
     make: Callable[[int], Item]
+    ranks: int = 1  # processes, which find each other as under a launcher
 
 
 class _Player:
-    """An arm's process, seen from the outside."""
+    """An arm's processes, seen from the outside."""
 
     def __init__(self, name: str, arm: Arm) -> None:
         context = get_context("spawn")
-        self.name = name
-        self._pipe, theirs = context.Pipe()
-        self._process: BaseProcess = context.Process(target=_play, args=(arm, theirs), daemon=True)
-        self._process.start()
-        theirs.close()
+        self.name, port = name, _free_port()
+        self._pipes: list[Connection] = []
+        self._processes: list[BaseProcess] = []
+        for rank in range(arm.ranks):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_play, args=(arm, theirs, rank, port), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
 
     def turn(self, number: int) -> Seconds:
+        """Of the slowest rank."""
         try:
-            self._pipe.send(number)
-            return self._pipe.recv()
+            for pipe in self._pipes:
+                pipe.send(number)
+            taken = [pipe.recv() for pipe in self._pipes]
         except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._process.join()
-            raise RuntimeError(f"arm {self.name} ended with exit code {self._process.exitcode}") from None
+            raise RuntimeError(f"arm {self.name} ended by itself; what it said stands above") from None
+        return Seconds(max(each.wall for each in taken), max(each.cpu for each in taken))
 
     def close(self) -> None:
-        self._pipe.close()
-        self._process.join(timeout=30)
-        if self._process.is_alive():
-            self._process.kill()
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(timeout=30)
+            if process.is_alive():
+                process.kill()
 
 
-def _play(arm: Arm[Item], pipe: Connection) -> None:
-    if not torch.cuda.is_available():
+def _play(arm: Arm[Item], pipe: Connection, rank: int, port: int) -> None:
+    here = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": arm.ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in here.items()}, GLOO_SOCKET_IFNAME="lo")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+    else:
+        os.environ.update(DS_ACCELERATOR="cpu", LOCAL_SIZE=str(arm.ranks))
         torch.set_num_threads(1)
 
     def items() -> Iterator[Item]:
@@ -94,6 +110,12 @@ def _play(arm: Arm[Item], pipe: Connection) -> None:
             return
 
     arm.train(items())
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def take_turns(arms: Mapping[str, Arm], repeats: int, *, warm_up: int = 2) -> dict[str, list[Seconds]]:

@@ -27,8 +27,8 @@ _OWNED = {
     "zero_optimization.stage": "parallel.zero_stage",
 }
 _ZERO_3 = {
-    # no `leaf_module`, which would spare hooks: it reduces a block's gradient at each of its uses, and asserts that there
-    # is one a backward pass
+    # no `leaf_module`, which would spare hooks: it reduces a block's gradient at each of its uses, and asserts that a
+    # backward pass has only one
     # a module is used again in the next round: in models of up to so many elements whatever a window of rounds needs
     # again stays gathered, larger ones gather it anew in each round (DeepSpeed's own defaults, said aloud)
     "stage3_max_reuse_distance": 10**9,

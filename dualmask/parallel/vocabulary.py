@@ -58,7 +58,7 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Softmax minus one-hot, made in the memory of the log-softmax: autograd would write two more tensors of its size."""
+    """Softmax minus one-hot, made in the memory of the log-softmax: autograd would write two more such tensors."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
