@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from benchmarks.rows import median_row
 from benchmarks.step_arms import STAGES, Case, arm, engine, hugging_face, matmuls, need_transformers, plain, trainer
 from benchmarks.turns import Arm, Seconds
 from dualmask.evaluation.report import write
+from dualmask.planning.parameters import learning, parameters
 
 Row = dict[str, Any]
 Times = Mapping[str, Sequence[Seconds]]
@@ -65,15 +67,24 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    found, loads = [], [turns.load()]
-    for case in cases:
-        found += rows(case, turns.take_turns(arms(case, hf="hf" not in asked.without), asked.repeats))
-        loads.append(turns.load())
+    measured = [partial(_of_case, case, asked.repeats, hf="hf" not in asked.without) for case in cases]
     if "rounds" not in asked.without:
-        found += rounds_rows(SIZES[asked.sizes[0]], asked.repeats)
-    sizes = {name: asdict(SIZES[name]) for name in asked.sizes}
-    show(write(asked.json, "train_step", found, sizes=sizes, load_a_core=loads)["rows"])
+        measured.append(partial(rounds_rows, SIZES[asked.sizes[0]], asked.repeats))
+    about: dict[str, Any] = {
+        "sizes": {name: asdict(SIZES[name]) for name in asked.sizes},
+        "load_a_core": [turns.load()],
+    }
+    found: list[Row] = []
+    for measure in measured:
+        show(new := measure())
+        found += new
+        about["load_a_core"].append(turns.load())
+        write(asked.json, "train_step", found, **about)  # kept if one of the next is cut off
     return 0
+
+
+def _of_case(case: Case, repeats: int, *, hf: bool) -> list[Row]:
+    return rows(case, turns.take_turns(arms(case, hf=hf), repeats))
 
 
 def arms(case: Case, *, hf: bool) -> dict[str, Arm]:
@@ -85,8 +96,8 @@ def arms(case: Case, *, hf: bool) -> dict[str, Arm]:
 
 
 def rows(case: Case, times: Times) -> list[Row]:
-    """Time and operations a second of each arm, and the ratios of the goals."""
-    cost, found = case.cost(), []
+    """What a step needs, time and operations a second of each arm, and the ratios of the goals."""
+    cost, found = case.cost(), needs(case)
     for clock in ("wall", "cpu"):
         where = {"stage": case.stage, "size": name_of(case.size), "clock": clock}
         taken = {name: [getattr(each, clock) for each in series] for name, series in times.items()}
@@ -105,6 +116,16 @@ def rows(case: Case, times: Times) -> list[Row]:
         slower = [ratio - 1 for ratio in _over(taken["trainer"], taken[f"zero{TRAINER_ZERO}"])]
         found.append(median_row("trainer_overhead", slower, **where, over=f"zero{TRAINER_ZERO}"))
     return found
+
+
+def needs(case: Case) -> list[Row]:
+    """Operations of a step, and the bytes that its weights move at least in float32: each is read forward and backward,
+    its gradient written, and AdamW reads four numbers for it and writes three."""
+    run = case.run()
+    numbers = sum(each.size() for each in learning(parameters(run.model, case.size.vocabulary), run.stages[0]))
+    where = {"stage": case.stage, "size": name_of(case.size)}
+    model = case.cost().forward + case.cost().backward
+    return [median_row("model_flops", [model], **where), median_row("weight_bytes", [10 * 4 * numbers], **where)]
 
 
 def rounds_rows(size: Size, repeats: int) -> list[Row]:
@@ -145,7 +166,7 @@ def _over(above: Sequence[float], below: Sequence[float]) -> list[float]:
 def show(found: Sequence[Row]) -> None:
     for row in found:
         what = " ".join(str(row[name]) for name in ("stage", "size", "arm", "over", "clock") if name in row)
-        print(f"{row['metric']:24} {what:28} {row['value']:16,.3f}   ({row['lo']:,.3f} … {row['hi']:,.3f})")
+        print(f"{row['metric']:24} {what:28} {row['value']:16,.3f}   ({row['lo']:,.3f} … {row['hi']:,.3f})", flush=True)
 
 
 if __name__ == "__main__":
