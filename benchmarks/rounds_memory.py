@@ -88,7 +88,7 @@ class SavedBytes:
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
         self.now = self.peak = 0
-        self._parameters = {parameter.untyped_storage().data_ptr() for parameter in parameters}
+        self._parameters = list(parameters)
         self._holders: Counter[int] = Counter()
 
     def hooks(self) -> saved_tensors_hooks:
@@ -97,7 +97,8 @@ class SavedBytes:
     def _pack(self, tensor: Tensor) -> _Held:
         held, storage = _Held(tensor), tensor.untyped_storage()
         place, size = storage.data_ptr(), storage.nbytes()
-        if place not in self._parameters and size:
+        # asked anew each time: ZeRO-3 gives parameters other storages
+        if size and all(place != parameter.untyped_storage().data_ptr() for parameter in self._parameters):
             self.now += size if self._holders[place] == 0 else 0
             self.peak = max(self.peak, self.now)
             self._holders[place] += 1
@@ -113,7 +114,7 @@ class _Held:
     """Without its place in the graph: an output that its own operation saves would keep both alive for ever."""
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.detach()
+        self.tensor = tensor if isinstance(tensor, nn.Parameter) else tensor.detach()
 
 
 def arms(rounds: Sequence[int], windows: Sequence[int]) -> list[Arm]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import documents, packing, vocabulary
-from data_pipeline.cluster import local_ray
+from data_pipeline.cluster import running_ray
 from data_pipeline.files import sha256, write_atomically
 from data_pipeline.manifest import (
     MANIFEST_FILE,
@@ -135,7 +135,7 @@ def _run_stages(
         "rows": lambda: packing.pack(work, tokenizer, config.max_length, config.seed),
     }
     stages = Stages(work)
-    with local_ray(config.workers or os.cpu_count() or 1):
+    with running_ray(config.workers or os.cpu_count() or 1):
         for name, action in actions.items():
             stages.run(name, inputs[name], outputs[name], action)
         start = time.monotonic()

@@ -1,11 +1,13 @@
-"""A Ray of our own for the time of a build: on this machine, on 127.0.0.1, quiet."""
+"""Ray for the time of a build: one of our own on this machine, on 127.0.0.1, or the cluster at ``RAY_ADDRESS``."""
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # Ray Data spills to disk beyond it
 _BLOCK_BYTES = 4 * 2**20
@@ -14,24 +16,40 @@ _BLOCK_BYTES = 4 * 2**20
 # on a desktop. Read when ray is imported.
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
+_QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+_PATIENCE_SECONDS = 150
+
+log = logging.getLogger(__name__)
+
+
+class ClusterError(ValueError):
+    """A Ray that cannot be joined: one line."""
+
 
 @contextmanager
-def local_ray(workers: int) -> Iterator[None]:
-    """Starts Ray with ``workers`` processes unless it runs in this process already; stops what it started."""
-    os.environ.update(_LOOPBACK_ONLY, RAY_USAGE_STATS_ENABLED="0")
+def running_ray(workers: int) -> Iterator[None]:
+    """Joins the cluster at ``RAY_ADDRESS``, if that is set, or starts Ray here with ``workers`` processes.
+
+    Leaves alone what runs in this process already, and stops what it started. Raises ClusterError.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if address is None:
+        os.environ.update(_LOOPBACK_ONLY)
     import ray
     from ray.data import DataContext
 
     started = not ray.is_initialized()
-    if started:
+    if started and address is not None:
+        _join(address, nodes=int(os.environ.get("DUALMASK_RAY_NODES", "1")))
+    elif started:
         ray.init(
             address="local",
             num_cpus=workers,
             object_store_memory=_OBJECT_STORE_BYTES,
             include_dashboard=False,
             _node_ip_address="127.0.0.1",
-            logging_level=logging.ERROR,
-            log_to_driver=False,
+            **_QUIET,
         )
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and explained by the build
     context = DataContext.get_current()
@@ -44,3 +62,20 @@ def local_ray(workers: int) -> Iterator[None]:
     finally:
         if started:
             ray.shutdown()
+
+
+def _join(address: str, nodes: int) -> None:
+    """Waits for a cluster that is just being started, until it has so many nodes."""
+    import ray
+
+    end, alive = time.monotonic() + _PATIENCE_SECONDS, 0
+    while alive < nodes:
+        try:
+            ray.init(address=address, ignore_reinit_error=True, **_QUIET)
+            alive = sum(node["Alive"] for node in ray.nodes())
+        except ConnectionError:
+            pass  # its head is not there yet
+        if time.monotonic() > end:
+            raise ClusterError(f"RAY_ADDRESS={address} has {alive} of {nodes} nodes after {_PATIENCE_SECONDS} s")
+        time.sleep(0.5)
+    log.info("Ray: %d nodes, %d cores", alive, ray.cluster_resources().get("CPU", 0))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -31,14 +30,20 @@ app.add_typer(evaluation, name="eval")
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder.", show_default=False)],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or a checkpoint's.", show_default=False)],
     out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
+    training: Annotated[
+        bool,
+        typer.Option(
+            "--training",
+            help="With the optimizer's state: training goes on from there with --resume OUT, on any ranks.",
+        ),
+    ] = False,
 ) -> None:
-    """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run."""
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging files needs no more, and DeepSpeed asks for nothing else
+    """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run or from one checkpoint."""
     from dualmask.export import export as export_run
 
-    export_run(run, out)
+    export_run(run, out, training=training)
     typer.echo(f"model folder: {out}", err=True)
 
 

@@ -47,9 +47,15 @@ class Preflight:
     init: Path | None  # the weights that the run begins with
 
 
-def check(config: str, overrides: list[str], deepspeed_file: str | None, world: int) -> Preflight:
-    """Raises ValueError with one line for whatever cannot work."""
+def check(
+    config: str, overrides: list[str], deepspeed_file: str | None, world: int, stages: int | None = None
+) -> Preflight:
+    """Raises ValueError with one line for whatever cannot work. ``stages``: only the first so many."""
     run = load_run(config, overrides)
+    if stages is not None:
+        if not 1 <= stages <= len(run.stages):
+            raise ConfigError(f"--stages {stages}: {config} has {len(run.stages)}: give a number from 1 to that")
+        run = run.model_copy(update={"stages": run.stages[:stages]})
     tensor = run.parallel.tensor
     if world % tensor:
         raise ConfigError(f"{config}: parallel.tensor={tensor} must divide the number of processes={world}")
@@ -152,6 +158,10 @@ def new_key() -> str:
 
 def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def local_rank() -> int:
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def world_size() -> int:

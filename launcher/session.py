@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,13 @@ from dualmask.config.load import ConfigError
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import total_steps
-from dualmask.export import write_export
+from dualmask.export import TRAINING, write_export
 from dualmask.inference.lexicon import read_lexicon
 from dualmask.parallel import mesh
 from dualmask.tokenizer import Tokenizer
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import init_distributed
+from dualmask.training.heartbeat import Heartbeat
 from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
@@ -41,13 +43,13 @@ from launcher.scores import Edit
 Resume = tuple[Path, TrainingState] | None
 
 
-def train(ready: Preflight, resume_from: str) -> int:
+def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
     run = ready.run
-    stop = StopRequest()
     device = _device(run.device)
     init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
-    checkpoints = Checkpoints(run.output, run.checkpoint.keep_last)
+    heartbeat = Heartbeat(run.parallel.timeout_seconds)
+    checkpoints = Checkpoints(run.output, run.checkpoint.keep_last, background=run.checkpoint.background)
     resume = find_resume(ready, checkpoints, resume_from)
     step = resume[1].step if resume else 0
     record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
@@ -69,6 +71,7 @@ def train(ready: Preflight, resume_from: str) -> int:
         stop_wanted=lambda: stop.wanted,
     )
     trainer = Trainer(run, data, around)
+    heartbeat.follow(lambda: trainer.step)
     status = "failed"
     try:
         _note(record, "running", step, key)
@@ -82,8 +85,10 @@ def train(ready: Preflight, resume_from: str) -> int:
         data.close()
         for observer in observers:
             observer.close(status)
-        _note(record, status, trainer.step, key)
+        with suppress(OSError) if status == "failed" else nullcontext():  # of a full disk, which the run ends with
+            _note(record, status, trainer.step, key)
     dist.barrier()
+    heartbeat.close()
     dist.destroy_process_group()
     return 0 if status == "complete" else EXIT_CODE
 
@@ -99,17 +104,13 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
         folder = Path(resume_from)
         if (folder / "checkpoints").is_dir():
             folder = Checkpoints(folder, keep_last=1).newest() or folder
+        elif (folder / TRAINING).is_dir():
+            folder = folder / TRAINING
         if trouble := find_trouble(folder):
             raise ConfigError(f"--resume {resume_from}: {trouble}")
     if folder is None:
         return None
     state = TrainingState.read(folder)
-    ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
-    if state.ranks != ranks:
-        raise ConfigError(
-            f"{folder} was made by {_in_words(state.ranks)} ranks, this run has {_in_words(ranks)}: "
-            "start as many processes as then, or start over with --resume never"
-        )
     require_same_run(
         state.config, ready.run, stage_index=state.stage_index, steps_done=steps_done_in_stage(ready.run, state)
     )
@@ -117,6 +118,9 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
         raise ConfigError(
             f"{ready.run.data.path} (or a file of scores) is not the data that {folder} was trained on: put that back"
         )
+    ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
+    if state.ranks != ranks and dist.get_rank() == 0:
+        print(f"{folder}: made by {_in_words(state.ranks)} ranks, taken over by {_in_words(ranks)}", flush=True)
     return folder, state
 
 

@@ -1,7 +1,7 @@
 """Training: ``deepspeed [--num_gpus N] launcher/train.py --config X.yaml``; torchrun and plain python start it as well.
 
-Everything that can be wrong is checked before a process group exists. Exit codes: 0 done, 2 bad configuration (one
-line), 75 stopped on request and worth starting again.
+Everything that can be wrong is checked before a process group exists. Exit codes: 0 done; 1 this rank cannot go on, and
+will not the next time; 2 bad configuration; 75 stopped on request, or left alone by other ranks: worth starting again.
 """
 
 from __future__ import annotations
@@ -9,13 +9,19 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
+import traceback
 from pathlib import Path
 
 # the launcher puts this folder first on the path, where its files could hide libraries; the root belongs there
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from dualmask.config.load import ConfigError
 from dualmask.training.errors import TrainingError
+from dualmask.training.preemption import EXIT_CODE, StopRequest
 from launcher import preflight
+
+LAUNCHER_SECONDS = 2  # they look at their ranks once a second: the one that failed is seen before those it left
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -23,6 +29,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--config", required=True, help="YAML file of the run")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key of it")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|never", help="where to go on from")
+    parser.add_argument("--stages", type=int, metavar="N", help="only the first N stages of it, for now")
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     parser.add_argument("--deepspeed_config", metavar="FILE", help="more of DeepSpeed's settings, as JSON")
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher")
@@ -31,30 +38,54 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> int:
     asked = parse(arguments)
-    first = preflight.rank() == 0
+    stop = StopRequest()  # first of all: whoever asks while libraries are read is heard, too
     try:
-        ready = preflight.check(asked.config, asked.set, asked.deepspeed_config, preflight.world_size())
-        if asked.resume == "auto" and not asked.dry_run and preflight.RunRecord(ready.run).complete:
-            if first:
-                print(f"{ready.run.output}: already complete")
-            return 0
-        prepare_environment(ready.run.device)
-        if asked.dry_run:
-            from launcher.dry_run import describe
+        return start(asked, stop)
+    except Exception as error:
+        return explain(error)
 
-            if first:
-                print(describe(ready, preflight.world_size()))
-            return 0
-        from launcher.session import train
 
-        return train(ready, asked.resume)
-    except ValueError as error:
+def start(asked: argparse.Namespace, stop: StopRequest) -> int:
+    """Checks, then does what was asked for; the exit code."""
+    first = preflight.rank() == 0
+    ready = preflight.check(asked.config, asked.set, asked.deepspeed_config, preflight.world_size(), asked.stages)
+    if asked.resume == "auto" and not asked.dry_run and preflight.RunRecord(ready.run).complete:
         if first:
+            print(f"{ready.run.output}: already complete")
+        return 0
+    prepare_environment(ready.run.device)
+    if asked.dry_run:
+        from launcher.dry_run import describe
+
+        if first:
+            print(describe(ready, preflight.world_size()))
+        return 0
+    from launcher.session import train
+
+    return train(ready, asked.resume, stop)
+
+
+def explain(error: Exception) -> int:
+    """Says what ended this rank, in one line unless it is a mistake of the program; the exit code."""
+    torch = sys.modules.get("torch")
+    met = torch is not None and torch.distributed.is_initialized()
+    if isinstance(error, ConfigError) or (isinstance(error, ValueError) and not met):
+        if preflight.local_rank() == 0:  # the ranks of a node have read the same files
             print(f"error: {error}", file=sys.stderr)
         return 2
-    except TrainingError as error:
+    if torch is not None:
+        from dualmask.training.heartbeat import lost_peers
+
+        if reason := lost_peers(error):
+            time.sleep(LAUNCHER_SECONDS)
+            what = "left alone by other ranks; start again, and the run goes on from its last checkpoint"
+            print(f"rank {preflight.rank()}: {what} ({reason})", file=sys.stderr)
+            return EXIT_CODE
+    if isinstance(error, (TrainingError, OSError)):
         print(f"error: {error}", file=sys.stderr)  # every rank: it may be this rank's own disk
-        return 1
+    else:
+        traceback.print_exception(error)
+    return 1
 
 
 def prepare_environment(device: str) -> None:
@@ -76,4 +107,7 @@ def prepare_environment(device: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    if code := main():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)  # taking process groups down whose other ranks are gone aborts, with a code of its own

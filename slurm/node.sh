@@ -1,29 +1,40 @@
 #!/usr/bin/env bash
-# One node's part of pretrain.sh: DeepSpeed's launcher starts the ranks of this node and gives back their exit code.
+# One node's launcher: starts the ranks of this node, and ends, when all have ended, with the worst of their codes.
+# srun gives back the highest code of all nodes, so the worst is the highest:
+#   0 done < 75 stopped on request or lost another rank < 128 + signal killed < 200 + code an error of a rank's own
 set -euo pipefail
 
-# The wish to stop goes to all processes of a step. Shell and launcher inherit that it means nothing to them; the ranks
-# save and leave.
-trap '' USR1
-# Another node's launcher has failed: end after this one, with the lowest of codes, as srun reports the highest.
-trap 'exit 1' TERM
+# The wish to stop (USR1; TERM of a preemption) goes to all processes of a step. This shell lives on until the ranks
+# have saved and left; they inherit that a wish means nothing, until they can heed it.
+trap '' USR1 TERM
 
 ranks=${DUALMASK_RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
-  IFS=, read -ra devices <<<"$CUDA_VISIBLE_DEVICES" # those that Slurm gave to the job, which need not begin with 0
-else
-  devices=()
-  for ((number = 0; number < ranks; number++)); do devices+=("$number"); done
+  IFS=, read -ra devices <<<"$CUDA_VISIBLE_DEVICES"
+  ((${#devices[@]} >= ranks)) ||
+    { echo "error: $ranks ranks on $(hostname), but ${#devices[@]} devices: set DUALMASK_RANKS_PER_NODE" >&2; exit 202; }
 fi
-((${#devices[@]} >= ranks)) ||
-  { echo "error: $ranks ranks on $(hostname), but only ${#devices[@]} devices: set DUALMASK_RANKS_PER_NODE" >&2; exit 2; }
-
-# {"node1": ["0", "1"], …} in base64, as the launcher reads it; of other nodes only the number counts
-slots=$(printf '"%s",' "${devices[@]:0:ranks}")
-world=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed "s/.*/\"&\":[${slots%,}]/" | paste -sd,)
-world=$(printf '{%s}' "$world" | base64 -w0 | tr '+/' '-_')
-
 threads=$((SRUN_CPUS_PER_TASK / ranks))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
-python -m deepspeed.launcher.launch --quiet --world_info="$world" --node_rank="$SLURM_NODEID" \
-  --master_addr="$MASTER_ADDR" --master_port="$MASTER_PORT" launcher/train.py --resume auto "$@"
+export WORLD_SIZE=$((SLURM_NNODES * ranks)) LOCAL_WORLD_SIZE=$ranks
+
+pids=()
+for ((rank = 0; rank < ranks; rank++)); do
+  RANK=$((SLURM_NODEID * ranks + rank)) LOCAL_RANK=$rank python -u launcher/train.py --resume auto "$@" &
+  pids+=($!)
+done
+
+worst=0 reaper=
+for _ in "${pids[@]}"; do
+  code=0
+  wait -n || code=$?
+  if ((code != 0 && code != 75 && code <= 128)); then code=$((200 + (code < 50 ? code : 1))); fi
+  if ((code > worst)); then worst=$code; fi
+  if ((code != 0)) && [[ -z $reaper ]]; then # the others may wait for ever for the one that has left
+    { sleep "$DUALMASK_GRACE" && kill -9 "${pids[@]}"; } &>/dev/null &
+    reaper=$!
+    disown "$reaper"
+  fi
+done
+if [[ -n $reaper ]]; then kill "$reaper" || true; fi
+exit "$worst"

@@ -15,6 +15,13 @@ settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "tests/faults")
+    group.addoption("--chaos", type=int, metavar="SEED", help="kill at the moments drawn from this seed")
+    group.addoption("--chaos-count", type=int, metavar="N", help="kill so many times")
+    group.addoption("--faults-report", type=Path, metavar="FILE", help="write the counts of faults survived, as JSON")
+
+
 @pytest.fixture
 def hub_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
     """Points the Hugging Face hub's client to an address, with an empty cache."""

@@ -7,7 +7,7 @@ from typing import Any
 from dualmask.config.load import ConfigError, flatten
 from dualmask.config.schema import RunConfig
 
-# what changes neither the numbers nor the data (the data itself is compared by its digest)
+# what changes neither the numbers, but for their rounding, nor the data, which is compared by its digest
 _HARMLESS = (
     "name",
     "output",
@@ -17,6 +17,10 @@ _HARMLESS = (
     "alarms.",
     "data.path",
     "data.verify",
+    "batch.micro",
+    "parallel.tensor",
+    "parallel.zero_stage",
+    "parallel.activation_checkpointing",
     "parallel.timeout_seconds",
 )
 

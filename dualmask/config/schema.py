@@ -147,6 +147,7 @@ class AlarmConfig(Section):
 class CheckpointConfig(Section):
     every_steps: Positive = 200
     keep_last: Positive = 2
+    background: bool = Field(True, description="written while training goes on, from a copy in the host's memory")
 
 
 class TrackingConfig(Section):

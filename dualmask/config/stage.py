@@ -192,6 +192,12 @@ class StageConfig(Section):
         asked = (self.losses.gate, self.losses.gate_cost, self.losses.reinforce)
         return "gate" in self.train and any(weight.start > 0 or weight.end > 0 for weight in asked)
 
+    @property
+    def soft_tokens(self) -> bool:
+        """Filled tokens carry a gradient into the next round of a window."""
+        how = self.rollout
+        return how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
+
     @model_validator(mode="after")
     def _consistent(self) -> StageConfig:
         if self.lr.warmup_steps > self.steps:

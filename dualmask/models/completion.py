@@ -153,7 +153,7 @@ def _masked_embeddings(
         return x_BTD
     decision = deletion.effective.gather(1, source.clamp_min(0))
     change = torch.where(source >= 0, decision - decision.detach(), 0.0)
-    return x_BTD + reveal * change[..., None] * (own - mask).detach()
+    return x_BTD + reveal * change[..., None].to(x_BTD.dtype) * (own - mask).detach()
 
 
 def _goals(

@@ -7,8 +7,11 @@ from megatron.core import parallel_state
 from torch.distributed import ProcessGroup
 
 
-def initialize(tensor: int = 1) -> None:
-    """Makes the groups. torch.distributed must be initialised; raises ValueError where the degrees do not fit."""
+def initialize(tensor: int = 1, timeout_seconds: float = 1800) -> None:
+    """Makes the groups, whose collectives wait no longer than ``timeout_seconds``.
+
+    torch.distributed must be initialised; raises ValueError where the degrees do not fit.
+    """
     world = dist.get_world_size()
     if world % tensor:
         raise ValueError(f"parallel.tensor={tensor} must divide the number of processes={world}")
@@ -16,7 +19,8 @@ def initialize(tensor: int = 1) -> None:
         if tensor_size() != tensor:
             raise ValueError(f"parallel groups exist with tensor={tensor_size()}, asked for {tensor}")
         return
-    parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor)
+    minutes = timeout_seconds / 60
+    parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor, distributed_timeout_minutes=minutes)
 
 
 def single_process() -> None:

@@ -181,37 +181,47 @@ def _gate(shape: Shape, rows: float, gradient: Gradient) -> Cost:
 
 def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Cost:
     """A round in which nobody picks."""
-    counts, cost = "inserter" in stage.train, Cost()
-    if counts:
+    cost = Cost()
+    if "inserter" in stage.train:
         cost += _inserter(shape, shape.sequences, "learn")
     if mean(stage.losses.recon) > 0:
-        fills: Gradient = "learn" if "filler" in stage.train else "position" if counts else "none"
-        cost += _filler(shape, shape.sequences, draws.slots, fills)
+        cost += _filler(shape, shape.sequences, draws.slots, filling_alone(stage))
     return cost
+
+
+def filling_alone(stage: StageConfig) -> Gradient:
+    """Of the filler in a stage in which nobody picks."""
+    return "learn" if "filler" in stage.train else "position" if "inserter" in stage.train else "none"
 
 
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Cost:
     """``before``: the round whose tokens carry a gradient into this one; None at the head of a window."""
     how, rows = stage.rollout, float(shape.sequences * stage.rollout.samples)
-    fills, counts = "filler" in stage.train, "inserter" in stage.train
-    soft = how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
-    positions = counts and how.count_estimator == "straight_through"
-    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
-    filling: Gradient = "learn" if fills else frozen
-    softened = soft and before is not None and filling != "none"
-    if softened and not fills:
-        filling = "through"
-    counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
+    filling, counting = gradients(stage, before is not None)
+    softened = stage.soft_tokens and before is not None and filling != "none"
     cost = (
         _probes(shape, rows) + _picker(shape, rows) + _gate(shape, rows, "learn" if "gate" in stage.train else "none")
     )
     cost += _inserter(shape, rows, counting) + _filler(shape, rows, draws.slots, filling)
-    if soft and before is not None:
+    if stage.soft_tokens and before is not None:
         cost += linear(before.masks, how.top_k, shape.config.hidden, "through" if softened else "none")
     if draws.compared:
         other = draws.slots / rows * draws.compared
         cost += _inserter(shape, draws.compared, "none") + _filler(shape, draws.compared, other, "none")
     return cost
+
+
+def gradients(stage: StageConfig, follows: bool) -> tuple[Gradient, Gradient]:
+    """Of filler and inserter in a round. ``follows``: another round of the window handed its tokens on to it."""
+    fills, counts = "filler" in stage.train, "inserter" in stage.train
+    positions = counts and stage.rollout.count_estimator == "straight_through"
+    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
+    filling: Gradient = "learn" if fills else frozen
+    softened = stage.soft_tokens and follows and filling != "none"
+    if softened and not fills:
+        filling = "through"
+    counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
+    return filling, counting
 
 
 def _probes(shape: Shape, rows: float) -> Cost:
@@ -236,17 +246,26 @@ def _span(shape: Shape, stage: StageConfig) -> Cost:
     how = stage.span
     if how is None:
         return cost
-    said = how.losses.pred > 0 or not how.detach_entropy  # something hears the decoder's logits
-    heard: Gradient = reads if said or not how.detach_pred else "none"
-    refines: Gradient = "learn" if "encoder" in stage.train else "none" if how.detach_pred else "through"
+    heard, said, refines = span_gradients(stage)
     teaches = how.losses.latent > 0
     for places in how.lengths:
-        steps = _steps(shape, places, heard, reads if said else "none", refines, reads)
+        steps = _steps(shape, places, heard, said, refines, reads)
         steps += _steps(shape, places, "none", "none", "none", "none") * teaches
         cost += steps * (parts.g_max / len(how.lengths))
     if teaches and how.teacher == "ema":
         cost += _texts(shape, parts.decoder_layers, rows, "none")
     return cost
+
+
+def span_gradients(stage: StageConfig) -> tuple[Gradient, Gradient, Gradient]:
+    """In a refinement step: of the decoder, of its own logits, and of the encoder."""
+    how = stage.span
+    assert how is not None
+    reads: Gradient = "learn" if "decoder" in stage.train else "none"
+    said = how.losses.pred > 0 or not how.detach_entropy  # something hears the decoder's logits
+    heard: Gradient = reads if said or not how.detach_pred else "none"
+    refines: Gradient = "learn" if "encoder" in stage.train else "none" if how.detach_pred else "through"
+    return heard, reads if said else "none", refines
 
 
 def _steps(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 
 from dualmask.config.schema import ModelConfig, StageConfig
@@ -31,18 +32,29 @@ class Parameter:
 
 def parameters(config: ModelConfig, vocab_size: int) -> list[Parameter]:
     """Of a model of ``config.family``, in the model's own order."""
+    return list(_every(config, vocab_size))
+
+
+@lru_cache(maxsize=16)
+def _every(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
     if config.family == "dualmask":
-        return list(_dualmask(config, vocab_size))
+        return tuple(_dualmask(config, vocab_size))
     if config.family == "spanfusion":
-        return list(_span_fusion(config, vocab_size))
+        return tuple(_span_fusion(config, vocab_size))
     assert config.layers is not None
-    return [*_table("table", vocab_size, config.hidden), *_trunk("lm", config, config.layers)]
+    return (*_table("table", vocab_size, config.hidden), *_trunk("lm", config, config.layers))
 
 
 def learning(found: list[Parameter], stage: StageConfig) -> list[Parameter]:
     """Those that the stage teaches. A token table learns with the trunk whose input and output it is."""
-    owner = next((name for name in ("lm", "decoder") if name in stage.train), "filler")
-    return [p for p in found if (owner if p.module in ("table", "projection") else p.module) in stage.train]
+    return [p for p in found if learns_with(p, stage) in stage.train]
+
+
+def learns_with(parameter: Parameter, stage: StageConfig) -> str:
+    """The module whose learning rate and gradient reach it."""
+    if parameter.module not in ("table", "projection"):
+        return parameter.module
+    return next((name for name in ("lm", "decoder") if name in stage.train), "filler")
 
 
 def by_module(found: list[Parameter], tensor: int = 1) -> dict[str, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -30,14 +28,10 @@ class MovingAverage:
             if hasattr(mine, "ds_tensor"):
                 mine.partition()  # forget what was gathered of it (small parameters are for good)
 
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint of the copy's own parameters lacks."""
-        rounded = any(_own(mine).dtype != torch.float32 for mine, _ in self._pairs)
-        return {"average": self._average} if rounded else {}
-
-    def load(self, state: dict[str, Any]) -> None:
-        for average, value in zip(self._average, state.get("average", ()), strict=False):
-            average.copy_(value)
+    @property
+    def kept(self) -> dict[nn.Parameter, Tensor]:
+        """Parameter of the copy → what stands for it in a checkpoint, of the layout that this rank keeps."""
+        return {mine: average for (mine, _), average in zip(self._pairs, self._average, strict=True)}
 
 
 def _own(parameter: nn.Parameter) -> Tensor:

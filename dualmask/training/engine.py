@@ -1,6 +1,7 @@
-"""One stage's model under DeepSpeed: distributed start, optimizer groups, one step, whole weights, shards on disk.
+"""One stage's model under DeepSpeed: distributed start, optimizer groups, one step, whole weights.
 
-The only importer of deepspeed. Knows nothing of time: which step it is, and what comes next, is the trainer's business.
+Beside partition.py the only importer of deepspeed. Knows nothing of time: which step it is, and what comes next, is
+the trainer's business.
 """
 
 from __future__ import annotations
@@ -10,18 +11,14 @@ import gc
 import logging
 import math
 import os
-import tempfile
 import warnings
-from collections.abc import Iterator
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
-from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from torch import Tensor, nn
 
 from dualmask.batch import Batch
@@ -34,6 +31,7 @@ from dualmask.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage
 from dualmask.training.errors import TrainingError
 from dualmask.training.objective import SpanObjective, objective
+from dualmask.training.partition import Partition, split_axis
 from dualmask.training.reward import Reward
 
 
@@ -49,7 +47,7 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
         if not dist.is_initialized():  # a store inside this process: no port is opened
             dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1, timeout=timeout)
     deepspeed.init_distributed(dist_backend=backend, timeout=timeout, verbose=False, auto_mpi_discovery=False)
-    mesh.initialize(tensor)
+    mesh.initialize(tensor, timeout_seconds)
 
 
 def _quieten() -> None:
@@ -191,18 +189,11 @@ class StageEngine:
                 whole[name] = part
         return whole
 
-    def save(self, folder: Path) -> None:
-        """DeepSpeed's shards of parameters and optimizer, into ``folder/shards``."""
-        more = self._average.state() if self._average else {}
-        self._engine.save_checkpoint(str(folder), tag="shards", client_state=more, save_latest=False)
-
-    def load(self, folder: Path) -> None:
-        """What ``save`` wrote. The files are code to DeepSpeed (pickles): check their digests first."""
-        path, more = self._engine.load_checkpoint(str(folder), tag="shards")
-        if path is None:
-            raise RuntimeError(f"DeepSpeed found no checkpoint in {folder}")
-        if self._average is not None:
-            self._average.load(more)
+    @property
+    def partition(self) -> Partition:
+        """This rank's share of parameters and optimizer, for checkpoints."""
+        averages = self._average.kept if self._average else {}
+        return Partition(self._engine.module, self._engine.optimizer, averages)
 
     def close(self) -> None:
         """Frees everything, hooks included; the object is of no use afterwards."""
@@ -230,13 +221,6 @@ class StageEngine:
         return math.sqrt(square.item())
 
 
-def split_axis(parameter: Tensor) -> int | None:
-    """The axis that Megatron split over the tensor-parallel ranks; None: every rank holds the whole."""
-    if mesh.tensor_size() == 1 or not getattr(parameter, "tensor_model_parallel", False):
-        return None
-    return int(parameter.partition_dim)
-
-
 def join(part: Tensor, axis: int | None, device: torch.device) -> Tensor:
     """The whole of a parameter from every tensor-parallel rank's ``part``, on the CPU."""
     if axis is None:
@@ -251,40 +235,3 @@ def load_slices(model: nn.Module, weights: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(weights[name])
-
-
-def split_axes(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """(name, axis) of every parameter that is split over the tensor-parallel ranks."""
-    for name, parameter in model.named_parameters():
-        if (axis := split_axis(parameter)) is not None:
-            yield name, axis
-
-
-def whole_weights_on_disk(folder: Path, axes: dict[str, int], tensor: int) -> dict[str, Tensor]:
-    """What ``StageEngine.save`` wrote into ``folder``, joined over all ranks: float32, in this one process.
-
-    ``axes``: parameter → axis split over the ``tensor`` tensor-parallel ranks. The files are pickles: check their
-    digests first.
-    """
-    slices = [_slice_on_disk(folder / "shards", rank) for rank in range(tensor)]
-    return {
-        name: torch.cat([part[name] for part in slices], dim=axes[name]) if name in axes else value
-        for name, value in slices[0].items()
-    }
-
-
-def _slice_on_disk(shards: Path, rank: int) -> dict[str, Tensor]:
-    """One tensor-parallel rank's parameters. DeepSpeed's merger knows only rank 00: it is shown this rank's as that."""
-    mark = f"mp_rank_{rank:02d}_"
-    with tempfile.TemporaryDirectory() as view:
-        for file in shards.resolve().glob(f"*{mark}*.pt"):
-            Path(view, file.name.replace(mark, "mp_rank_00_")).symlink_to(file)
-        if any(Path(view).glob("*_optim_states.pt")):
-            state = get_fp32_state_dict_from_zero_checkpoint(str(Path(view).parent), tag=Path(view).name)
-        else:  # without ZeRO
-            state = torch.load(Path(view, "mp_rank_00_model_states.pt"), map_location="cpu", weights_only=False)[
-                "module"
-            ]
-    # what else an objective holds, such as the reference of stage `reward`, is no part of the model
-    own = {name: value for name, value in state.items() if name.startswith("model.")}
-    return {name.removeprefix("model."): value.detach().float().clone() for name, value in own.items()}

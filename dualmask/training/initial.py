@@ -7,14 +7,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from dualmask.config.load import ConfigError
 from dualmask.parallel import mesh
-from dualmask.training.engine import split_axis
+from dualmask.training.partition import split_axis
 
 
 def begin_with(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """This rank's slices of the weights that ``model`` begins with, and the modules that keep its own, fresh ones.
 
-    given: whole matrices by name, as an export holds them; modules that it lacks stay fresh. Raises ValueError for a
+    given: whole matrices by name, as an export holds them; modules that it lacks stay fresh. Raises ConfigError for a
     weight that does not fit.
     """
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
@@ -23,11 +24,11 @@ def begin_with(model: nn.Module, given: Mapping[str, Tensor]) -> tuple[dict[str,
         if _module(name) not in known:
             continue
         if name not in given:
-            raise ValueError(f"init: the weights lack {name}; begin with an export of this version")
+            raise ConfigError(f"init: the weights lack {name}; begin with an export of this version")
         part = _own_part(given[name], split_axis(parameter))
         if part.shape != parameter.shape:
             shapes = f"{tuple(part.shape)} instead of {tuple(parameter.shape)}"
-            raise ValueError(f"init: {name} has shape {shapes}; begin with an export of the same model section")
+            raise ConfigError(f"init: {name} has shape {shapes}; begin with an export of the same model section")
         weights[name] = part
     return weights, sorted({_module(name) for name in weights} - known)
 

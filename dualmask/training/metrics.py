@@ -70,17 +70,19 @@ class MetricsFile:
         kept = [line for line, record in read_lines(path) if record["step"] < first_step]
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_file(path, "".join(f"{line}\n" for line in kept))
-        self._stream = path.open("a", encoding="utf-8")
+        self._path, self._stream = path, path.open("a", encoding="utf-8")
 
     def on_step(self, record: StepRecord) -> None:
-        self._stream.write(record.line() + "\n")
-        self._stream.flush()
+        with manifest.naming(self._path):
+            self._stream.write(record.line() + "\n")
+            self._stream.flush()
 
     def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         pass
 
     def close(self, status: str) -> None:
-        self._stream.close()
+        with manifest.naming(self._path):
+            self._stream.close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -22,12 +22,13 @@ from dualmask.models.families import build
 from dualmask.parallel import mesh
 from dualmask.training.alarms import Alarm, Watch
 from dualmask.training.checkpoint import Checkpoints, TrainingState
-from dualmask.training.engine import StageEngine, load_slices, split_axes
+from dualmask.training.engine import StageEngine, load_slices
 from dualmask.training.errors import TrainingError
 from dualmask.training.initial import begin_with
 from dualmask.training.metrics import Observer, StepRecord
 from dualmask.training.reward import Decode, Reward, make_reward
 from dualmask.training.scored import ScoredTexts
+from dualmask.training.shards import ShardFolder
 from dualmask.training.step import StepResult, run_step
 
 MOST_SKIPPED = 20  # steps in a row that may be not finite
@@ -82,8 +83,17 @@ class Trainer:
     def fit(self, resume: tuple[Path, TrainingState] | None = None) -> StageEngine | None:
         """Trains to the end, or until a stop is wanted; then, with a checkpoint just written, returns None.
 
-        Returns the last stage's engine, whose weights are the result.
+        Returns the last stage's engine, whose weights are the result. All that was saved is on the disk then.
         """
+        try:
+            engine = self._steps(resume)
+        except TrainingError:  # all ranks have met it
+            self.around.checkpoints.wait()
+            raise
+        self.around.checkpoints.wait()
+        return engine
+
+    def _steps(self, resume: tuple[Path, TrainingState] | None) -> StageEngine | None:
         engine = self._begin(resume)
         batches = iter(self.data)
         while self.step < self.total:
@@ -117,7 +127,7 @@ class Trainer:
         self.step, self.skipped, self._stage_index = state.step, state.skipped, state.stage_index
         self.earned, self.watch = Earned(**state.earned), Watch(**state.watch)
         engine = self._build(state.stage_index, None)
-        engine.load(folder)
+        engine.partition.fill(ShardFolder(folder))
         return engine
 
     def _build(self, stage_index: int, weights: dict[str, torch.Tensor] | None) -> StageEngine:
@@ -212,13 +222,13 @@ class Trainer:
             vocab_size=self.around.vocab_size,
             data_digest=self.around.data_digest,
             ranks={"data": mesh.data_size(), "tensor": mesh.tensor_size()},
-            split_axes=dict(split_axes(engine.model)),
             tracking=dict(self.around.tracking or {}),
             skipped=self.skipped,
             earned=asdict(self.earned),
             watch=asdict(self.watch),
         )
-        self.around.checkpoints.save(engine, state)
+        partition = engine.partition
+        self.around.checkpoints.save(list(partition.pieces()), state, partition.updates)
 
 
 def steps_done_in_stage(run: RunConfig, state: TrainingState) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny
+import warm
 import yaml
 
 from dualmask.manifest import digest
@@ -39,6 +41,7 @@ BAD = {
     "no data": (["--set", "data.path=/nowhere"], ["/nowhere", "dualmask data build"]),
     "no such override": (["--set", "stages"], ["key=value"]),
     "deepspeed file": (["--deepspeed_config", "/nowhere.json"], ["/nowhere.json", "No such file"]),
+    "stages": (["--stages", "5"], ["--stages 5", "has 4"]),
     "resume": (["--resume", "/nowhere"], ["/nowhere", "manifest.json is missing"]),
 }
 
@@ -99,3 +102,29 @@ def test_torchrun(data: Path, tmp_path: Path) -> None:
     assert tiny.finish(tiny.start_ranks(2, second)) == [0, 0]
     one, other = (digest(tmp_path / name / "export" / "model.safetensors") for name in ("first", "second"))
     assert one == other
+
+
+def stumble(rank: int) -> None:
+    """In each rank: the second makes a mistake in its third step."""
+    from dualmask.training import trainer
+
+    learn = trainer.run_step
+
+    def run_step(engine: Any, batch: Any, plan: Any, **how: Any) -> Any:
+        if rank == 1 and plan.step == 2:
+            raise IndexError("a mistake")
+        return learn(engine, batch, plan, **how)
+
+    trainer.run_step = run_step
+
+
+@pytest.mark.distributed
+def test_mistake_of_one_rank(data: Path, tmp_path: Path) -> None:
+    """Whoever made it ends with code 1 and shows where; the others may be started again, and say so in a line."""
+    life = warm.Ranks(2, tiny.write_config(tmp_path, data), before=stumble)
+    assert life.codes() == [75, 1]
+    innocent, culprit = (log.read_text() for log in life.logs)
+    assert "Traceback" not in innocent
+    assert "rank 0: left alone by other ranks" in innocent
+    assert culprit.count("Traceback") == 1
+    assert "IndexError: a mistake" in culprit

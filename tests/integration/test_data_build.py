@@ -23,7 +23,7 @@ from local_hub import local_hub
 from tiny_bpe import PIECES, make_tokenizer_json
 
 from data_pipeline.build import BuildError, build
-from data_pipeline.cluster import local_ray
+from data_pipeline.cluster import running_ray
 from data_pipeline.files import sha256
 from data_pipeline.manifest import Manifest
 from data_pipeline.reader import ShardReader, evaluation_batches
@@ -39,7 +39,7 @@ BOILERPLATE = "This paragraph stands in every single document of the corpus."
 @pytest.fixture(scope="module", autouse=True)
 def ray_session() -> Iterator[None]:
     """One Ray for all builds in this process."""
-    with local_ray(2):
+    with running_ray(2):
         yield
 
 

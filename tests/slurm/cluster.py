@@ -1,16 +1,20 @@
-"""What tests do with the Slurm of ``cluster.sh``: commands, jobs, logs."""
+"""What tests do with the Slurm of ``cluster.sh``: commands, jobs, logs, and faults with a stop-watch."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import tiny
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+RANK = "[l]auncher/train.py"  # a pattern that does not find the shell which looks for it
 
 
 @dataclass(frozen=True)
@@ -19,16 +23,14 @@ class Cluster:
 
     folder: Path
     environment: dict[str, str]
+    resumed: list[dict[str, Any]] = field(default_factory=list)  # rows of the result file
 
     def run(self, *command: object, timeout: float = 60) -> str:
-        done = self._script("exec", *map(str, command), timeout=timeout)
-        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout
+        return self._script("exec", *command, timeout=timeout)
 
     def submit(self, *command: object) -> str:
-        """The number of the job."""
-        log = self.folder / "job-%j.out"
-        return self.run("sbatch", "--parsable", f"--output={log}", *command).strip()
+        """The number of the job; its log is ``log``."""
+        return self.run("sbatch", "--parsable", f"--output={self.folder}/job-%A.out", *command).strip()
 
     def log(self, job: str) -> str:
         path = self.folder / f"job-{job}.out"
@@ -43,23 +45,75 @@ class Cluster:
         """Until it has ended for good."""
         end = time.monotonic() + timeout
         while (account := self.job(job))["JobState"] not in ENDED:
-            assert time.monotonic() < end, f"{account}\n{self.log(job)[-4000:]}"
+            assert time.monotonic() < end, f"{account}\n{self.log(job)[-6000:]}"
             time.sleep(0.5)
         return account
 
+    def until(self, condition: Callable[[], bool], job: str, timeout: float = 600) -> None:
+        """Fails when it takes too long, and soon after the job has ended (a requeued one may seem to for a moment)."""
+        end = time.monotonic() + timeout
+        seconds_ended = 0
+        while seconds_ended < 3 and time.monotonic() < end:
+            seconds_ended = seconds_ended + 1 if self.job(job)["JobState"] in ENDED else 0
+            for _ in range(20):
+                if condition():
+                    return
+                time.sleep(0.05)
+        raise AssertionError(f"{self.job(job)}\n{self.log(job)[-6000:]}")
+
+    def at(self, node: str, *command: object, timeout: float = 60) -> str:
+        """What a person types on that node."""
+        return self._script("at", node, *command, timeout=timeout)
+
+    def signal(self, name: str, node: str, pattern: str = RANK) -> None:
+        """To the first process of the node whose command line matches."""
+        self.at(node, "bash", "-c", f"kill -{name} $(pgrep -f '{pattern}' | head -n 1)")
+
+    def power_off(self, node: str) -> None:
+        self._script("off", node)
+
+    def power_on(self, node: str) -> None:
+        self._script("on", node)
+
+    def nodes(self, job: str, life: int) -> list[str]:
+        """Where that life of the job runs, first the node of rank 0."""
+        found = re.search(rf"slurm: life {life} on (\S+),", self.log(job))
+        assert found, self.log(job)
+        return self.run("scontrol", "show", "hostnames", found[1]).split()
+
+    def resumes(self, fault: str, job: str, output: Path, life: int, disturb: Callable[[], object]) -> None:
+        """Disturbs the job; then waits for the first step that ``life`` records, and notes the seconds till then."""
+        began = time.monotonic()
+        disturb()
+        self.until(lambda: f"slurm: life {life} on" in self.log(job), job)
+        size = _size(output)
+
+        def grew() -> bool:
+            nonlocal size  # first it shrinks, to what stood there at the time of the checkpoint
+            before, size = size, _size(output)
+            return size > before
+
+        self.until(grew, job)
+        self.resumed.append({"metric": "seconds_to_resume", "fault": fault, "value": time.monotonic() - began, "n": 1})
+
     def up(self) -> None:
-        done = self._script("up", timeout=150)
-        assert done.returncode == 0, done.stdout + done.stderr
+        self._script("up", timeout=150)
 
     def down(self) -> None:
         self._script("down", timeout=30)
 
-    def _script(self, action: str, *rest: str, timeout: float) -> subprocess.CompletedProcess[str]:
-        command = ["bash", str(SCRIPT), action, str(self.folder), *rest]
+    def _script(self, action: str, *rest: object, timeout: float = 60) -> str:
+        command = ["bash", str(SCRIPT), action, str(self.folder), *map(str, rest)]
         # files, not pipes: what a daemon inherits would keep a pipe open
         with (self.folder / "stdout").open("w+") as out, (self.folder / "stderr").open("w+") as err:
             done = subprocess.run(
                 command, env=self.environment, cwd=tiny.ROOT, stdout=out, stderr=err, timeout=timeout, check=False
             )
             out.seek(0), err.seek(0)
-            return subprocess.CompletedProcess(command, done.returncode, out.read(), err.read())
+            printed = out.read()
+            assert done.returncode == 0, f"{command}: {printed}{err.read()}"
+            return printed
+
+
+def _size(output: Path) -> int:
+    return (output / "metrics.jsonl").stat().st_size

@@ -17,10 +17,9 @@ import yaml
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.shards import token_dtype, write_shard
 from data_pipeline.vocabulary import train as train_tokenizer
-from dualmask import manifest
 from dualmask.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 VOCAB, LENGTH, ROWS = 300, 16, 32
 STEPS = 16  # of CONFIG's stages together
 
@@ -188,17 +187,3 @@ def steps_done(output: Path) -> int:
         return (output / "metrics.jsonl").read_bytes().count(b"\n")
     except FileNotFoundError:
         return 0
-
-
-def damage(folder: Path, name: str, *, truncate: bool) -> None:
-    """Cuts a file in half, or flips one bit in its middle."""
-    content = bytearray((folder / name).read_bytes())
-    if truncate:
-        del content[len(content) // 2 :]
-    else:
-        content[len(content) // 2] ^= 1
-    (folder / name).write_bytes(content)
-
-
-def largest_file(folder: Path) -> str:
-    return max(manifest.files_of(folder), key=lambda name: (folder / name).stat().st_size)

@@ -1,4 +1,4 @@
-"""Runs on two ranks: one rank's loss or gradient is not finite at one step; a module gets no gradient in one window.
+"""Runs on two ranks: one rank's loss or gradient is not finite at some steps; a module gets no gradient in one window.
 What every rank sees goes to a file."""
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dualmask.training import objective
 from dualmask.training.errors import TrainingError
 from dualmask.training.step import run_step
 
-BAD_STEP, BAD_RANK = 2, 1
+Bad = dict[int, tuple[int, str]]  # step of the stage: rank, and what is spoilt: its loss or its gradient
 
 
 class SpoilGradient(torch.autograd.Function):
@@ -40,11 +40,12 @@ class SpoilGradient(torch.autograd.Function):
         return gradient * math.inf
 
 
-def spoilt(kind: str):
-    """The loss that ``Objective`` calls, spoilt at one step of one rank: of a stage with rounds in its last window."""
+def spoilt(bad: Bad):
+    """The loss that ``Objective`` calls, spoilt at some steps of a rank: of a stage with rounds in its last window."""
 
     def spoil(report: LossReport, plan) -> LossReport:
-        if plan.step_in_stage != BAD_STEP or dist.get_rank() != BAD_RANK:
+        rank, kind = bad.get(plan.step_in_stage, (None, ""))
+        if dist.get_rank() != rank:
             return report
         total = report.total * math.nan if kind == "loss" else SpoilGradient.apply(report.total)
         return LossReport(total, report.parts)
@@ -58,8 +59,8 @@ def spoilt(kind: str):
     )
 
 
-def train(config: Path, overrides: list[str], kind: str, number: int, *, leave_out: bool) -> dict:
-    """Five steps of stage ``number``, of which one is spoilt, or left out altogether."""
+def train(config: Path, overrides: list[str], bad: Bad, number: int, steps: int, *, leave_out: bool) -> dict:
+    """Steps of stage ``number``, of which the bad ones are spoilt, or left out altogether."""
     run = load_run(config, overrides)
     stage, begin = run.stages[number], first_step(run.stages, number)
     torch.manual_seed(run.seed)
@@ -67,10 +68,10 @@ def train(config: Path, overrides: list[str], kind: str, number: int, *, leave_o
     engine = engine_module.StageEngine(run, stage, DualMask(run.model, 300), settings)
     data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
     taken = []
-    with spoilt(kind):
-        for step in range(5):
+    with spoilt(bad):
+        for step in range(steps):
             batch, plan = next(data), plan_at(run.stages, begin + step)
-            if leave_out and step == BAD_STEP:
+            if leave_out and step in bad:
                 continue
             micros = settings["gradient_accumulation_steps"]
             before = engine.slices()
@@ -112,7 +113,8 @@ def main() -> None:
     engine_module.init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
     result = {}
     for name, variant in job["variants"].items():
-        how = Path(job["config"]), variant["set"], variant["kind"], variant.get("stage", 0)
+        bad = {int(step): tuple(what) for step, what in variant["bad"].items()}
+        how = Path(job["config"]), variant["set"], bad, variant.get("stage", 0), variant.get("steps", 5)
         spoilt_run, without = train(*how, leave_out=False), train(*how, leave_out=True)
         equal = all(torch.equal(spoilt_run["weights"][key], value) for key, value in without["weights"].items())
         result[name] = {"taken": spoilt_run["taken"], "without": without["taken"], "equal": equal}

@@ -1,0 +1,233 @@
+"""The planner's bytes against measured ones: ``python -m benchmarks.plan_memory --json out.json --plot out.svg``.
+
+Every shape is a run of one stage that real ranks play for some steps (``benchmarks.memory_of_ranks``): on the CPU over
+gloo, on a GPU where torch sees one for each rank. Kinds: the states between backward and optimizer step, what autograd
+keeps for backward at most, and ``total``, all bytes at the step's peak. Ends with exit code 1 where one of them is more
+than 10 % off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dualmask.config.schema import RunConfig
+from dualmask.evaluation.report import write
+from dualmask.evaluation.statistics import Row
+from dualmask.planning.flops import Draws
+from dualmask.planning.memory import Memory, peaks
+
+ALLOWED = 0.1  # share by which a prediction may be off
+STATES = ("weights", "gradients", "master", "adam")
+KINDS = (*STATES, "activations", "total")
+Tree = dict[str, Any]
+Seen = dict[str, Any]  # "bytes" by kind, "draws" of each round
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sections of a run file, and the ranks that play it."""
+
+    stage: Tree
+    model: Tree = field(default_factory=dict)
+    batch: Tree = field(default_factory=dict)
+    parallel: Tree = field(default_factory=dict)
+    ranks: int = 1
+    vocab_size: int = 2048
+
+    @property
+    def tensor(self) -> int:
+        return int(self.parallel.get("tensor", 1))
+
+    @property
+    def run(self) -> Tree:
+        return {
+            "name": "shape",
+            "output": "unused",
+            "device": "cuda" if torch.cuda.is_available() else "cpu",
+            "data": {"path": "unused"},
+            "model": MODEL | self.model,
+            "batch": {"sequences": 16} | self.batch,
+            "parallel": {"zero_stage": 0} | self.parallel,
+            "stages": [{"steps": 9, "lr": {"peak": 1e-3}} | self.stage],
+        }
+
+
+MODEL = {"hidden": 128, "heads": 4, "filler_layers": 4, "inserter_layers": 2, "picker_layers": 2, "max_length": 128}
+HALF = {"keep_rate_low": 0.5, "keep_rate_high": 0.5}  # the number of holes is no matter of chance
+FILLER: Tree = {"name": "filler", "train": ["filler"], "deletion": HALF}
+INSERTER: Tree = {"name": "inserter", "train": ["inserter"], "losses": {"ptr_count": 1}, "deletion": HALF}
+PICKER: Tree = {"name": "picker", "train": ["inserter", "picker"], "losses": {"ptr_count": 1, "keep_recover": 1}}
+LABELS = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1, "gate": 1}
+JOINT: Tree = {"name": "joint", "train": ["filler", "inserter", "picker", "gate"], "losses": LABELS}
+LM: Tree = {"name": "lm", "train": ["lm"]}
+SPAN: Tree = {"name": "span", "train": ["decoder", "encoder", "gate"]}
+PARTS: Tree = {"family": "spanfusion", "span": {"decoder_layers": 3, "encoder_layers": 2}}
+WIDE: Tree = {"hidden": 384, "heads": 8, "filler_layers": 6, "inserter_layers": 1, "picker_layers": 1, "max_length": 32}
+
+
+def joint(rounds: int, window: int, gradient: float = 0.1) -> Tree:
+    how = {"rounds": rounds, "window": window, "first_round": "gate"}
+    return JOINT | {"rollout": how, "picker_gradient": gradient}
+
+
+def language_model(family: str, layers: int) -> Tree:
+    return {"family": family, "layers": layers}
+
+
+def parallel(zero: int, tensor: int = 1, *, bf16: bool = False, checkpointing: bool = False) -> Tree:
+    precision = "bf16" if bf16 else "fp32"
+    return {
+        "zero_stage": zero,
+        "tensor": tensor,
+        "precision": precision,
+        "activation_checkpointing": checkpointing,
+    }
+
+
+SHAPES: dict[str, Shape] = {
+    "filler": Shape(FILLER),
+    "filler, bf16": Shape(FILLER, {"hidden": 256, "max_length": 96}, parallel=parallel(0, bf16=True)),
+    "filler, checkpointing": Shape(FILLER, {"filler_layers": 8}, parallel=parallel(1, checkpointing=True)),
+    "filler, mostly weights": Shape(FILLER, WIDE, {"sequences": 4}, parallel(1)),
+    "inserter behind a frozen filler": Shape(INSERTER, parallel=parallel(1)),
+    "picker, frozen filler": Shape(PICKER, {"hidden": 192, "max_length": 64}),
+    "joint, L 4 W 1": Shape(joint(4, 1), parallel=parallel(1)),
+    "joint, L 4 W 2, micro-batches": Shape(joint(4, 2), batch={"micro": 4, "sequences": 8}),
+    "joint, L 4 W 4, checkpointing": Shape(joint(4, 4), parallel=parallel(3, bf16=True, checkpointing=True)),
+    "autoregressive": Shape(LM, language_model("autoregressive", 4), parallel=parallel(2)),
+    "diffusion, bf16": Shape(LM, language_model("diffusion", 6), parallel=parallel(3, bf16=True)),
+    "decoder": Shape({"name": "decoder", "train": ["decoder"]}, PARTS, parallel=parallel(1)),
+    "span, own teacher": Shape(SPAN | {"span": {"lengths": [16], "teacher": "ema"}}, PARTS, parallel=parallel(3)),
+    "span, checkpointing": Shape(SPAN | {"span": {"lengths": [16]}}, PARTS, parallel=parallel(0, checkpointing=True)),
+    "filler, ZeRO-1 of 2": Shape(FILLER, {"hidden": 256}, {"sequences": 32}, parallel(1, bf16=True), ranks=2),
+    "filler, ZeRO-3 of 2, mostly weights": Shape(FILLER, WIDE, {"sequences": 8}, parallel(3), ranks=2),
+    "joint, L 2 W 2, ZeRO-3 of 2": Shape(joint(2, 2), batch={"sequences": 32}, parallel=parallel(3), ranks=2),
+    "filler, tensor 2": Shape(FILLER, parallel=parallel(0, 2), ranks=2),
+    "joint, L 2 W 2, tensor 2": Shape(joint(2, 2), parallel=parallel(1, 2), ranks=2),
+    "autoregressive, tensor 2, bf16": Shape(
+        LM, language_model("autoregressive", 4), parallel=parallel(3, 2, bf16=True), ranks=2
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="plan_memory", description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, required=True, help="result file")
+    parser.add_argument("--plot", type=Path, help="picture, as PNG or SVG")
+    parser.add_argument(
+        "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="NAME", help="some of them"
+    )
+    asked = parser.parse_args()
+    played = play({name: SHAPES[name] for name in asked.shapes})
+    found = [row for name, seen in played for row in rows(name, SHAPES[name], seen)]
+    Console().print(table(found))
+    write(asked.json, "plan_memory", found, allowed=ALLOWED)
+    if asked.plot:
+        plot(found, asked.plot)
+    return int(any(abs(row["value"] - 1) > ALLOWED for row in found))
+
+
+def play(shapes: Mapping[str, Shape], timeout: float = 1800) -> Iterator[tuple[str, Seen]]:
+    """Name and measured bytes of each: one launch for all that are spread alike."""
+    for ranks, tensor in sorted({(shape.ranks, shape.tensor) for shape in shapes.values()}):
+        chosen = {name: shape for name, shape in shapes.items() if (shape.ranks, shape.tensor) == (ranks, tensor)}
+        yield from _launch(ranks, tensor, chosen, timeout)
+
+
+def _launch(ranks: int, tensor: int, shapes: Mapping[str, Shape], timeout: float) -> Iterator[tuple[str, Seen]]:
+    job = {"tensor": tensor, "shapes": {name: {"run": s.run, "vocab_size": s.vocab_size} for name, s in shapes.items()}}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    if not torch.cuda.is_available():
+        environment["DS_ACCELERATOR"] = "cpu"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "job.json")
+        file.write_text(json.dumps(job))
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
+        command = [sys.executable, *launcher, "-m", "benchmarks.memory_of_ranks", str(file)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    if done.returncode:
+        raise RuntimeError(f"the ranks of {list(shapes)} failed:\n{done.stderr[-2000:]}")
+    for line in done.stdout.splitlines():
+        if line.startswith('{"shape"'):
+            said = json.loads(line)
+            yield said.pop("shape"), said
+
+
+def predicted(shape: Shape, draws: Sequence[Draws] | None) -> dict[str, float]:
+    """Of the greatest moment of each kind."""
+    run = RunConfig.model_validate(shape.run)
+    moments = peaks(run, run.stages[0], shape.vocab_size, shape.ranks // shape.tensor, draws)
+    return {kind: max(_of(moment, kind) for moment in moments) for kind in KINDS}
+
+
+def _of(moment: Memory, kind: str) -> float:
+    return float(getattr(moment, kind))
+
+
+def rows(name: str, shape: Shape, seen: Seen) -> Iterator[Row]:
+    """``value``: predicted over measured bytes; ``expected``: the same for what the planner expects the data to draw
+    (rounds behind the first are then as full of holes). A kind that is not there has no row."""
+    draws = [Draws(**each) for each in seen["draws"]] if seen["draws"] else None
+    planned, expected = predicted(shape, draws), predicted(shape, None)
+    for kind, measured in seen["bytes"].items():
+        if not measured:
+            assert planned[kind] == 0, f"{name}: {kind} are planned and not there"
+            continue
+        where = {"shape": name, "kind": kind, "ranks": shape.ranks, "n": 1}
+        where |= {"predicted": planned[kind], "measured": measured, "expected": expected[kind] / measured}
+        yield {"metric": "rank_bytes_ratio", "value": planned[kind] / measured, **where}
+
+
+def table(found: Sequence[Row]) -> Table:
+    result = Table(
+        "shape",
+        title="Bytes of a rank, MB: predicted / measured",
+        caption="ratio: of the totals, for what the data drew; expected: for what is to be expected of them",
+    )
+    for kind in (*KINDS, "ratio", "expected"):
+        result.add_column(kind, justify="right", no_wrap=True)
+    for name in dict.fromkeys(row["shape"] for row in found):
+        mine = {row["kind"]: row for row in found if row["shape"] == name}
+        cells = [
+            f"{mine[k]['predicted'] / 1e6:.1f} / {mine[k]['measured'] / 1e6:.1f}" if k in mine else "" for k in KINDS
+        ]
+        total = mine["total"]
+        result.add_row(name, *cells, f"{total['value']:.3f}", f"{total['expected']:.3f}")
+    return result
+
+
+def plot(found: Sequence[Row], path: Path) -> None:
+    """Predicted over measured, a mark for each shape and kind, and the band that is allowed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 5.5), layout="constrained")
+    panel = figure.add_subplot()
+    for number, kind in enumerate(KINDS):
+        points = [(row["measured"] / 1e6, row["predicted"] / 1e6) for row in found if row["kind"] == kind]
+        panel.plot(
+            *zip(*points, strict=True), color=f"C{number}", linestyle="none", marker="o", markersize=4, label=kind
+        )
+    ends = [scale * pick(row["measured"] / 1e6 for row in found) for pick, scale in ((min, 0.8), (max, 1.25))]
+    panel.plot(ends, ends, color="grey", linewidth=0.8)
+    low, high = ([end * (1 + side) for end in ends] for side in (-ALLOWED, ALLOWED))
+    panel.fill_between(ends, low, high, color="grey", alpha=0.2, label="± 10 %")
+    panel.set(xscale="log", yscale="log", xlabel="measured, MB", ylabel="predicted, MB", title="Bytes of a rank")
+    panel.legend()
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""The planner's traffic against real collectives: ``python -m benchmarks.plan_traffic --json out.json``.
+
+Small models on a few CPU ranks over gloo, steps that are the same again and again, every collective counted. ZeRO-3's
+distances are scaled down with the models, so that parameters are given up and gathered again as they are in large ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dualmask.config.schema import RunConfig
+from dualmask.evaluation.report import write
+from dualmask.planning.flops import Draws
+from dualmask.planning.gathers import Distances
+from dualmask.planning.traffic import traffic
+
+Row = dict[str, Any]
+KINDS = ("gathered", "held", "scattered", "reduced", "tensor_reduced", "tensor_gathered")
+VOCABULARY = 300
+ALL = ["filler", "inserter", "picker", "gate"]
+LOSSES = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1}
+MODEL = {"hidden": 64, "heads": 4, "filler_layers": 2, "inserter_layers": 1, "picker_layers": 2, "max_length": 24}
+ONE_TRUNK = {"hidden": 64, "heads": 4, "layers": 3, "max_length": 24}
+SPAN = {"hidden": 64, "heads": 4, "max_length": 24, "family": "spanfusion",
+        "span": {"decoder_layers": 2, "encoder_layers": 2}}  # fmt: skip
+STAGES: dict[str, dict[str, Any]] = {
+    "filler": {"name": "filler", "train": ["filler"]},
+    "inserter": {"name": "inserter", "train": ["inserter"], "losses": {"ptr_count": 1}},
+    "picker": {"name": "picker", "train": ALL, "losses": LOSSES},
+    "frozen filler": {"name": "picker", "train": ["inserter", "picker"], "losses": LOSSES, "picker_gradient": 0.1},
+    "joint": {"name": "joint", "train": ALL, "losses": LOSSES | {"gate": 1}, "picker_gradient": 0.1,
+              "rollout": {"rounds": 4, "window": 2, "first_round": "gate", "gate_rows": 1}},
+    "ragged": {"name": "joint", "train": ALL, "losses": LOSSES | {"gate": 1},
+               "rollout": {"rounds": 3, "window": 2, "first_round": "gate", "gate_rows": 1}},
+    "lm": {"name": "lm", "train": ["lm"]},
+    "span": {"name": "span", "train": ["decoder", "encoder", "gate"], "span": {"lengths": [8]}},
+}  # fmt: skip
+
+
+NOTHING_PERSISTS = Distances(persistent=0)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Ranks that share the work of a stage."""
+
+    stage: str
+    zero: int = 3
+    checkpointing: bool = False
+    micro: int | None = None
+    far: Distances = NOTHING_PERSISTS
+    model: dict[str, Any] = field(default_factory=lambda: MODEL)
+
+    def run(self, tensor: int) -> RunConfig:
+        stage = {"steps": 1, "lr": {"peak": 1e-3}} | STAGES[self.stage]
+        parallel = {"zero_stage": self.zero, "activation_checkpointing": self.checkpointing, "tensor": tensor}
+        return RunConfig.model_validate(
+            {"name": "traffic", "output": "traffic", "data": {"path": "none"}, "model": self.model,
+             "batch": {"sequences": 8, "micro": self.micro}, "parallel": parallel, "stages": [stage]}
+        )  # fmt: skip
+
+    @property
+    def deepspeed(self) -> dict[str, Any]:
+        distances = {
+            "stage3_max_reuse_distance": self.far.reuse,
+            "stage3_prefetch_bucket_size": self.far.ahead,
+            "stage3_max_live_parameters": self.far.live,
+            "stage3_param_persistence_threshold": self.far.persistent,
+        }
+        return {"zero_optimization": distances}
+
+
+# a block of MODEL has 49,408 elements; DeepSpeed's defaults are 20 and 1 of a block of 5 · 10^7
+NEAR = Distances(reuse=0, ahead=0, persistent=0)
+SCALED = Distances(reuse=60_000, ahead=5_000, live=200_000, persistent=1_000)
+DATA = {
+    "filler": Case("filler"),
+    "filler, small ones whole": Case("filler", far=Distances(persistent=5_000)),
+    "filler, accumulated": Case("filler", micro=2),
+    "filler, checkpointed": Case("filler", checkpointing=True, far=SCALED),
+    "inserter behind a frozen filler": Case("inserter", far=NEAR),
+    "picker": Case("picker", far=NEAR),
+    "picker behind a frozen filler": Case("frozen filler", far=NEAR),
+    "joint": Case("joint"),
+    "joint, given up at once": Case("joint", far=NEAR),
+    "joint, given up late": Case("joint", far=replace(SCALED, reuse=150_000)),
+    "joint, checkpointed": Case("joint", checkpointing=True, far=SCALED),
+    "windows of unlike length": Case("ragged", far=Distances(persistent=5_000)),
+    "language model": Case("lm", far=SCALED, model=ONE_TRUNK | {"family": "diffusion"}),
+    "span": Case("span", model=SPAN, far=SCALED),
+    "ZeRO-2, joint": Case("joint", zero=2),
+    "ZeRO-1, accumulated": Case("filler", zero=1, micro=2),
+    "ZeRO-0, joint": Case("joint", zero=0),
+}
+TENSOR = {
+    "filler": Case("filler"),
+    "filler, checkpointed": Case("filler", checkpointing=True),
+    "inserter behind a frozen filler": Case("inserter"),
+    "picker, accumulated": Case("picker", micro=2),
+    "picker behind a frozen filler": Case("frozen filler", far=NEAR),
+    "joint": Case("joint"),
+    "joint, checkpointed, ZeRO-1": Case("joint", zero=1, checkpointing=True),
+    "language model": Case("lm", model=ONE_TRUNK | {"family": "autoregressive"}),
+    "span": Case("span", model=SPAN),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True, help="result file")
+    arguments = parser.parse_args()
+    rows = compare(DATA, ranks=2, tensor=1) + compare(TENSOR, ranks=4, tensor=2)
+    write(arguments.json, "plan_traffic", rows)
+    for row in rows:
+        where = f"DP {row['data']} TP {row['tensor']}  {row['case']}"
+        print(
+            f"{where:48} {row['metric']:16} {row['value']:12,.0f}  planned {row['planned']:12,.0f}  {row['ratio']:.3f}"
+        )
+
+
+def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
+    """A row for each case and kind of which something was measured or planned: bytes of whole tensors, of a rank."""
+    rows: list[Row] = []
+    data = ranks // tensor
+    for seen in measure(cases, ranks=ranks, tensor=tensor):
+        case, counted = cases[seen["case"]], seen["bytes"]
+        run = case.run(tensor)
+        draws = [Draws(*each) for each in seen["draws"]] or None
+        planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws, far=case.far)
+        for kind in KINDS:
+            real, wanted = counted.get(kind, 0), getattr(planned, kind)
+            if (kind.startswith("tensor") and tensor == 1) or max(real, wanted) < 1024:
+                continue  # one rank sends nothing; norms and losses of a step
+            rows.append(
+                {"metric": kind, "value": real, "n": 1, "planned": wanted, "ratio": wanted / max(real, 1),
+                 "case": seen["case"], "data": data, "tensor": tensor}
+            )  # fmt: skip
+    return rows
+
+
+def measure(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Any]:
+    """What rank 0 counted. Raises RuntimeError with the end of its log if a rank fails."""
+    job = {
+        "tensor": tensor,
+        "vocab_size": VOCABULARY,
+        "cases": {
+            name: {"run": case.run(tensor).model_dump(mode="json"), "deepspeed": case.deepspeed}
+            for name, case in cases.items()
+        },
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "job.json")
+        file.write_text(json.dumps(job))
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+        done = subprocess.run(
+            [*command, "-m", "benchmarks.traffic_of_ranks", str(file)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"},
+            capture_output=True, text=True, timeout=1200,
+        )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"a rank failed: {done.stderr[-3000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"case"')]
+
+
+def worst(rows: Sequence[Row]) -> float:
+    """Greatest share by which plan and measurement differ."""
+    return max(abs(row["ratio"] - 1) for row in rows)
+
+
+if __name__ == "__main__":
+    main()

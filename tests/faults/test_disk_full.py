@@ -1,0 +1,80 @@
+"""A disk that is full, for real: one clear line, the checkpoints stay good, and the run goes on once there is room."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import tiny
+import warm
+from test_asked_to_stop import wait_until
+from whole import Tally, Whole
+
+from dualmask import manifest
+
+pytestmark = pytest.mark.distributed
+
+MEBIBYTES = 24
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, of few MiB."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        pytest.skip("a small file system has to be mounted: needs Linux and root")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounting = ["mount", "-t", "tmpfs", "-o", f"size={MEBIBYTES}m", "tmpfs", str(folder)]
+    done = subprocess.run(mounting, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: Path, tally: Tally) -> None:
+    """Before the first byte of a life, or anywhere in a checkpoint."""
+    output = disk / "run"
+    config = tiny.write_config(tmp_path, data, output=str(output), checkpoint={"every_steps": 2, "keep_last": 2})
+    life = warm.Ranks(1, config)
+    wait_until(lambda: tiny.steps_done(output) >= 4, lambda: life.alive)
+    life.signal(0, signal.SIGTERM)
+    assert life.codes() == [75], life.said()
+    good = sorted((output / "checkpoints").iterdir())
+    size = sum((good[-1] / name).stat().st_size for name in manifest.files_of(good[-1]))
+    draw = random.Random(times)
+    for room in [0, *(draw.randrange(size) for _ in range(times - 1))]:
+        with filled(disk, room):
+            life = warm.Ranks(1, config)
+            codes = life.codes()
+        (line,) = [line for line in life.said().splitlines() if line.startswith("error: ")]
+        intact = all(manifest.problem(folder) is None for folder in good)
+        tally("4. disk full", codes == [1] and intact and "No space left" in line)
+        assert codes == [1], life.said()
+        assert "No space left" in line
+        assert "Traceback" not in life.said()
+        assert intact
+        assert sorted((output / "checkpoints").glob("step-*")) == good
+    warm.train(1, config)
+    assert alone.equals(output)
+
+
+@contextmanager
+def filled(disk: Path, room: int) -> Iterator[None]:
+    """All of it but ``room`` bytes."""
+    ballast = disk / "ballast"
+    with ballast.open("wb") as stream:
+        stream.write(bytes(max(shutil.disk_usage(disk).free - room, 0)))
+    try:
+        yield
+    finally:
+        ballast.unlink()

@@ -1,0 +1,64 @@
+"""kill −9 of any rank at any moment: the run goes on as if nothing had happened, equal to the last bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import tiny
+import warm
+from moments import EVENTS, Moment
+from whole import Tally, Whole
+
+pytestmark = pytest.mark.distributed
+
+CHECKPOINT = {"every_steps": 2, "keep_last": 2}
+MOST_LIVES = 60  # of one run: a life gets two or three steps further on average
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_at_seeded_moments(
+    kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally, pytestconfig: pytest.Config
+) -> None:
+    """Run after run. A failure names the seed, which plays the same moments again."""
+    seed = pytestconfig.getoption("chaos") or 11
+    kills = pytestconfig.getoption("chaos_count") or kills
+    print(f"--chaos {seed} --chaos-count {kills}")
+    moments = draw_moments(seed)
+    while kills > 0:
+        config = tiny.write_config(tmp_path, data, f"killed{kills}", checkpoint=CHECKPOINT)
+        struck = one_run(config, moments, kills)
+        equal = pair.equals(config.with_suffix(""))
+        for moment in struck:
+            tally(f"1. kill −9, {moment.phase}", equal)
+        assert equal, f"--chaos {seed}: differs after {'; '.join(map(str, struck))}"
+        kills -= len(struck)
+
+
+def draw_moments(seed: int) -> Iterator[Moment]:
+    draw, phases = random.Random(seed), list(EVENTS)
+    return (Moment.draw(draw, phases[number % len(phases)], ranks=2) for number in count())
+
+
+def one_run(config: Path, moments: Iterator[Moment], most: int) -> list[Moment]:
+    """Lives of one run until it is complete; the moments that ended one, ``most`` at most."""
+    struck: list[Moment] = []
+    for _ in range(MOST_LIVES):
+        moment = next(moments) if len(struck) < most else None
+        life = warm.Ranks(2, config, moment=moment)
+        codes = life.codes()
+        print(f"{moment}: exit codes {codes}, {tiny.steps_done(config.with_suffix(''))} steps")
+        if codes == [0, 0]:
+            return struck
+        assert moment is not None, life.said()
+        expected = [-signal.SIGKILL if rank == moment.victim else 75 for rank in range(2)]
+        assert codes == expected, f"{moment}\n{life.said()[-3000:]}"
+        assert "Traceback" not in life.said()
+        assert life.said().count("left alone by other ranks") == 1
+        struck.append(moment)
+    raise AssertionError(f"{config} is not complete after {MOST_LIVES} lives")

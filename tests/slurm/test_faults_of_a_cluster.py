@@ -1,0 +1,62 @@
+"""One job of two nodes on a cluster of three, and what clusters do to jobs: nothing of it shows in the record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tiny
+from cluster import Cluster
+from undisturbed import Undisturbed
+
+pytestmark = [pytest.mark.slow, pytest.mark.distributed, pytest.mark.timeout(1800)]
+
+
+def test_a_job_outlives_what_clusters_do(cluster: Cluster, two_ranks: Undisturbed, data: Path, tmp_path: Path) -> None:
+    """Six lives, after which the cap on restarts ends the job; another one goes on where it was."""
+    output, config = tmp_path / "disturbed", tiny.write_config(tmp_path, data, "disturbed")
+    capped = "--export=ALL,DUALMASK_RANKS_PER_NODE=1,DUALMASK_MAX_RESTARTS=5"
+    job = two_ranks.submit(cluster, config, "--time=30", "--signal=B:USR1@100", capped)
+    cluster.until(lambda: tiny.steps_done(output) >= 3, job)
+
+    first, second = cluster.nodes(job, 0)
+    cluster.signal("STOP", second)  # while Slurm takes its time: the tiny run would be over first
+    wait_for_the_time_limit(cluster, job)
+    cluster.resumes("time limit", job, output, 1, lambda: cluster.signal("CONT", second))
+
+    cluster.signal("STOP", cluster.nodes(job, 1)[1])  # Slurm lets it go on when it asks it to leave
+    urgent = ["--partition=urgent", "--nodes=2", "--output=/dev/null", "--wrap=sleep 1"]
+    cluster.resumes("preemption", job, output, 2, lambda: cluster.run("sbatch", *urgent))
+
+    first, second = cluster.nodes(job, 2)
+    cluster.signal("STOP", second)  # Slurm misses the slurmd after 20 s, the ranks never
+    cluster.resumes(
+        "`kill -9` of a slurmd, node of rank 0", job, output, 3, lambda: cluster.signal("KILL", first, "^slurmd")
+    )
+    cluster.until(lambda: "Slurm has taken this node for lost and the job lives on elsewhere" in cluster.log(job), job)
+    cluster.at(first, "slurmd", "-N", first)
+
+    first, second = cluster.nodes(job, 3)
+    cluster.resumes("power off, node of rank 0", job, output, 4, lambda: cluster.power_off(first))
+    assert first not in cluster.nodes(job, 4)
+    cluster.power_on(first)
+
+    save = ["scancel", "--batch", "--signal=USR1", job]
+    cluster.resumes("`scancel --batch --signal=USR1`", job, output, 5, lambda: cluster.run(*save))
+
+    cluster.run(*save)
+    account = cluster.wait(job)
+    assert (account["JobState"], account["ExitCode"], account["Restarts"]) == ("FAILED", "75:0", "5")
+    assert "but 5 restarts are enough (DUALMASK_MAX_RESTARTS)" in cluster.log(job)
+
+    account = cluster.wait(two_ranks.submit(cluster, config))
+    assert (account["JobState"], account["Restarts"]) == ("COMPLETED", "0")
+    assert two_ranks.equals(output)
+
+
+def wait_for_the_time_limit(cluster: Cluster, job: str) -> None:
+    """Until Slurm, which looks at time limits every 30 s, has sent its signal."""
+    minutes = int(cluster.job(job)["RunTime"].split(":")[1])  # 00:01:23
+    cluster.run("scontrol", "update", f"JobId={job}", f"TimeLimit={minutes + 2}")
+    cluster.until(lambda: "slurm: asked to save" in cluster.log(job), job)
+    cluster.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")

@@ -1,0 +1,62 @@
+"""How the bytes of a rank follow ZeRO, precision and degrees; that they are right shows test_plan_memory.py."""
+
+from pathlib import Path
+
+import pytest
+
+from dualmask.config.load import load_run
+from dualmask.config.schema import RunConfig
+from dualmask.planning.memory import Memory, memory, peaks
+
+QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
+SPAN = Path(__file__).parents[3] / "configs" / "spanfusion_small.yaml"
+
+
+def step(run: RunConfig, data_size: int, vocab_size: int = 2048) -> Memory:
+    """The optimizer's, in which all states are there."""
+    return peaks(run, run.stages[-1], vocab_size, data_size)[-1]
+
+
+@pytest.mark.parametrize(
+    ("zero_stage", "shared"),
+    [(0, set()), (1, {"gradients", "master", "adam"}), (2, {"gradients", "master", "adam"}),
+     (3, {"gradients", "master", "adam", "weights"})],
+)  # fmt: skip
+def test_what_the_data_ranks_share(zero_stage: int, shared: set[str]):
+    run = load_run(QUICKSTART, [f"parallel.zero_stage={zero_stage}"])
+    one, four = step(run, 1), step(run, 4)
+    for kind in ("weights", "gradients", "master", "adam"):
+        assert getattr(one, kind) == (4 if kind in shared else 1) * getattr(four, kind), kind
+
+
+def test_tensor_ranks_share_what_is_split():
+    one = step(load_run(QUICKSTART), 1)
+    two = step(load_run(QUICKSTART, ["parallel.tensor=2"]), 1)
+    assert 0.5 < two.adam / one.adam < 0.6  # norms and small layers are whole on every rank
+
+
+def test_rounded_weights_keep_a_whole_copy():
+    single, rounded = (step(load_run(QUICKSTART, [f"parallel.precision={p}"]), 1) for p in ("fp32", "bf16"))
+    assert rounded.weights == single.weights / 2
+    assert rounded.master == single.master
+
+
+def test_a_teacher_of_its_own_is_a_second_model():
+    """And under bfloat16 its average is kept as float32."""
+    same, own = ([f"stages.1.span.teacher={teacher}", "parallel.precision=bf16"] for teacher in ("same", "ema"))
+    one, two = (step(load_run(SPAN, change), 1) for change in (same, own))
+    assert two.weights == 4 * one.weights
+    assert two.adam == one.adam
+
+
+def test_micro_batches_bound_what_is_kept():
+    whole, parts = (
+        memory(run, run.stages[-1], 2048, 1) for run in (load_run(QUICKSTART), load_run(QUICKSTART, ["batch.micro=4"]))
+    )
+    assert parts.activations == pytest.approx(whole.activations / 4)
+
+
+def test_ranks_must_divide_the_batch():
+    run = load_run(QUICKSTART)
+    with pytest.raises(ValueError, match=r"batch\.sequences=16"):
+        memory(run, run.stages[0], 2048, 5)
