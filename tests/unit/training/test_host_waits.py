@@ -50,11 +50,13 @@ def waits(case: Case, zero: int, micros: int) -> Counter[str]:
 
 # `nonzero` finds the slots of a forward, whose number the data decide. A round of stage joint has four: of the filler,
 # of the probes, and of the texts on which the Gate's other decision is tried, and of their filler.
-@pytest.mark.parametrize("zero", [0, 1, 3])
+@pytest.mark.parametrize("zero", [1, 3])
 @pytest.mark.parametrize(("stage", "rounds", "slots"), [("lm", 1, 1), ("filler", 1, 1), ("joint", 2, 8)])
 def test_a_micro_batch_waits_for_its_slots_only(stage: str, rounds: int, slots: int, zero: int) -> None:
-    one, two = (waits(Case(stage, SIZE, rounds, window=rounds), zero, micros) for micros in (1, 2))
-    assert one["_local_scalar_dense"] <= 6  # norm of the gradient, whether it is finite, and the losses: once a step
+    case = Case(stage, SIZE, rounds, window=rounds)
+    one, two = (waits(case, zero, micros) for micros in (1, 2))
+    # once a step: norm of the gradient, whether it is finite, the losses; under ZeRO-1 each optimizer group's norm
+    assert one["_local_scalar_dense"] <= 3 + 2 * len(case.run().stages[0].train)
     assert two["_local_scalar_dense"] == one["_local_scalar_dense"]
     assert one["nonzero"] <= slots
     assert two["nonzero"] == 2 * one["nonzero"]
