@@ -84,9 +84,15 @@ class _CrossEntropy(torch.autograd.Function):
 
 def _log_softmax(logits: Tensor) -> Tensor:
     """[M, V / tensor] logarithms of probabilities over the whole vocabulary. No gradient."""
+    log_prob = logits.log_softmax(-1)
     if mesh.tensor_size() == 1:
-        return logits.log_softmax(-1)
-    return logits - _log_sum(logits)[0][:, None]
+        return log_prob
+    own = logits.amax(-1) - log_prob.amax(-1)  # log Σ exp of this rank's part
+    highest = own.clone()
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=mesh.tensor_group())
+    total = torch.exp(own - highest)
+    dist.all_reduce(total, group=mesh.tensor_group())
+    return log_prob.add_((own - highest - total.log())[:, None])
 
 
 def log_normaliser(logits: Tensor) -> Tensor:
