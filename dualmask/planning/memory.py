@@ -213,23 +213,21 @@ class _Rank:
         return replace(moment, buckets=moment.buckets + filled * self.width * (2 if self.cpu else 1))
 
     def step(self) -> Memory:
-        """The optimizer's: gradients once more, flat, as float32, one optimizer group after the other; without a fused
-        AdamW also its denominator and the root in it."""
+        """The optimizer's: gradients once more, flat, as float32, one group after the other. AdamW is fused."""
         stage, tensor = self.zero["stage"], self.run.parallel.tensor
         if stage == 0:
             flat = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
             single = self.learns * SINGLE if self.width < SINGLE else 0.0
-            roots = 2 * max(p.size(tensor) for p in self.taught) * SINGLE if self.cpu else 0.0
-            return replace(self.held, workspace=max(flat, single + roots))
+            return replace(self.held, workspace=max(flat, single))
         groups: dict[tuple[str, bool], int] = {}
         for p in self.taught:  # as training/engine.py forms them
             group = learns_with(p, self.stage), len(p.shape) > 1
             groups[group] = groups.get(group, 0) + p.size(tensor)
-        largest, copies = max(groups.values()) / self.data_size, 3 if self.cpu else 1
+        largest = max(groups.values()) / self.data_size
         if stage < 3:
-            return replace(self.held, workspace=copies * largest * SINGLE)
+            return replace(self.held, workspace=largest * SINGLE)
         buckets = self.zero["reduce_bucket_size"] * self.width
-        return replace(self.held, buckets=buckets, workspace=copies * min(largest, SUB_GROUP) * SINGLE)
+        return replace(self.held, buckets=buckets, workspace=min(largest, SUB_GROUP) * SINGLE)
 
 
 def _elements(some: Sequence[Parameter], tensor: int) -> int:
