@@ -34,6 +34,9 @@ requeue() {
 # Trains with the arguments of launcher/train.py and ends the script: with the exit code of the training, or a requeue.
 train() {
   local step code asked=0 # when the wish to stop came, in seconds of this life
+  rm -f ".dualmask-$SLURM_JOB_ID-"*
+  export DUALMASK_ERRORS=$PWD/.dualmask-$SLURM_JOB_ID-$restarts # of this life: srun would tell of the killed ones only
+  : >"$DUALMASK_ERRORS"
   trap 'asked=$((SECONDS + 1)); echo "slurm: asked to save and to leave"' USR1
   echo "slurm: life $restarts on $SLURM_JOB_NODELIST, rank 0 at $MASTER_ADDR:$MASTER_PORT"
   # no node is killed for the failure of another at once: the code of its ranks may be the one that tells why
@@ -52,7 +55,9 @@ train() {
   done
   code=0
   wait "$step" || code=$?
-  # see node.sh: 75 and what is killed come back; above 200 is a rank's own error, which would come back as well
-  if ((code == 75 || code > 128 && code < 200)); then requeue "training ended with exit code $code"; fi
-  exit $((code > 200 ? code - 200 : code))
+  # an error of a rank's own would come back; without one, what was stopped or killed may go on
+  if [[ -s $DUALMASK_ERRORS ]]; then code=$(sort -n "$DUALMASK_ERRORS" | tail -n 1); fi
+  rm -f "$DUALMASK_ERRORS"
+  if ((code == 75 || code > 128)); then requeue "training ended with exit code $code"; fi
+  exit "$code"
 }

@@ -21,5 +21,5 @@ srun --label --kill-on-bad-exit=1 bash slurm/ray.sh &
 cluster=$!
 code=0
 python -m launcher.command data build "$@" || code=$?
-kill "$cluster" && wait "$cluster" || true
+if kill "$cluster"; then wait "$cluster" || true; fi
 exit "$code"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# One node's launcher: starts the ranks of this node, and ends, when all have ended, with the worst of their codes.
-# srun gives back the highest code of all nodes, so the worst is the highest:
-#   0 done < 75 stopped on request or lost another rank < 128 + signal killed < 200 + code an error of a rank's own
+# One node's launcher: starts the ranks of this node, and ends when all have ended, with the highest of their codes.
+# The code of a rank that failed by itself goes into $DUALMASK_ERRORS: 75 (stopped on request, or lost another rank) and
+# those above 128 (killed) may be what came of it elsewhere.
 set -euo pipefail
 
 # The wish to stop (USR1; TERM of a preemption) goes to all processes of a step. This shell lives on until the ranks
@@ -11,8 +11,11 @@ trap '' USR1 TERM
 ranks=${DUALMASK_RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
 if [[ -n ${CUDA_VISIBLE_DEVICES:-} ]]; then
   IFS=, read -ra devices <<<"$CUDA_VISIBLE_DEVICES"
-  ((${#devices[@]} >= ranks)) ||
-    { echo "error: $ranks ranks on $(hostname), but ${#devices[@]} devices: set DUALMASK_RANKS_PER_NODE" >&2; exit 202; }
+  if ((${#devices[@]} < ranks)); then
+    echo "error: $ranks ranks on $(hostname), but ${#devices[@]} devices: set DUALMASK_RANKS_PER_NODE" >&2
+    echo 2 >>"$DUALMASK_ERRORS"
+    exit 2
+  fi
 fi
 threads=$((SRUN_CPUS_PER_TASK / ranks))
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((threads > 0 ? threads : 1))}
@@ -24,12 +27,12 @@ for ((rank = 0; rank < ranks; rank++)); do
   pids+=($!)
 done
 
-worst=0 reaper=
+highest=0 reaper=
 for _ in "${pids[@]}"; do
   code=0
   wait -n || code=$?
-  if ((code != 0 && code != 75 && code <= 128)); then code=$((200 + (code < 50 ? code : 1))); fi
-  if ((code > worst)); then worst=$code; fi
+  if ((code > highest)); then highest=$code; fi
+  if ((code != 0 && code != 75 && code <= 128)); then echo "$code" >>"$DUALMASK_ERRORS"; fi
   if ((code != 0)) && [[ -z $reaper ]]; then # the others may wait for ever for the one that has left
     { sleep "$DUALMASK_GRACE" && kill -9 "${pids[@]}"; } &>/dev/null &
     reaper=$!
@@ -37,4 +40,4 @@ for _ in "${pids[@]}"; do
   fi
 done
 if [[ -n $reaper ]]; then kill "$reaper" || true; fi
-exit "$worst"
+exit "$highest"
