@@ -42,39 +42,37 @@ def measure(run: RunConfig, vocab_size: int) -> dict[str, Any]:
     torch.manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
         model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
-        found = draws(model, run, vocab_size, 1)
+        found = draws(model, run, vocab_size)
         config = deepspeed_config(run, run.stages[0], data_size=mesh.data_size(), cuda=CUDA)
         engine = StageEngine(run, run.stages[0], model, config)
         saved = SavedBytes(model.parameters())
-        held = play(engine, run, vocab_size, 0, saved)
+        held = play(engine, run, vocab_size, saved)
         held |= {"adam": states(engine)["adam"]}  # without ZeRO they are born in the first step
         gc.collect()
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
         with record_function(MARK):
-            play(engine, run, vocab_size, 1)  # ZeRO-3 knows the order of the modules by now
+            play(engine, run, vocab_size)  # ZeRO-3 knows the order of the modules by now
         total = torch.cuda.max_memory_allocated() if CUDA else 0
     engine.close()
     return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": found}
 
 
 @torch.no_grad()
-def draws(model: nn.Module, run: RunConfig, vocab_size: int, step: int) -> list[dict[str, float]] | None:
-    """Fields of ``planning.flops.Draws`` for each round of the step's first micro-batch, before anything is learnt."""
-    stage, plan = run.stages[0], plan_at(run.stages, step)
+def draws(model: nn.Module, run: RunConfig, vocab_size: int) -> list[dict[str, float]] | None:
+    """Fields of ``planning.flops.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
+    stage, plan = run.stages[0], plan_at(run.stages, 0)
     if "picker" not in stage.train:
         return None  # the configuration decides
-    batch = next(batches(run, vocab_size, step, micro_batches(run, mesh.data_size()), "cpu"))
+    batch = next(batches(run, vocab_size, "cpu"))
     outs, _ = objective(model, stage)(batch, plan, range(plan.rounds), None, inspect=True)
     return [{"slots": len(x.filler.slot), "masks": float((x.filler.slot_weight >= 0).sum())} for x in outs]
 
 
-def play(
-    engine: StageEngine, run: RunConfig, vocab_size: int, step: int, saved: SavedBytes | None = None
-) -> dict[str, int]:
-    """A step, and the bytes of the states behind its last backward pass."""
-    plan, micros = plan_at(run.stages, step), micro_batches(run, mesh.data_size())
-    for number, batch in enumerate(batches(run, vocab_size, step, micros)):
+def play(engine: StageEngine, run: RunConfig, vocab_size: int, saved: SavedBytes | None = None) -> dict[str, int]:
+    """The first step, and the bytes of the states behind its last backward pass."""
+    plan, micros = plan_at(run.stages, 0), micro_batches(run, mesh.data_size())
+    for number, batch in enumerate(batches(run, vocab_size)):
         with saved.hooks() if saved else nullcontext():
             engine.forward_backward(batch, plan, last=number == micros - 1)
     held = states(engine)
@@ -82,12 +80,13 @@ def play(
     return held
 
 
-def batches(run: RunConfig, vocab_size: int, step: int, micros: int, device: str = DEVICE) -> Iterator[Batch]:
-    """This rank's share of the step's random texts."""
+def batches(run: RunConfig, vocab_size: int, device: str = DEVICE) -> Iterator[Batch]:
+    """This rank's share of the random texts of every step, one micro-batch after the other."""
+    micros = micro_batches(run, mesh.data_size())
     rows = run.batch.sequences // mesh.data_size() // micros
     size = Size(length=run.model.max_length, sequences=rows, vocabulary=vocab_size)
     for number in range(micros):
-        batch = random_batch(size, (step * micros + number) * mesh.data_size() + mesh.data_rank())
+        batch = random_batch(size, number * mesh.data_size() + mesh.data_rank())
         yield Batch(batch.tokens.to(device), batch.length.to(device), batch.key.to(device))
 
 

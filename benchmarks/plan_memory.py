@@ -115,7 +115,7 @@ SHAPES: dict[str, Shape] = {
     "filler, ZeRO-1 of 2": Shape(FILLER, {"hidden": 256}, {"sequences": 32}, parallel(1, bf16=True), ranks=2),
     "filler, ZeRO-3 of 2, mostly weights": Shape(FILLER, WIDE, {"sequences": 8}, parallel(3), ranks=2),
     "joint, L 2 W 2, ZeRO-3 of 2": Shape(joint(2, 2), batch={"sequences": 32}, parallel=parallel(3), ranks=2),
-    "filler, tensor 2": Shape(FILLER, parallel=parallel(0, 2), ranks=2),
+    "filler, tensor 2": Shape(FILLER, {"filler_layers": 8}, parallel=parallel(0, 2), ranks=2),
     "joint, L 2 W 2, tensor 2": Shape(joint(2, 2), parallel=parallel(1, 2), ranks=2),
     "autoregressive, tensor 2, bf16": Shape(
         LM, language_model("autoregressive", 4), parallel=parallel(3, 2, bf16=True), ranks=2

@@ -39,6 +39,7 @@ Row = dict[str, Any]
 class Size:
     hidden: int = 128
     layers: int = 2
+    heads: int = 4
     length: int = 64
     sequences: int = 8
     vocabulary: int = 2048
@@ -133,7 +134,7 @@ def objectives(size: Size) -> dict[bool, Objective]:
     """The same model without and with activation checkpointing."""
     mesh.single_process()
     depth = dict.fromkeys(("filler_layers", "inserter_layers", "picker_layers"), size.layers)
-    config = ModelConfig(hidden=size.hidden, heads=4, max_length=size.length, **depth)
+    config = ModelConfig(hidden=size.hidden, heads=size.heads, max_length=size.length, **depth)
     built = {}
     for checkpointing in (False, True):
         torch.manual_seed(0)

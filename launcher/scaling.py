@@ -89,7 +89,7 @@ def _line(choice: Choice, tokens: int) -> str:
         "on" if choice.checkpointing else "off",
         str(choice.micro),
         f"{choice.bytes / GIB:.0f}",
-        f"{short(sent)}B",
+        f"{short(sent)}B" if sent else "0",
         _between(first.least, first.most, " s"),
         _between(last.least, last.most, " s"),
         _between(tokens / most, tokens / least, ""),

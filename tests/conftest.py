@@ -17,7 +17,7 @@ settings.load_profile("shared machine")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "tests/faults")
-    group.addoption("--chaos", type=int, metavar="SEED", help="kill at the moments drawn from this seed")
+    group.addoption("--chaos", type=int, default=11, metavar="SEED", help="kill at moments drawn from this (11)")
     group.addoption("--chaos-count", type=int, metavar="N", help="kill so many times")
     group.addoption("--faults-report", type=Path, metavar="FILE", help="write the counts of faults survived, as JSON")
 

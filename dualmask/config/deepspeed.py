@@ -26,6 +26,17 @@ _OWNED = {
     "fp16.enabled": "parallel.precision",
     "zero_optimization.stage": "parallel.zero_stage",
 }
+_ZERO_3 = {
+    # no `leaf_module`, which would spare hooks: it reduces a block's gradient at each of its uses, and asserts that a
+    # backward pass has only one
+    # a module is used again in the next round: in models of up to so many elements whatever a window of rounds needs
+    # again stays gathered, larger ones gather it anew in each round (DeepSpeed's own defaults, said aloud)
+    "stage3_max_reuse_distance": 10**9,
+    "stage3_max_live_parameters": 10**9,
+    # vectors stay whole: a gather costs a round trip, whatever its size
+    "stage3_param_persistence_threshold": 10**5,
+    "stage3_prefetch_bucket_size": 5 * 10**7,
+}
 _REFUSED = {"scheduler": "stages.*.lr"}
 
 
@@ -66,9 +77,9 @@ def deepspeed_config(
                 "betas": [optimizer.beta1, optimizer.beta2],
                 "eps": optimizer.eps,
                 "weight_decay": optimizer.weight_decay,
-                # torch's own AdamW: nothing is compiled when a run starts, and on a GPU it is fused all the same
+                # torch's own AdamW: nothing is compiled when a run starts, and it is fused all the same, on CPUs too
                 "torch_adam": True,
-                "fused": cuda,
+                "fused": True,
             },
         },
         "bf16": {"enabled": run.parallel.precision == "bf16", "check_grad_overflow": True},
@@ -79,6 +90,7 @@ def deepspeed_config(
             "contiguous_gradients": True,
             "reduce_bucket_size": 2**24,  # elements; DeepSpeed's 5e8 would reserve 2 GB
             "allgather_bucket_size": 2**24,
+            **_ZERO_3,
         },
     }
     return _merge(ours, user or {})

@@ -99,21 +99,22 @@ def complete(
     right_count = inserter.gap_logits.detach().softmax(-1).gather(-1, count[..., None]).squeeze(-1)
     found = right_count[row, gap]
     hit = is_mask & (goal >= 0)
-    cost = text_cost(deletion, target, row[hit], (filler.target_prob * found)[hit])
+    cost = text_cost(deletion, target, row, filler.target_prob * found, hit)
     return Completion(inserter, filler, missing, masked, count, source, goal, cost)
 
 
-def text_cost(deletion: Deletion, target: Batch, row: Tensor, prob: Tensor) -> Tensor:
+def text_cost(deletion: Deletion, target: Batch, row: Tensor, prob: Tensor, hit: Tensor) -> Tensor:
     """[B] copy-or-fill likelihood of the text that comes out, as nats a token of the target.
 
     A right token that is kept costs nothing, a slot with probability p of its token (place included) −log(p + ε), a
-    missing token without a slot and a wrong one that is kept −log ε each. row, prob [H]: the slots.
+    missing token without a slot and a wrong one that is kept −log ε each. row, prob, hit [M]: the slots; only those
+    that ``hit`` count (choosing them would make the host wait for the device).
     """
     size = len(target.length)
     right = deletion.keep & (deletion.match >= 0)
     wrong = (deletion.keep & (deletion.match < 0)).sum(1)
-    slots = torch.zeros(size, device=prob.device).index_add(0, row, torch.ones_like(prob))
-    filled = torch.zeros(size, device=prob.device).index_add(0, row, -torch.log(prob + UNRESTORED))
+    slots = torch.zeros(size, device=prob.device).index_add(0, row, hit.to(prob.dtype))
+    filled = torch.zeros(size, device=prob.device).index_add(0, row, -torch.log(prob + UNRESTORED) * hit)
     missing = (target.length - right.sum(1) - slots).clamp_min(0)
     return (filled - (missing + wrong) * math.log(UNRESTORED)) / target.length
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,9 +13,9 @@ from megatron.core.tensor_parallel import (
     VocabParallelEmbedding,
     copy_to_tensor_model_parallel_region,
     reduce_from_tensor_model_parallel_region,
-    vocab_parallel_cross_entropy,
 )
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from dualmask.parallel import mesh
 from dualmask.parallel.linear import megatron_config, normal
@@ -53,10 +54,45 @@ class TokenTable(VocabParallelEmbedding):
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """[M] from logits [M, V / tensor] and global ids [M], in float32."""
+    return _CrossEntropy.apply(logits, target)
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Softmax minus one-hot, made in the memory of the log-softmax: autograd would write two more such tensors."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
+        log_prob = _log_softmax(logits.float())
+        own = target - logits.shape[-1] * mesh.tensor_rank()
+        here = (own >= 0) & (own < logits.shape[-1])
+        own = torch.where(here, own, 0)
+        ctx.dtype = logits.dtype
+        ctx.save_for_backward(log_prob, own, here)
+        nats = torch.where(here, -log_prob.gather(-1, own[:, None]).squeeze(-1), 0.0)
+        if mesh.tensor_size() > 1:
+            dist.all_reduce(nats, group=mesh.tensor_group())
+        return nats
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        log_prob, own, here = ctx.saved_tensors
+        change = log_prob.exp_().mul_(gradient[:, None])
+        change.scatter_add_(-1, own[:, None], -(gradient * here)[:, None])
+        return change.to(ctx.dtype), None
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """[M, V / tensor] logarithms of probabilities over the whole vocabulary. No gradient."""
+    log_prob = logits.log_softmax(-1)
     if mesh.tensor_size() == 1:
-        return nn.functional.cross_entropy(logits.float(), target, reduction="none")
-    # megatron works in place: give it a tensor of its own
-    return vocab_parallel_cross_entropy(logits.float().clone(), target)
+        return log_prob
+    own = logits.amax(-1) - log_prob.amax(-1)  # log Σ exp of this rank's part
+    highest = own.clone()
+    dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=mesh.tensor_group())
+    total = torch.exp(own - highest)
+    dist.all_reduce(total, group=mesh.tensor_group())
+    return log_prob.add_((own - highest - total.log())[:, None])
 
 
 def log_normaliser(logits: Tensor) -> Tensor:

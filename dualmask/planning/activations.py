@@ -99,10 +99,9 @@ def logits(sizes: Sizes, slots: float) -> float:
 
 
 def beside_logits(sizes: Sizes, slots: float) -> float:
-    """Going back with the whole vocabulary: gradients of the logarithms, and of the logits. Where it is split, Megatron
-    writes the gradient in place; there going forward needs more: the logits themselves, and as float32."""
+    """Going forward: the logits themselves, and as float32. The gradient is made in the memory of the logarithms."""
     rounded = SINGLE if sizes.element < SINGLE else 0
-    return slots * sizes.logits * (2 * SINGLE if sizes.tensor == 1 else sizes.element + rounded)
+    return slots * sizes.logits * (sizes.element + rounded)
 
 
 def backward_of_block(sizes: Sizes, tokens: float, gradient: Gradient, keys: float) -> float:

@@ -69,6 +69,9 @@ def visits(window: Sequence[Pass], found: Sequence[Parameter], *, checkpointing:
     """All of a window, forward and then backward."""
     names = list(dict.fromkeys(owner(p) for p in found))
     forward = [(one, _owners(one, names)) for one in window]
+    yield Visit("objective", "forward")
+    if all(one.module != "picker" for one in window):  # rounds call the parts of the model, others the model
+        yield Visit("objective.model", "forward")
     for one, owners in forward:
         kind: Kind = "fed" if one.module != "lookup" and one.gradient != "none" else "forward"
         yield from (Visit(name, kind) for name in _called(owners))

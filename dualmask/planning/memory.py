@@ -1,7 +1,7 @@
 """Bytes that a rank holds at the greatest moment of a step, by kind.
 
-Three moments may be the greatest: a forward or backward pass (dualmask/planning/activations.py), and the optimizer's
-step. What DeepSpeed holds besides the tensors of the model stands here.
+Which moments of a forward and backward pass may be the greatest stands in ``moments.py``. Here stand the states, what
+DeepSpeed holds besides, and the optimizer's step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from dualmask.planning.parameters import Parameter, learning, learns_with, param
 from dualmask.planning.traffic import traffic
 
 SINGLE = 4  # bytes of a float32
-ALL_REDUCE = 5 * 10**8  # elements that DeepSpeed all-reduces at a time without ZeRO
+# what DeepSpeed does where its configuration says nothing, in elements
+SUB_GROUP = 10**9  # sub_group_size of ZeRO-3
+ALL_REDUCE = 5 * 10**8  # what it all-reduces at a time without ZeRO
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def visited(stage: StageConfig) -> set[str]:
         return {"filler", "inserter", "picker", "gate"}
     if stage.span is not None:
         return {"decoder", "encoder", "gate"}
-    return set(stage.train) | ({"filler"} if mean(stage.losses.recon) > 0 and stage.name == "inserter" else set())
+    return set(stage.train) | ({"filler"} if mean(stage.losses.recon) > 0 else set())
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,9 @@ class _Rank:
             buckets *= (2 if zero["overlap_comm"] else 1) * (moment.reducing + (self.passes > 1)) if stage else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
         fetched = min(self.used, Distances().ahead) * self.width if moment.fetching else 0.0
+        # gloo's two threads hold on to what they reduced last
+        reduced = 2 * self.sizes.sequences * self.run.model.max_length * self.run.model.hidden * self.width
+        clinging = reduced if self.cpu and self.run.parallel.tensor > 1 else 0.0
         # a table that is read at both ends: its first gradient waits for the second
         tied = self.found[0].size(self.run.parallel.tensor) * self.width if self.found[0] in self.taught else 0.0
         return replace(
@@ -197,7 +202,7 @@ class _Rank:
             gathered=self.gathered + fetched,
             buckets=buckets,
             activations=moment.activations,
-            workspace=moment.workspace + (tied if moment.reducing else 0.0),
+            workspace=moment.workspace + clinging + (tied if moment.reducing else 0.0),
         )
 
     def reduction(self, activations: float) -> Memory:
@@ -208,21 +213,21 @@ class _Rank:
         return replace(moment, buckets=moment.buckets + filled * self.width * (2 if self.cpu else 1))
 
     def step(self) -> Memory:
-        """The optimizer's: gradients once more, flat, as float32, one optimizer group after the other; without a fused
-        AdamW also its denominator and the root in it."""
+        """The optimizer's: gradients once more, flat, as float32, one group after the other. AdamW is fused."""
         stage, tensor = self.zero["stage"], self.run.parallel.tensor
         if stage == 0:
             flat = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
             single = self.learns * SINGLE if self.width < SINGLE else 0.0
-            roots = 2 * max(p.size(tensor) for p in self.taught) * SINGLE if self.cpu else 0.0
-            return replace(self.held, workspace=max(flat, single + roots))
+            return replace(self.held, workspace=max(flat, single))
         groups: dict[tuple[str, bool], int] = {}
         for p in self.taught:  # as training/engine.py forms them
             group = learns_with(p, self.stage), len(p.shape) > 1
             groups[group] = groups.get(group, 0) + p.size(tensor)
-        copies = 3 if self.cpu else 1
-        buckets = self.zero["reduce_bucket_size"] * self.width if stage == 3 else 0.0
-        return replace(self.held, buckets=buckets, workspace=copies * max(groups.values()) / self.data_size * SINGLE)
+        largest = max(groups.values()) / self.data_size
+        if stage < 3:
+            return replace(self.held, workspace=largest * SINGLE)
+        buckets = self.zero["reduce_bucket_size"] * self.width
+        return replace(self.held, buckets=buckets, workspace=min(largest, SUB_GROUP) * SINGLE)
 
 
 def _elements(some: Sequence[Parameter], tensor: int) -> int:

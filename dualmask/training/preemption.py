@@ -24,7 +24,7 @@ class StopRequest:
 
     @property
     def wanted(self) -> bool:
-        return self._asked or self._command != _deepspeed_command()
+        return self._asked or (self._command is not None and self._command != _deepspeed_command())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

@@ -21,7 +21,7 @@ RARELY = {"every_steps": 100, "keep_last": 3}
 WISHES = {signal.SIGTERM: "2. SIGTERM to a rank", signal.SIGUSR1: "2. SIGUSR1 to a rank"}
 
 
-def wait_until(condition: Callable[[], bool], running: Callable[[], bool], seconds: float = 300) -> None:
+def wait_until(condition: Callable[[], bool], running: Callable[[], bool], seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert running(), "it ended before"
@@ -36,7 +36,7 @@ def steps_lost(output: Path) -> int:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("wishes", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("wishes", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_a_rank_is_asked(wishes: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
     draw = random.Random(wishes)
     config = output = Path()
@@ -63,7 +63,7 @@ def check_the_rest(pair: Whole, config: Path) -> None:
         assert pair.equals(config.with_suffix(""))
 
 
-def test_asked_while_it_starts(pair: Whole, data: Path, tmp_path: Path) -> None:
+def test_asked_while_it_starts(data: Path, tmp_path: Path) -> None:
     """The wish is heard before libraries are read; one step is made, so that short lives get on, too."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
     life = warm.Ranks(2, config)
@@ -72,7 +72,6 @@ def test_asked_while_it_starts(pair: Whole, data: Path, tmp_path: Path) -> None:
     assert life.codes() == [75, 75], life.said()
     assert tiny.steps_done(tmp_path / "tiny") == 1
     assert steps_lost(tmp_path / "tiny") == 0
-    check_the_rest(pair, config)
 
 
 def hears(process: int) -> bool:
@@ -97,11 +96,10 @@ def is_rank(process: psutil.Process, script: Path, config: Path) -> bool:
 
 
 @pytest.mark.timeout(1200)
-def test_under_the_real_launcher(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    """The command ``deepspeed``, which dies without telling anybody, is asked; later a rank of it is killed."""
+def test_the_command_deepspeed_is_asked(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
+    """It dies of SIGTERM without telling its ranks: they miss it."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
     output = tmp_path / "tiny"
-
     launcher, ranks = launch(config)
     wait_until(lambda: tiny.steps_done(output) >= 3, lambda: launcher.poll() is None)
     launcher.terminate()
@@ -110,29 +108,29 @@ def test_under_the_real_launcher(pair: Whole, data: Path, tmp_path: Path, tally:
     tally("2. SIGTERM to the command deepspeed", not ranks() and steps_lost(output) == 0)
     assert not ranks()
     assert steps_lost(output) == 0
+    check_the_rest(pair, config)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_node_s_launcher_is_asked(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
+    """It hands SIGTERM on, and waits. Later it loses a rank, and gives back a code that says: start again."""
+    config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
+    output = tmp_path / "tiny"
+    launcher, ranks = launch(config)
+    wait_until(lambda: tiny.steps_done(output) >= 3, lambda: launcher.poll() is None)
+    psutil.Process(ranks()[0].ppid()).terminate()
+    assert launcher.wait(120) != 0
+    tally("2. SIGTERM to a node's launcher", not ranks() and steps_lost(output) == 0)
+    assert not ranks()
+    assert steps_lost(output) == 0
 
     launcher, ranks = launch(config)
     before = tiny.steps_done(output)
     wait_until(lambda: tiny.steps_done(output) > before, lambda: launcher.poll() is None)
     ranks()[1].kill()
-    assert launcher.wait(120) in (75, 256 - signal.SIGKILL)  # as it sees first: worth starting again
+    assert launcher.wait(120) in (75, 256 - signal.SIGKILL)  # what it sees first
     assert not ranks()
-
     check_the_rest(pair, config)
     again = tiny.train(1, config)
     assert (again.returncode, again.stdout) == (0, f"{output}: already complete\n")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_each_node_has_a_launcher(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    """DeepSpeed's launcher of one node is asked: it hands SIGTERM on, and waits."""
-    config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
-    launcher, ranks = launch(config)
-    wait_until(lambda: tiny.steps_done(tmp_path / "tiny") >= 3, lambda: launcher.poll() is None)
-    psutil.Process(ranks()[0].ppid()).terminate()
-    assert launcher.wait(120) != 0
-    tally("2. SIGTERM to a node's launcher", not ranks() and steps_lost(tmp_path / "tiny") == 0)
-    assert not ranks()
-    assert steps_lost(tmp_path / "tiny") == 0
-    check_the_rest(pair, config)

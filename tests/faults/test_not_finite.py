@@ -12,7 +12,7 @@ import pytest
 import tiny
 from whole import Tally
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.timeout(1200)]
 
 TWO_WINDOWS = ["stages.3.steps=5", "stages.3.rollout.rounds=2", "stages.3.rollout.window=1"]
 KINDS = ("loss", "gradient")
@@ -25,13 +25,12 @@ def once(kind: str) -> dict[int, tuple[int, str]]:
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    **{f"zero{stage}-{kind}": {"set": [ZERO[stage]], "bad": once(kind)} for stage in range(4) for kind in KINDS},
     "zero3-accumulation": {"set": ["batch.micro=2"], "bad": once("gradient")},
     **{
         f"zero{stage}-last-window": {"set": [ZERO[stage], *TWO_WINDOWS], "bad": once(kind), "stage": 3}
         for stage, kind in ((0, "gradient"), (3, "loss"))
     },
-    **{f"bf16-zero{stage}": {"set": [ZERO[stage], BF16], "bad": once("loss")} for stage in range(4)},
+    **{f"bf16-zero{stage}": {"set": [ZERO[stage], BF16], "bad": once("loss")} for stage in (0, 3)},
 }
 
 
@@ -53,7 +52,7 @@ def seen(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     config = tiny.write_config(folder, data)
     job = {"config": str(config), "out": str(folder), "variants": VARIANTS | MANY, "silent": SILENT}
     (folder / "job.json").write_text(json.dumps(job))
-    done = tiny.launch(2, Path(__file__).with_name("nan_worker.py"), folder / "job.json")
+    done = tiny.launch(2, Path(__file__).with_name("nan_worker.py"), folder / "job.json", timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
 

@@ -96,6 +96,7 @@ heartbeat.close()
 """
 
 
+@pytest.mark.slow
 def test_who_beats_is_never_accused() -> None:
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": "2"}
     ranks = [

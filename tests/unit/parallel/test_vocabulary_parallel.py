@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dualmask.parallel import mesh
-from dualmask.parallel.vocabulary import entropy, log_normaliser, top_logits
+from dualmask.parallel.vocabulary import cross_entropy, entropy, log_normaliser, top_logits
 from dualmask.tokenizer import EOS_ID, MASK_ID, PRED_ID
 
 
@@ -26,6 +26,20 @@ def test_entropy_and_its_gradient(logits: Tensor) -> None:
     (mine,) = torch.autograd.grad((seen * weight).sum(), [logits])
     (theirs,) = torch.autograd.grad((wanted * weight).sum(), [logits])
     torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_cross_entropy_and_its_gradient(logits: Tensor, dtype: torch.dtype) -> None:
+    logits = logits.to(dtype).requires_grad_()
+    target, weight = torch.arange(9) * 4, torch.arange(9.0) - 2
+    mine, theirs = (
+        cross_entropy(logits, target),
+        torch.nn.functional.cross_entropy(logits.float(), target, reduction="none"),
+    )
+    assert torch.equal(mine, theirs)
+    (mine,), (theirs,) = (torch.autograd.grad((nats * weight).sum(), [logits]) for nats in (mine, theirs))
+    assert mine.dtype == dtype
+    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
 
 
 def test_log_normaliser(logits: Tensor) -> None:

@@ -60,3 +60,13 @@ def test_ranks_must_divide_the_batch():
     run = load_run(QUICKSTART)
     with pytest.raises(ValueError, match=r"batch\.sequences=16"):
         memory(run, run.stages[0], 2048, 5)
+
+
+@pytest.mark.parametrize("path", sorted(QUICKSTART.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations(path: Path):
+    """Stage `reward` too, whose operations are not planned."""
+    run = load_run(path)
+    for stage in run.stages:
+        held = memory(run, stage, 2048, 1)
+        assert all(value >= 0 for value in vars(held).values())
+        assert held.total > held.weights + held.adam > 0
