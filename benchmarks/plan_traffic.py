@@ -138,7 +138,7 @@ def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
         planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws, far=case.far)
         for kind in KINDS:
             real, wanted = counted.get(kind, 0), getattr(planned, kind)
-            if (kind.startswith("tensor") and tensor == 1) or max(real, wanted) < 1024:
+            if (tensor if kind.startswith("tensor") else data) == 1 or max(real, wanted) < 1024:
                 continue  # one rank sends nothing; norms and losses of a step
             rows.append(
                 {"metric": kind, "value": real, "n": 1, "planned": wanted, "ratio": wanted / max(real, 1),

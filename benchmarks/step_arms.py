@@ -30,10 +30,9 @@ from dualmask.parallel import mesh
 from dualmask.planning.flops import Cost, Shape, step_cost
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
-from dualmask.training.metrics import MetricsFile, Observer
+from dualmask.training.metrics import MetricsFile
 from dualmask.training.objective import objective
 from dualmask.training.step import run_step
-from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Surroundings, Trainer
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
@@ -85,7 +84,6 @@ class Case:
                     "precision": "bf16" if torch.cuda.is_available() else "fp32",
                 },
                 "checkpoint": {"every_steps": STEPS},
-                "tracking": {"uri": f"sqlite:///{output}/mlflow.db"},
                 "stages": [stage],
             }
         )  # fmt: skip
@@ -175,19 +173,15 @@ def engine(case: Case, batches: Batches, *, zero: int, tensor: int = 1) -> None:
 
 
 def trainer(case: Case, batches: Batches, *, zero: int) -> None:
-    """The whole trainer, with its record and MLflow."""
+    """The whole trainer with its record. Without MLflow, whose thread would still be making its database."""
     begin()
     with tempfile.TemporaryDirectory() as folder:
         run = case.run(zero, Path(folder))
-        observers: list[Observer] = [
-            MetricsFile(Path(folder, "metrics.jsonl"), 0),
-            Tracker(run, "benchmark", dataset={"name": "random", "digest": "", "path": ""}),
-        ]
-        around = Surroundings(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=observers)
+        record = MetricsFile(Path(folder, "metrics.jsonl"), 0)
+        around = Surroundings(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=[record])
         with suppress(StopIteration):
             Trainer(run, Source(batches), around).fit()
-        for observer in observers:
-            observer.close("complete")
+        record.close("complete")
 
 
 class Source:

@@ -55,9 +55,12 @@ train() {
   done
   code=0
   wait "$step" || code=$?
-  # an error of a rank's own would come back; without one, what was stopped or killed may go on
-  if [[ -s $DUALMASK_ERRORS ]]; then code=$(sort -n "$DUALMASK_ERRORS" | tail -n 1); fi
+  # a rank's own error would come back; without one, what was stopped, killed or lost may go on
+  if [[ -s $DUALMASK_ERRORS ]]; then
+    code=$(sort -n "$DUALMASK_ERRORS" | tail -n 1)
+  elif ((code != 0)); then
+    requeue "training ended with exit code $code"
+  fi
   rm -f "$DUALMASK_ERRORS"
-  if ((code == 75 || code > 128)); then requeue "training ended with exit code $code"; fi
   exit "$code"
 }

@@ -21,7 +21,7 @@ RARELY = {"every_steps": 100, "keep_last": 3}
 WISHES = {signal.SIGTERM: "2. SIGTERM to a rank", signal.SIGUSR1: "2. SIGUSR1 to a rank"}
 
 
-def wait_until(condition: Callable[[], bool], running: Callable[[], bool], seconds: float = 300) -> None:
+def wait_until(condition: Callable[[], bool], running: Callable[[], bool], seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert running(), "it ended before"

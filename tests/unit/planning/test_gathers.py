@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run
 from dualmask.planning.gathers import FORGETFUL, Distances, Gathers, Visit, count
-from dualmask.planning.traffic import ring, traffic
+from dualmask.planning.traffic import BUCKET, ring, traffic
 
 QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 SIZE = {"a": 10, "b": 20, "c": 30}
@@ -18,6 +19,14 @@ def order(*calls: str) -> list[Visit]:
     """ "a": forward without, "a+": with a gradient to come back; "-a": backward."""
     kinds = {"+": "fed", "-": "backward"}
     return [Visit(call.strip("+-"), kinds.get((call.strip("abc") or " ")[0], "forward")) for call in calls]
+
+
+def test_distances_are_those_that_deepspeed_is_given():
+    run = load_run(QUICKSTART)
+    zero = deepspeed_config(run, run.stages[0], data_size=2, cuda=True)["zero_optimization"]
+    keys = ("max_reuse_distance", "prefetch_bucket_size", "max_live_parameters", "param_persistence_threshold")
+    assert Distances() == Distances(*(zero[f"stage3_{key}"] for key in keys))
+    assert zero["reduce_bucket_size"] == BUCKET
 
 
 def test_kept_from_forward_to_backward_if_it_is_near():
