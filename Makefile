@@ -4,6 +4,8 @@ BIN := .venv/bin
 CONFIG ?= configs/quickstart.yaml
 DATA ?= configs/data/embedded.yaml
 RANKS ?= 1
+# processes that share the tests, file by file; many tests start ranks of their own
+WORKERS ?= 2
 # one process gets all cores; several share them
 export OMP_NUM_THREADS ?= $(shell expr `nproc` / $(RANKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -16,7 +18,7 @@ train: setup  ## from nothing to a trained model and a table of what it learnt
 	python -m launcher.quickstart --config $(CONFIG)
 
 test: setup check  ## every check that CI runs
-	OMP_NUM_THREADS=1 pytest -m "not slow"
+	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile --durations=25 -m "not slow"
 
 test-all: setup check  ## the same and the slow ones
 	OMP_NUM_THREADS=1 pytest
