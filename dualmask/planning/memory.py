@@ -187,8 +187,8 @@ class _Rank:
         """A moment of the last forward and backward pass of a step."""
         zero = self.zero
         stage, buckets = zero["stage"], zero["reduce_bucket_size"] * self.width
-        if stage < 3:  # new ones for each backward pass; gradients of an earlier one are views of its own
-            buckets *= (2 if zero["overlap_comm"] else 1) * (moment.reducing + (self.passes > 1)) if stage else 0
+        if stage < 3:  # born with a backward pass's first gradient, gone at its end
+            buckets *= (2 if zero["overlap_comm"] else 1) if stage and moment.reducing else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
         fetched = min(self.used, Distances().ahead) * self.width if moment.fetching else 0.0
         # gloo's two threads hold on to what they reduced last

@@ -10,7 +10,7 @@ SMALL = {"max_length": 96, "filler_layers": 2, "inserter_layers": 1, "picker_lay
 SHAPES = {
     "filler": Shape(FILLER, SMALL, parallel=parallel(0), ranks=2),
     "inserter": Shape(INSERTER, SMALL, parallel=parallel(1), ranks=2),
-    "joint": Shape(joint(2, 2), SMALL, {"sequences": 8}, parallel(3, bf16=True, checkpointing=True), ranks=2),
+    "joint": Shape(joint(2, 2), SMALL, {"sequences": 32}, parallel(3, bf16=True), ranks=2),
     "autoregressive": Shape(
         LM, language_model("autoregressive", 2) | {"max_length": 96}, parallel=parallel(2), ranks=2
     ),
