@@ -16,6 +16,7 @@ from pathlib import Path
 # the launcher puts this folder first on the path, where its files could hide libraries; the root belongs there
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data_pipeline.manifest import ManifestError
 from dualmask.config.load import ConfigError
 from dualmask.training.errors import TrainingError
 from dualmask.training.preemption import EXIT_CODE, StopRequest
@@ -69,7 +70,7 @@ def explain(error: Exception) -> int:
     """Says what ended this rank, in one line unless it is a mistake of the program; the exit code."""
     torch = sys.modules.get("torch")
     met = torch is not None and torch.distributed.is_initialized()
-    if isinstance(error, ConfigError) or (isinstance(error, ValueError) and not met):
+    if isinstance(error, (ConfigError, ManifestError)) or (isinstance(error, ValueError) and not met):
         if preflight.local_rank() == 0:  # the ranks of a node have read the same files
             print(f"error: {error}", file=sys.stderr)
         return 2
