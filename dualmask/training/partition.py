@@ -62,15 +62,12 @@ class Partition:
         if source.updates:
             self._make_moments(source.updates)
         for name, parameter in self._parameters.items():
-            place = self._place(name, parameter)
-            if not _is_divided(parameter):
-                whole = Place(
-                    name, tuple(parameter.shape), split_axis(parameter), mesh.tensor_rank(), 0, parameter.numel()
-                )
-                values = source.part(whole, mesh.tensor_size())
+            if not _is_divided(parameter):  # every rank computes with the whole, whatever part the optimizer has here
+                shape = tuple(parameter.shape)
+                whole = Place(name, shape, split_axis(parameter), mesh.tensor_rank(), 0, parameter.numel())
                 with torch.no_grad():
-                    parameter.copy_(values.view(parameter.shape))
-            if place is not None:
+                    parameter.copy_(source.part(whole, mesh.tensor_size()).view(shape))
+            if place := self._place(name, parameter):
                 self._fill(parameter, place, source)
 
     def _fill(self, parameter: nn.Parameter, place: Place, source: ShardFolder) -> None:
@@ -93,10 +90,8 @@ class Partition:
         elif hasattr(parameter, "_hp_mapping"):
             if parameter._hp_mapping is None:
                 return None
-            start, count = (
-                parameter._hp_mapping.lp_fragment_address.start,
-                parameter._hp_mapping.lp_fragment_address.numel,
-            )
+            address = parameter._hp_mapping.lp_fragment_address
+            start, count = address.start, address.numel
         shape = tuple(parameter.ds_shape if _is_divided(parameter) else parameter.shape)
         return Place(name, shape, split_axis(parameter), mesh.tensor_rank(), start, count) if count else None
 
