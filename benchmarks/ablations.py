@@ -20,9 +20,10 @@ from rich.table import Table
 from benchmarks.trials import Trial, add_options, beginning, play, seeds_of, write_config
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from dualmask.evaluation import adaptive, corrupted, editing, reconstruction, report, texts
-from dualmask.evaluation.baselines import picker
+from dualmask.evaluation import report, texts
 from dualmask.evaluation.statistics import Row
+from dualmask.families.edit.evaluate import adaptive, corrupted, editing, reconstruction
+from dualmask.families.edit.evaluate.baselines import picker
 from dualmask.inference.loading import load
 
 ARMS = {

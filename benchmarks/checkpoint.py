@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 
 from benchmarks.rows import median_row
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.curriculum import plan_at
 from dualmask.evaluation.report import write
-from dualmask.models.families import build
-from dualmask.tokenizer import SPECIAL_IDS
+from dualmask.families.build import build
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, init_distributed
 from dualmask.training.step import run_step

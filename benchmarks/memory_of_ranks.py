@@ -22,12 +22,12 @@ from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.rounds_memory import SavedBytes, Size, random_batch
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.models.families import build
-from dualmask.parallel import mesh
+from dualmask.families.build import build
+from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
 from dualmask.training.objective import objective
 

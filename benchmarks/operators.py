@@ -13,7 +13,7 @@ from torch.profiler import profile as torch_profile
 
 from benchmarks.rounds_memory import random_batch
 from benchmarks.step_arms import Case, engine
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
 
 WARM_UP, STEPS = 2, 3
 REST = "elementwise and other operators"

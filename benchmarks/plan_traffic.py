@@ -19,9 +19,9 @@ from typing import Any
 
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
-from dualmask.planning.flops import Draws
-from dualmask.planning.gathers import Distances
-from dualmask.planning.traffic import traffic
+from launcher.planner.flops import Draws
+from launcher.planner.gathers import Distances
+from launcher.planner.traffic import traffic
 
 Row = dict[str, Any]
 KINDS = ("gathered", "held", "scattered", "reduced", "tensor_reduced", "tensor_gathered")

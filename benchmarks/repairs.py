@@ -30,18 +30,20 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from benchmarks.trials import Trial, add_options, beginning, play, seeds_of, train, write_config
-from dualmask import manifest
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from dualmask.evaluation import report, span, span_gate, statistics, texts
-from dualmask.evaluation.span import Task
+from dualmask.core import manifest
+from dualmask.core.tokenizer import EOS_ID, Tokenizer
+from dualmask.evaluation import report, statistics, texts
 from dualmask.evaluation.statistics import Row
-from dualmask.export import write_export
+from dualmask.families.span import spans
+from dualmask.families.span.evaluate import gate as span_gate
+from dualmask.families.span.evaluate import spans as span
+from dualmask.families.span.evaluate.spans import Task
+from dualmask.families.span.model import SpanFusion
 from dualmask.inference.folder import open_folder
 from dualmask.inference.loading import load_span_fusion
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.ops import spans
-from dualmask.tokenizer import EOS_ID, Tokenizer
+from dualmask.training.export import write_export
 from dualmask.training.metrics import read_lines
 
 HOW = "stages.0.span"

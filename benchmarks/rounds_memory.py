@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.rows import median_row
-from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.curriculum import StepPlan, plan_at
 from dualmask.evaluation.report import write
-from dualmask.models.dualmask import DualMask
-from dualmask.parallel import mesh
-from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
+from dualmask.families.edit.model import DualMask
+from dualmask.nn.parallel import mesh
 from dualmask.training.objective import Objective
 
 ROUNDS, WINDOWS = (1, 2, 4, 8, 16), (1, 2, 4)  # W = L as well

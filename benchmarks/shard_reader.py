@@ -22,8 +22,8 @@ from benchmarks.rows import median_row
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.reader import ShardReader
 from data_pipeline.shards import write_shard
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PRED_ID
 from dualmask.evaluation.report import write
-from dualmask.tokenizer import BOS_ID, EOS_ID, PRED_ID
 
 os.environ["WDS_SECURE"] = "1"
 import webdataset

@@ -19,11 +19,11 @@ import torch
 from benchmarks.rows import median_row
 from dualmask.config.load import load_run
 from dualmask.config.schema import ModelConfig
+from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.evaluation.report import write
-from dualmask.inference import span
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.parallel import mesh
-from dualmask.tokenizer import SPECIAL_IDS
+from dualmask.families.span import generate as span
+from dualmask.families.span.model import SpanFusion
+from dualmask.nn.parallel import mesh
 
 PROMPT, WIDTH, SPANS = 448, 64, (1, 2, 4, 8)
 Row = dict[str, Any]

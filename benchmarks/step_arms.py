@@ -21,19 +21,19 @@ from torch import nn
 from benchmarks import matrix_products
 from benchmarks.rounds_memory import Size, random_batch
 from benchmarks.turns import Arm
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.models.families import build
-from dualmask.parallel import mesh
-from dualmask.planning.flops import Cost, Shape, step_cost
+from dualmask.families.build import build
+from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
 from dualmask.training.metrics import MetricsFile
 from dualmask.training.objective import objective
 from dualmask.training.step import run_step
 from dualmask.training.trainer import Surroundings, Trainer
+from launcher.planner.flops import Cost, Shape, step_cost
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
 STEPS = 10**6

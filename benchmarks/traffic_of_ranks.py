@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.rounds_memory import Size, random_batch
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.models.families import build
-from dualmask.parallel import mesh
-from dualmask.planning.flops import Draws
+from dualmask.families.build import build
+from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
+from launcher.planner.flops import Draws
 
 WARM = 4  # steps until ZeRO-3 knows the order of the modules
 # collective of torch's c10d: what it does, the argument that holds the whole tensor

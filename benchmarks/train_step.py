@@ -25,7 +25,7 @@ from benchmarks.rows import median_row
 from benchmarks.step_arms import STAGES, Case, arm, engine, hugging_face, matmuls, need_transformers, plain, trainer
 from benchmarks.turns import Arm, Seconds
 from dualmask.evaluation.report import write
-from dualmask.planning.parameters import learning, parameters
+from launcher.planner.parameters import learning, parameters
 
 Row = dict[str, Any]
 Times = Mapping[str, Sequence[Seconds]]

@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from dualmask import manifest
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
+from dualmask.core import manifest
 from dualmask.curriculum import first_step
 from dualmask.evaluation import report
 from dualmask.evaluation.statistics import Row
-from dualmask.export import export_checkpoint
 from dualmask.inference.folder import open_folder
+from dualmask.training.export import export_checkpoint
 
 TRAIN = Path(__file__).resolve().parents[1] / "launcher" / "train.py"
 LAST_STAGE = slice(-1, None)

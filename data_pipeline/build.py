@@ -33,7 +33,7 @@ from data_pipeline.sources import SourceError
 from data_pipeline.stages import Inputs, Stages, digest
 from data_pipeline.vocabulary import VocabularyError
 from dualmask.config.data import DataBuildConfig, ShardConfig
-from dualmask.tokenizer import Tokenizer
+from dualmask.core.tokenizer import Tokenizer
 
 WORK_FOLDER = ".work"
 _BUILD_RECORD = "build.json"

@@ -25,7 +25,7 @@ from data_pipeline.hashing import permutation, text_hash
 from data_pipeline.manifest import SPLITS
 from data_pipeline.progress import Progress
 from data_pipeline.shards import Tokens, token_dtype
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
 

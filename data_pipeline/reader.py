@@ -23,8 +23,8 @@ from data_pipeline.manifest import ManifestError
 from data_pipeline.order import EpochOrder
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.store import MemberStore
-from dualmask.batch import Batch
-from dualmask.tokenizer import EOS_ID, PAD_ID
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import EOS_ID, PAD_ID
 
 Ids = NDArray[np.int64]
 

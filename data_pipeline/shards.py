@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.files import write_atomically
 from data_pipeline.manifest import Member, ShardInfo
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, PRED_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, PRED_ID
 
 Tokens = NDArray[np.unsignedinteger]
 

@@ -1,4 +1,4 @@
-"""Stage 2: train documents → ``tokenizer.model``, a sentencepiece unigram model as ``dualmask.tokenizer`` wants it.
+"""Stage 2: train documents → ``tokenizer.model``, a sentencepiece unigram model as ``core.tokenizer`` wants it.
 
 Or a tokenizer that is there already: a local file, or one of the Hugging Face hub.
 """
@@ -18,7 +18,7 @@ from data_pipeline import documents, hub
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import mix, text_hash, unit
 from dualmask.config.data import TokenizerConfig
-from dualmask.tokenizer import BOS, BOS_ID, EOS, EOS_ID, MASK, PAD, PAD_ID, PRED, UNK_ID, UNKNOWN, Tokenizer
+from dualmask.core.tokenizer import BOS, BOS_ID, EOS, EOS_ID, MASK, PAD, PAD_ID, PRED, UNK_ID, UNKNOWN, Tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer.model")  # what a folder is searched for
 _THREADS = 4  # fixed: the sums inside the trainer depend on it

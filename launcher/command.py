@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from data_pipeline.command import app as data
-from dualmask.serving.cli import app as inference
+from dualmask.families.edit.cli.commands import app as inference
 from dualmask.serving.eval_command import app as evaluation
 
 USER_ERROR = 2
@@ -41,7 +41,7 @@ def export(
     ] = False,
 ) -> None:
     """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run or from one checkpoint."""
-    from dualmask.export import export as export_run
+    from dualmask.training.export import export as export_run
 
     export_run(run, out, training=training)
     typer.echo(f"model folder: {out}", err=True)

@@ -10,9 +10,9 @@ import yaml
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.curriculum import learning_rate, total_steps
-from dualmask.models.dualmask import trainable
-from dualmask.models.families import build
-from dualmask.parallel import mesh
+from dualmask.families.build import build
+from dualmask.families.edit.model import trainable
+from dualmask.nn.parallel import mesh
 from launcher.preflight import Preflight
 
 

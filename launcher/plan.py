@@ -21,13 +21,13 @@ from dualmask.config.hardware import Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.evaluation.report import write
-from dualmask.planning.flops import Shape, step_cost
-from dualmask.planning.memory import memory
-from dualmask.planning.parameters import by_module, parameters
-from dualmask.planning.recommend import GIB, Advice, Choice, Site, largest, planned, recommend
-from dualmask.planning.time import Cluster, run_seconds, step_time
-from dualmask.planning.traffic import traffic
 from launcher.plan_tables import Row, show
+from launcher.planner.flops import Shape, step_cost
+from launcher.planner.memory import memory
+from launcher.planner.parameters import by_module, parameters
+from launcher.planner.recommend import GIB, Advice, Choice, Site, largest, planned, recommend
+from launcher.planner.time import Cluster, run_seconds, step_time
+from launcher.planner.traffic import traffic
 
 HARDWARE = Path(__file__).resolve().parents[1] / "configs" / "hardware"
 DAY = 86_400
@@ -36,7 +36,7 @@ ASSUMED = (
     "operations are those of matrix products at the end of the stage; attention counts every pair of places",
     "schedules at their mean; later rounds have as many holes as the first; prefix and empty starts one full gap",
     "bytes of what torch gives out; what its caching allocator, CUDA itself and NCCL need comes on top",
-    "collectives are rings; DeepSpeed's distances are its defaults (dualmask/planning/gathers.py)",
+    "collectives are rings; DeepSpeed's distances are its defaults (launcher/planner/gathers.py)",
 )
 ASSUMED_OF_TIME = (
     "no figure of time was measured on a GPU: rates are the maker's, shares of them assumptions of the hardware file",

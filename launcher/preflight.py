@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest
-from dualmask import manifest
 from dualmask.config.deepspeed import load_user_config, micro_batches
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
+from dualmask.core import manifest
+from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import total_steps
 from dualmask.inference.folder import open_folder
-from dualmask.tokenizer import Tokenizer
 from launcher.scores import Edit, read_scores
 
 # of the section model: what weights are made for

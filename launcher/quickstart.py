@@ -17,13 +17,14 @@ from rich.table import Table
 
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from dualmask.evaluation import adaptive, corrupted, editing, example, report, rounds_report, suites, texts
-from dualmask.evaluation.reconstruction import RATES
+from dualmask.core.manifest import write_file
+from dualmask.evaluation import report, texts
 from dualmask.evaluation.statistics import Row
+from dualmask.families.edit.evaluate import adaptive, corrupted, editing, example, rounds_report, suites
+from dualmask.families.edit.evaluate.reconstruction import RATES
+from dualmask.families.edit.infer.text import TextResult
 from dualmask.inference.folder import weights_digest
 from dualmask.inference.loading import Loaded, load
-from dualmask.inference.text import TextResult
-from dualmask.manifest import write_file
 from dualmask.serving.trace_page import trace_page
 
 SEQUENCES = 512

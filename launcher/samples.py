@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import MASK, MASK_ID, Tokenizer
 from dualmask.curriculum import StepPlan
-from dualmask.ops.starts import KINDS
-from dualmask.outputs import RoundOut, RoundState, SpanDraft
-from dualmask.parallel.vocabulary import whole_vocabulary
-from dualmask.tokenizer import MASK, MASK_ID, Tokenizer
+from dualmask.families.edit.starts import KINDS
+from dualmask.families.outputs import RoundOut, RoundState, SpanDraft
+from dualmask.nn.parallel.vocabulary import whole_vocabulary
 from dualmask.training.engine import StageEngine
 
 ROWS = 8

@@ -10,12 +10,12 @@ from pathlib import Path
 from dualmask.config.hardware import Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig
-from dualmask.planning.parameters import by_module, parameters
-from dualmask.planning.recommend import GIB, Choice, Site, recommend
-from dualmask.planning.time import Cluster
-from dualmask.planning.traffic import traffic
 from launcher.plan import DAY, HARDWARE, vocabulary
 from launcher.plan_tables import short
+from launcher.planner.parameters import by_module, parameters
+from launcher.planner.recommend import GIB, Choice, Site, recommend
+from launcher.planner.time import Cluster
+from launcher.planner.traffic import traffic
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = tuple(ROOT / "configs" / f"dualmask_{size}.yaml" for size in ("125m", "1.3b", "7b", "70b"))

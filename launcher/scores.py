@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dualmask.config.load import ConfigError
-from dualmask.tokenizer import Tokenizer
+from dualmask.core.tokenizer import Tokenizer
 
 Edit = tuple[list[int], list[int], float]  # ids of the draft, ids of the output, score
 

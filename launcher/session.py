@@ -21,21 +21,21 @@ from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.load import ConfigError
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
+from dualmask.core.lexicon import read_lexicon
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.core.typos import typo_table
 from dualmask.curriculum import total_steps
-from dualmask.export import TRAINING, write_export
-from dualmask.inference.lexicon import read_lexicon
-from dualmask.parallel import mesh
-from dualmask.tokenizer import Tokenizer
+from dualmask.families.edit.scored import ScoredTexts
+from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import init_distributed
+from dualmask.training.export import TRAINING, write_export
 from dualmask.training.heartbeat import Heartbeat
 from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
-from dualmask.training.scored import ScoredTexts
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Surroundings, Trainer, steps_done_in_stage
-from dualmask.typos import typo_table
 from launcher.preflight import Preflight, RunRecord, new_key
 from launcher.samples import sample_rounds
 from launcher.scores import Edit

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.losses.language_model import language_model_loss
-from dualmask.models.families import build
-from dualmask.parallel import mesh
+from dualmask.families.build import build
+from dualmask.families.lm.losses import language_model_loss
+from dualmask.nn.parallel import mesh
 
 
 def train(run: RunConfig, vocab_size: int, batches: Iterable[Batch]) -> tuple[list[float], dict[str, Tensor]]:

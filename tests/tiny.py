@@ -17,7 +17,7 @@ import yaml
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.shards import token_dtype, write_shard
 from data_pipeline.vocabulary import train as train_tokenizer
-from dualmask.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB, LENGTH, ROWS = 300, 16, 32

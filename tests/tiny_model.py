@@ -9,10 +9,10 @@ import sentencepiece as spm
 import torch
 
 from dualmask.config.schema import Family, ModelConfig
-from dualmask.export import write_export
-from dualmask.models.families import build
-from dualmask.parallel import mesh
-from dualmask.tokenizer import BOS, EOS, MASK, PAD, PRED, Tokenizer
+from dualmask.core.tokenizer import BOS, EOS, MASK, PAD, PRED, Tokenizer
+from dualmask.families.build import build
+from dualmask.nn.parallel import mesh
+from dualmask.training.export import write_export
 
 VOCABULARY = 512
 CONFIG = ModelConfig(hidden=32, heads=2, filler_layers=1, inserter_layers=1, picker_layers=1, max_length=32)

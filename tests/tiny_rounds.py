@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
-from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.models.dualmask import DualMask
-from dualmask.parallel import mesh
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.families.edit.model import DualMask
+from dualmask.nn.parallel import mesh
 
 VOCAB, WIDTH = 300, 20
 CONFIG = ModelConfig(hidden=32, heads=4, filler_layers=2, inserter_layers=1, picker_layers=1, max_length=WIDTH)

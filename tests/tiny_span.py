@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from tiny_rounds import make_batch
 
-from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig, SpanModelConfig, StageConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.parallel import mesh
+from dualmask.families.span.model import SpanFusion
+from dualmask.nn.parallel import mesh
 
 VOCAB, WIDTH, SPAN = 64, 20, 6
 PARTS = ModelConfig(

@@ -12,8 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dualmask.config.section import Positive, Section, Share
-from dualmask.config.span import SpanLosses, SpanModelConfig, SpanStageConfig
-from dualmask.config.stage import (
+from dualmask.families.edit.config import (
     CorruptionConfig,
     DeletionConfig,
     LearningRate,
@@ -23,6 +22,7 @@ from dualmask.config.stage import (
     StageConfig,
     StopConfig,
 )
+from dualmask.families.span.config import SpanLosses, SpanModelConfig, SpanStageConfig
 
 __all__ = [
     "AlarmConfig",
@@ -135,7 +135,7 @@ class OptimizerConfig(Section):
 
 
 class AlarmConfig(Section):
-    """What counts as a collapse: a figure out of these bounds in so many steps on end (dualmask/training/alarms.py)."""
+    """What counts as a collapse: a figure out of these bounds in so many steps on end (families/edit/alarms.py)."""
 
     steps: Positive = Field(200, description="in a row")
     keep_std: Share = Field(0.02, description="least spread of the picker's keep probabilities within a text")

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import statistics
 from dualmask.evaluation.diversity import GROUP, distinct, repeated, self_bleu
 from dualmask.evaluation.judge import Judge
 from dualmask.evaluation.statistics import Row
 from dualmask.evaluation.writers import Texts, Writer, counted
-from dualmask.tokenizer import Tokenizer
 
 TEXTS_AT_ONCE = 64
 MATCHED = "matched"  # instead of a temperature: interpolated to the variety of the held-out texts

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualmask.batch import Batch
-from dualmask.inference.lexicon import read_lexicon
+from dualmask.core.batch import Batch
+from dualmask.core.lexicon import read_lexicon
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.families.edit.infer.text import character_starts
+from dualmask.families.lm.model import Autoregressive
 from dualmask.inference.loading import Loaded
-from dualmask.inference.text import character_starts
-from dualmask.models.language_model import Autoregressive
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 TEXTS_AT_ONCE = 64
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from dualmask.batch import Batch
-from dualmask.ops import noise
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from dualmask.core import noise
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 SHORTEST = 8  # tokens; shorter rests have too little context to restore anything from
 BATCH = 128

@@ -8,16 +8,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dualmask.inference import autoregressive, diffusion
-from dualmask.inference.engine import Engine
-from dualmask.inference.lexicon import read_lexicon
+from dualmask.core.lexicon import read_lexicon
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.request import Hole, Request
+from dualmask.families.edit.model import DualMask
+from dualmask.families.lm import diffusion
+from dualmask.families.lm.model import Autoregressive, MaskedDiffusion
+from dualmask.families.span.block import SpanBlock
+from dualmask.families.span.model import SpanFusion
+from dualmask.inference import autoregressive
 from dualmask.inference.loading import Loaded
-from dualmask.inference.request import Hole, Request
-from dualmask.layers.block import Block
-from dualmask.layers.span_block import SpanBlock
-from dualmask.models.dualmask import DualMask
-from dualmask.models.language_model import Autoregressive, MaskedDiffusion
-from dualmask.models.span_fusion import SpanFusion
+from dualmask.nn.block import Block
 
 Texts = Sequence[Sequence[int]]
 # (prompts, tokens to write, temperature, seeds) → what follows each prompt

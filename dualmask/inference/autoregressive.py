@@ -10,11 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dualmask.inference import sampling
-from dualmask.layers.cache import Cache
-from dualmask.ops import noise
-from dualmask.parallel.vocabulary import TokenTable, whole_vocabulary
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
+from dualmask.core import noise, sampling
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
+from dualmask.nn.cache import Cache
+from dualmask.nn.parallel.vocabulary import TokenTable, whole_vocabulary
 
 
 class NextToken(Protocol):

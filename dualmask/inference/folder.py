@@ -9,10 +9,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualmask import manifest
 from dualmask.config.schema import Family, ModelConfig
+from dualmask.core import manifest
 
-FORMAT = 1  # of config.json, as dualmask.export writes it
+FORMAT = 1  # of config.json, as dualmask.training.export writes it
 REMEDY = "export it again (dualmask export RUN OUT)"
 
 

@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from torch import nn
 
 from dualmask.config.schema import Family, ModelConfig
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.families.build import build
+from dualmask.families.edit.model import DualMask
+from dualmask.families.lm.model import Autoregressive, MaskedDiffusion
+from dualmask.families.span.model import SpanFusion
 from dualmask.inference.folder import REMEDY, ModelFolderError, open_folder
-from dualmask.models.dualmask import DualMask
-from dualmask.models.families import build
-from dualmask.models.language_model import Autoregressive, MaskedDiffusion
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.parallel import mesh
-from dualmask.tokenizer import Tokenizer
+from dualmask.nn.parallel import mesh
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 

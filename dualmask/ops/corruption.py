@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dualmask.batch import deletable, present
 from dualmask.config.schema import CorruptionConfig
-from dualmask.ops import noise
-from dualmask.tokenizer import PAD_ID
+from dualmask.core import noise
+from dualmask.core.batch import deletable, present
+from dualmask.core.tokenizer import PAD_ID
 
 KINDS = ("substitute", "drop", "double", "swap", "typo")
 SUBSTITUTE, DROP, DOUBLE, SWAP, TYPO = range(len(KINDS))
@@ -32,7 +32,7 @@ def corrupt(
 
     Of each row a share uniform in [rate_low, rate_high] of the inner tokens is hit, each by one kind drawn by weight.
     A result never exceeds T: of what lengthens a row, as much happens as finds room, at random places. ``typos`` is the
-    table of ``dualmask.typos``; None, a token without a misspelling, or no room for it: substituted instead.
+    table of ``dualmask.core.typos``; None, a token without a misspelling, or no room for it: substituted instead.
     """
     inner = deletable(length, tokens.shape[1])
     kind = _hits(inner, key, step, how)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dualmask.ops import noise
+from dualmask.core import noise
 
 REACH = 2  # how far deletions see each other
 OFFSETS = tuple(o for o in range(-REACH, REACH + 1) if o)

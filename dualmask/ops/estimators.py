@@ -35,7 +35,7 @@ def relaxed_keep(estimator: str, keep_logit: Tensor, logistic_noise: Tensor, tem
 
     straight_through: the keep probability itself.
     gumbel: the binary concrete sigmoid((logit + noise) / temperature) (Maddison, Mnih, Teh 2017; Jang, Gu, Poole 2017).
-    reinforce: no gradient (see losses/reinforce.py).
+    reinforce: no gradient (see families/edit/losses/reinforce.py).
     hard_concrete: the same, stretched to (−0.1, 1.1) and cut, so that sure decisions are exactly 0 or 1.
     """
     if estimator == "reinforce":  # the decision is paid for through its log-probability alone

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualmask.tokenizer import MASK_ID, PAD_ID
+from dualmask.core.tokenizer import MASK_ID, PAD_ID
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import typer
 
-from dualmask.serving.eval_deletion import gaps, quickstart, reconstruction
+from dualmask.families.edit.cli.eval_deletion import gaps, quickstart, reconstruction
+from dualmask.families.edit.cli.eval_rounds import adaptive, editing
+from dualmask.families.span.cli.eval_span import span
 from dualmask.serving.eval_generation import generation
-from dualmask.serving.eval_rounds import adaptive, editing
-from dualmask.serving.eval_span import span
 
 SUITES = (reconstruction, gaps, quickstart, generation, editing, adaptive, span)
 

@@ -15,8 +15,8 @@ from dualmask.serving.options import with_options
 if TYPE_CHECKING:
     from dualmask.evaluation.judge import Judge
     from dualmask.evaluation.writers import Writer
+    from dualmask.families.edit.model import DualMask
     from dualmask.inference.loading import Loaded
-    from dualmask.models.dualmask import DualMask
 
 WIDTH = 110  # characters of the table where the output is no terminal
 COUNTS = "whole numbers from 1 on, such as 4,8,16"
@@ -120,7 +120,7 @@ def _dualmask_writers(loaded: Loaded[DualMask], written: Written) -> list[Writer
 
 def _baselines(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> list[Writer]:
     from dualmask.evaluation import writers
-    from dualmask.inference.diffusion import ORDERS
+    from dualmask.families.lm.diffusion import ORDERS
     from dualmask.inference.loading import load_autoregressive, load_diffusion
 
     order = next((order for order in ORDERS if order == compared.order), None)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 import typer
 
-from dualmask.manifest import write_file
+from dualmask.core.manifest import write_file
 from dualmask.serving.options import Setup, Source
 from dualmask.serving.texts import print_text
 

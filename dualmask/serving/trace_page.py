@@ -11,8 +11,8 @@ from typing import Any
 
 import jinja2
 
-from dualmask.inference.span_text import SpanResult
-from dualmask.inference.text import TextResult
+from dualmask.families.edit.infer.text import TextResult
+from dualmask.families.span.text import SpanResult
 
 
 def trace_page(results: Sequence[TextResult], *, gate_threshold: float, left_out: int = 0) -> str:

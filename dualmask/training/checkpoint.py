@@ -21,7 +21,7 @@ from typing import Any
 import torch.distributed as dist
 from safetensors import SafetensorError
 
-from dualmask import manifest
+from dualmask.core import manifest
 from dualmask.training.errors import TrainingError
 from dualmask.training.shards import INDEX, Piece, ShardFolder, merge, write_index, write_pieces
 

@@ -21,18 +21,18 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
-from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.models.dualmask import trainable
-from dualmask.outputs import RoundOut, RoundState, SpanDraft
-from dualmask.parallel import mesh
-from dualmask.parallel.mpu import deepspeed_mpu
+from dualmask.families.edit.model import trainable
+from dualmask.families.edit.reward import Reward
+from dualmask.families.outputs import RoundOut, RoundState, SpanDraft
+from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage
 from dualmask.training.errors import TrainingError
 from dualmask.training.objective import SpanObjective, objective
 from dualmask.training.partition import Partition, split_axis
-from dualmask.training.reward import Reward
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:

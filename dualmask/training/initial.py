@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.config.load import ConfigError
-from dualmask.parallel import mesh
+from dualmask.nn.parallel import mesh
 from dualmask.training.partition import split_axis
 
 

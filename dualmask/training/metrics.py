@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from dualmask import manifest
-from dualmask.training.alarms import Alarm
+from dualmask.core import manifest
+from dualmask.families.edit.alarms import Alarm
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dualmask.batch import Batch
 from dualmask.config.schema import StageConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.losses import reinforce
-from dualmask.losses.language_model import language_model_loss
-from dualmask.losses.span import GIVEN, span_loss
-from dualmask.losses.total import round_loss, window_loss
-from dualmask.models import multi_round
-from dualmask.models.dualmask import DualMask
-from dualmask.models.language_model import LanguageModel
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.models.span_rollout import draft, rollout
-from dualmask.outputs import RoundOut, RoundState
-from dualmask.training.reward import Reward, RewardObjective
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.losses import reinforce
+from dualmask.families.edit.losses.total import round_loss, window_loss
+from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.reward import Reward, RewardObjective
+from dualmask.families.lm.losses import language_model_loss
+from dualmask.families.lm.model import LanguageModel
+from dualmask.families.outputs import RoundOut, RoundState
+from dualmask.families.span.losses import GIVEN, span_loss
+from dualmask.families.span.model import SpanFusion
+from dualmask.families.span.rollout import draft, rollout
 
 
 class Objective(nn.Module):
@@ -30,7 +30,7 @@ class Objective(nn.Module):
     def __init__(self, model: DualMask, typos: Tensor | None = None) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("typos", typos, persistent=False)  # see dualmask/typos.py
+        self.register_buffer("typos", typos, persistent=False)  # see dualmask/core/typos.py
 
     def forward(
         self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None, *, inspect: bool = False

@@ -19,7 +19,7 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
-from dualmask.parallel import mesh
+from dualmask.nn.parallel import mesh
 from dualmask.training.shards import MOMENTS, WEIGHT, Piece, Place, ShardFolder
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.losses.gate import gate_open
-from dualmask.parallel import mesh
+from dualmask.families.edit.losses.gate import gate_open
+from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine
 
 

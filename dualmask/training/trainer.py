@@ -13,21 +13,21 @@ from typing import Any, Protocol
 import torch
 import torch.distributed as dist
 
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import Earned, StepPlan, first_step, plan_at, total_steps
-from dualmask.models.dualmask import start_from
-from dualmask.models.families import build
-from dualmask.parallel import mesh
-from dualmask.training.alarms import Alarm, Watch
+from dualmask.families.build import build
+from dualmask.families.edit.alarms import Alarm, Watch
+from dualmask.families.edit.model import start_from
+from dualmask.families.edit.reward import Decode, Reward, make_reward
+from dualmask.families.edit.scored import ScoredTexts
+from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, load_slices
 from dualmask.training.errors import TrainingError
 from dualmask.training.initial import begin_with
 from dualmask.training.metrics import Observer, StepRecord
-from dualmask.training.reward import Decode, Reward, make_reward
-from dualmask.training.scored import ScoredTexts
 from dualmask.training.shards import ShardFolder
 from dualmask.training.step import StepResult, run_step
 
@@ -60,7 +60,7 @@ class Surroundings:
     observers: Sequence[Observer] = ()  # on global rank 0 only
     tracking: Mapping[str, Any] | None = None  # kept in checkpoints for the tracker
     deepspeed: Mapping[str, Any] | None = None  # the user's additions
-    typos: torch.Tensor | None = None  # see dualmask/typos.py
+    typos: torch.Tensor | None = None  # see dualmask/core/typos.py
     decode: Decode | None = None  # ids → text, for rewards on text
     scored: Mapping[int, ScoredTexts] = field(default_factory=dict)  # by stage: edits that people have scored
     initial: Mapping[str, torch.Tensor] | None = None  # whole weights to begin with; None: random ones

@@ -11,8 +11,9 @@ from unittest.mock import patch
 
 import torch
 
-from dualmask.models import multi_round, span_rollout
-from dualmask.stopping import draft_digest
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.stopping import draft_digest
+from dualmask.families.span import rollout as span_rollout
 
 
 @dataclass

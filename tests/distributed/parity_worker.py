@@ -12,7 +12,7 @@ import torch.distributed as dist
 
 from data_pipeline.reader import ShardReader
 from dualmask.config.load import load_run
-from dualmask.parallel import mesh
+from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import init_distributed
 from dualmask.training.trainer import Surroundings, Trainer

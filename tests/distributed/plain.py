@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from data_pipeline.reader import ShardReader
-from dualmask.batch import Batch
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at, total_steps
-from dualmask.losses.total import round_loss
-from dualmask.models import multi_round
-from dualmask.models.dualmask import DualMask, start_from, trainable
-from dualmask.parallel import mesh
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.losses.total import round_loss
+from dualmask.families.edit.model import DualMask, start_from, trainable
+from dualmask.nn.parallel import mesh
 
 
 @dataclass(frozen=True)

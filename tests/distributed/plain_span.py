@@ -9,11 +9,11 @@ from plain import Trained, make_optimizer
 from data_pipeline.reader import ShardReader
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import plan_at, total_steps
-from dualmask.losses.language_model import language_model_loss
-from dualmask.losses.span import GIVEN, span_loss
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.models.span_rollout import rollout
-from dualmask.parallel import mesh
+from dualmask.families.lm.losses import language_model_loss
+from dualmask.families.span.losses import GIVEN, span_loss
+from dualmask.families.span.model import SpanFusion
+from dualmask.families.span.rollout import rollout
+from dualmask.nn.parallel import mesh
 
 
 def train(run: RunConfig, vocab_size: int) -> Trained:

@@ -12,10 +12,10 @@ import yaml
 
 from benchmarks import ablations, trials
 from dualmask.config.load import load_run
-from dualmask.export import write_export
-from dualmask.models.dualmask import DualMask
-from dualmask.parallel import mesh
-from dualmask.tokenizer import Tokenizer
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.families.edit.model import DualMask
+from dualmask.nn.parallel import mesh
+from dualmask.training.export import write_export
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import pytest
 import tiny
 import warm
 
-from dualmask import manifest
-from dualmask.export import export
+from dualmask.core import manifest
+from dualmask.training.export import export
 
 pytestmark = pytest.mark.distributed
 

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from dualmask.config.load import load_run
-from dualmask.export import write_export
-from dualmask.models.dualmask import DualMask
-from dualmask.parallel import mesh
+from dualmask.families.edit.model import DualMask
+from dualmask.nn.parallel import mesh
+from dualmask.training.export import write_export
 
 STAGES = [tiny.CONFIG["stages"][1] | {"start_from": {}, "steps": 2}]  # trains the inserter only
 

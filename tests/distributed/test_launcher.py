@@ -12,7 +12,7 @@ import tiny
 import warm
 import yaml
 
-from dualmask.manifest import digest
+from dualmask.core.manifest import digest
 
 SCRIPT = tiny.ROOT / "launcher" / "train.py"
 

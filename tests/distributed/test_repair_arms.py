@@ -11,7 +11,7 @@ import tiny
 from safetensors.torch import load_file
 
 from benchmarks import repairs, trials
-from dualmask.tokenizer import Tokenizer
+from dualmask.core.tokenizer import Tokenizer
 
 MODEL = {
     "family": "spanfusion",

@@ -10,8 +10,8 @@ import pytest
 import tiny
 from safetensors.torch import load_file
 
-from dualmask.export import export
 from dualmask.inference.loading import load
+from dualmask.training.export import export
 
 pytestmark = [pytest.mark.distributed, pytest.mark.timeout(600)]
 

@@ -14,9 +14,9 @@ import tiny
 import torch
 import warm
 
-from dualmask import manifest
-from dualmask.export import export
+from dualmask.core import manifest
 from dualmask.inference.loading import load_span_fusion
+from dualmask.training.export import export
 
 pytestmark = pytest.mark.distributed
 

@@ -12,8 +12,8 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
-from dualmask.export import export
-from dualmask.tokenizer import Tokenizer
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.training.export import export
 
 pytestmark = pytest.mark.distributed
 

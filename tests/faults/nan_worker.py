@@ -17,9 +17,9 @@ from data_pipeline.reader import ShardReader
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run
 from dualmask.curriculum import first_step, plan_at
-from dualmask.losses.total import LossReport, round_loss, window_loss
-from dualmask.models.dualmask import DualMask
-from dualmask.parallel import mesh
+from dualmask.families.edit.losses.total import LossReport, round_loss, window_loss
+from dualmask.families.edit.model import DualMask
+from dualmask.nn.parallel import mesh
 from dualmask.training import engine as engine_module
 from dualmask.training import objective
 from dualmask.training.errors import TrainingError

@@ -13,7 +13,7 @@ import pytest
 import warm
 from whole import Tally, Whole
 
-from dualmask import manifest
+from dualmask.core import manifest
 from dualmask.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.distributed

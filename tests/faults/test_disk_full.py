@@ -18,7 +18,7 @@ import warm
 from test_asked_to_stop import wait_until
 from whole import Tally, Whole
 
-from dualmask import manifest
+from dualmask.core import manifest
 
 pytestmark = pytest.mark.distributed
 

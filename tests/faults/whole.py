@@ -9,7 +9,7 @@ from pathlib import Path
 import tiny
 import warm
 
-from dualmask import manifest
+from dualmask.core import manifest
 
 
 @dataclass

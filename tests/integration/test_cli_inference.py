@@ -13,7 +13,7 @@ import pytest
 from tiny_bpe import FOREIGN, make_tokenizer_json
 from tiny_model import CONFIG, write_random_model
 
-from dualmask.inference.trace import replay
+from dualmask.families.edit.infer.trace import replay
 from launcher import command
 
 ODD_TEXTS = (

@@ -31,7 +31,7 @@ from data_pipeline.sources import SourceError
 from data_pipeline.verify import verify_shards
 from data_pipeline.vocabulary import VocabularyError
 from dualmask.config.data import DataBuildConfig
-from dualmask.tokenizer import SPECIAL_IDS, Tokenizer
+from dualmask.core.tokenizer import SPECIAL_IDS, Tokenizer
 
 BOILERPLATE = "This paragraph stands in every single document of the corpus."
 

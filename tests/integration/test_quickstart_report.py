@@ -11,7 +11,7 @@ import pytest
 import yaml
 from tiny_model import CONFIG
 
-from dualmask.evaluation import adaptive, editing
+from dualmask.families.edit.evaluate import adaptive, editing
 from launcher import quickstart
 
 ROOT = Path(__file__).resolve().parents[2]

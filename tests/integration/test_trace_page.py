@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dualmask.inference.text import TextResult
-from dualmask.inference.trace import replay
+from dualmask.families.edit.infer.text import TextResult
+from dualmask.families.edit.infer.trace import replay
 from dualmask.serving.trace_page import trace_page
 from launcher import command
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tiny
 from cluster import Cluster
 
-from dualmask.manifest import digest
+from dualmask.core.manifest import digest
 
 WEIGHTS = "export/model.safetensors"
 

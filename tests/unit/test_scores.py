@@ -9,7 +9,7 @@ import pytest
 from tiny_model import make_tokenizer
 
 from dualmask.config.load import ConfigError
-from dualmask.tokenizer import Tokenizer
+from dualmask.core.tokenizer import Tokenizer
 from launcher.scores import read_scores
 
 GOOD = [{"draft": "a word", "output": "a", "score": 3}, {"draft": "a", "output": "", "score": 1.5}]

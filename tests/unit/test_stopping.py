@@ -1,7 +1,7 @@
 import torch
 
 from dualmask.config.schema import StopConfig
-from dualmask.stopping import Reason, draft_digest, fill_confidence, reasons
+from dualmask.families.edit.stopping import Reason, draft_digest, fill_confidence, reasons
 
 
 def test_a_digest_knows_every_token_and_every_place_but_no_padding() -> None:

@@ -1,4 +1,4 @@
-"""The contract of ``dualmask.tokenizer`` on a byte-level BPE (on sentencepiece: data_pipeline/test_vocabulary.py)."""
+"""The contract of ``core.tokenizer`` on a byte-level BPE (on sentencepiece: data_pipeline/test_vocabulary.py)."""
 
 import json
 from pathlib import Path
@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_bpe import FOREIGN, PIECES, make_tokenizer_json
 
-from dualmask.inference.lexicon import Lexicon, read_lexicon
-from dualmask.inference.request import TextRequest
-from dualmask.inference.text import character_starts, prepare
-from dualmask.tokenizer import MASK_ID, SPECIAL_IDS, SPECIALS, Tokenizer
+from dualmask.core.lexicon import Lexicon, read_lexicon
+from dualmask.core.tokenizer import MASK_ID, SPECIAL_IDS, SPECIALS, Tokenizer
+from dualmask.families.edit.infer.request import TextRequest
+from dualmask.families.edit.infer.text import character_starts, prepare
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import torch
 from rapidfuzz.distance import OSA
 
 from data_pipeline.vocabulary import train
-from dualmask.tokenizer import SPECIAL_IDS, Tokenizer
-from dualmask.typos import SHORTEST, typo_table
+from dualmask.core.tokenizer import SPECIAL_IDS, Tokenizer
+from dualmask.core.typos import SHORTEST, typo_table
 
 
 @pytest.fixture(scope="module")

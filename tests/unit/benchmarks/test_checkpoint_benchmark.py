@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import checkpoint
 from dualmask.config.deepspeed import deepspeed_config
-from dualmask.models.families import build
+from dualmask.families.build import build
 from dualmask.training.checkpoint import find_trouble
 from dualmask.training.engine import StageEngine, init_distributed
 

@@ -10,13 +10,13 @@ from tiny_span import VOCAB, make_model
 from benchmarks import repairs
 from benchmarks.trials import Trial
 from dualmask.config.load import load_run
-from dualmask.evaluation import span
+from dualmask.core.tokenizer import EOS_ID
 from dualmask.evaluation.report import find
-from dualmask.evaluation.span import Task
-from dualmask.inference.span import write
-from dualmask.models.gate_net import BOUND, CONTINUE, STOP
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.tokenizer import EOS_ID
+from dualmask.families.span.evaluate import spans as span
+from dualmask.families.span.evaluate.spans import Task
+from dualmask.families.span.gate_net import BOUND, CONTINUE, STOP
+from dualmask.families.span.generate import write
+from dualmask.families.span.model import SpanFusion
 
 K = 7
 CONFIG = "configs/spanfusion_small.yaml"

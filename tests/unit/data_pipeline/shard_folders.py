@@ -8,7 +8,7 @@ import numpy as np
 
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.shards import write_shard
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 VOCAB, LENGTH = 1000, 16
 

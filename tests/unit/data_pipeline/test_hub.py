@@ -15,7 +15,7 @@ from tiny_bpe import PIECES, make_tokenizer_json
 from data_pipeline.sources import SourceError, read, units
 from data_pipeline.vocabulary import VocabularyError, describe, find
 from dualmask.config.data import SourceConfig, TokenizerConfig
-from dualmask.tokenizer import SPECIALS, Tokenizer
+from dualmask.core.tokenizer import SPECIALS, Tokenizer
 
 Point = Callable[[str], None]
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline.packing import SHORTEST_ROW, Packed, blocks, document_rows, training_rows
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 NEVER = np.zeros(100, bool)
 

@@ -22,8 +22,8 @@ from shard_folders import LENGTH, VOCAB, make_block, row_number, write_folder
 
 from data_pipeline.manifest import Manifest, ManifestError, Member
 from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, evaluation_batches
-from dualmask.batch import Batch
-from dualmask.tokenizer import EOS_ID
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import EOS_ID
 
 
 def take(reader: ShardReader, count: int) -> list[Batch]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data_pipeline.vocabulary import VocabularyError, find, train
 from dualmask.config.data import TokenizerConfig
-from dualmask.tokenizer import SPECIAL_IDS, Tokenizer
+from dualmask.core.tokenizer import SPECIAL_IDS, Tokenizer
 
 
 def lines() -> Iterator[str]:

@@ -5,13 +5,13 @@ import pydoc_data.topics
 import numpy as np
 import pytest
 
-from dualmask.evaluation import adaptive, corrupted
-from dualmask.evaluation.adaptive import Facts
-from dualmask.evaluation.rollouts import Rollout, play
-from dualmask.inference.engine import Engine
-from dualmask.inference.lexicon import read_lexicon
+from dualmask.core.lexicon import read_lexicon
+from dualmask.families.edit.evaluate import adaptive, corrupted
+from dualmask.families.edit.evaluate.adaptive import Facts
+from dualmask.families.edit.evaluate.rollouts import Rollout, play
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.request import Request
 from dualmask.inference.loading import load
-from dualmask.inference.request import Request
 
 LINES = [" ".join(text.split()) for text in sorted(pydoc_data.topics.topics.values())]
 ROUNDS = 6

@@ -8,9 +8,9 @@ import pytest
 from rapidfuzz.distance import LCSseq
 from typer.testing import CliRunner
 
-from dualmask.evaluation import correctors, corrupted, editing
-from dualmask.evaluation.baselines import FillerScores
-from dualmask.evaluation.correctors import FillerThreshold, cross_fitted
+from dualmask.families.edit.evaluate import correctors, corrupted, editing
+from dualmask.families.edit.evaluate.baselines import FillerScores
+from dualmask.families.edit.evaluate.correctors import FillerThreshold, cross_fitted
 from dualmask.inference.loading import load
 from dualmask.ops.corruption import KINDS
 from launcher.command import app

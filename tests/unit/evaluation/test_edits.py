@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from dualmask.evaluation import edits
-from dualmask.evaluation.edits import Edit
+from dualmask.families.edit.evaluate import edits
+from dualmask.families.edit.evaluate.edits import Edit
 
 texts = some.lists(some.integers(0, 3), max_size=12)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny_model import language_model_config, make_tokenizer, write_random_model
 
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.evaluation import diversity, generation, generation_report, report, writers
 from dualmask.evaluation.judge import Judge
 from dualmask.inference.loading import Loaded, load, load_autoregressive, load_diffusion
-from dualmask.tokenizer import BOS_ID, EOS_ID
 from launcher import command
 
 TEXT = "The value of a name is the object that it is bound to. "

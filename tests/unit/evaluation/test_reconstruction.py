@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from dualmask.batch import Batch
-from dualmask.evaluation import baselines, reconstruction, report, statistics, texts
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID
+from dualmask.evaluation import report, statistics, texts
+from dualmask.families.edit.evaluate import baselines, reconstruction
+from dualmask.families.edit.probe import filler_opinion
+from dualmask.families.outputs import InserterOut
+from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.vocabulary import surprise
 from dualmask.ops import deletion, gaps
-from dualmask.ops.probe import filler_opinion
-from dualmask.outputs import InserterOut
-from dualmask.parallel import mesh
-from dualmask.parallel.vocabulary import surprise
-from dualmask.tokenizer import BOS_ID, EOS_ID, MASK_ID
 
 WIDTH, VOCAB = 12, 40
 

@@ -12,14 +12,17 @@ from tiny_span import PARTS, VOCAB, make_model
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dualmask.batch import Batch
-from dualmask.evaluation import report, span, span_gate, span_report
-from dualmask.evaluation.span import Task
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID
+from dualmask.evaluation import report
+from dualmask.families.span import spans
+from dualmask.families.span.evaluate import gate as span_gate
+from dualmask.families.span.evaluate import report as span_report
+from dualmask.families.span.evaluate import spans as span
+from dualmask.families.span.evaluate.spans import Task
+from dualmask.families.span.gate_net import CONTINUE
+from dualmask.families.span.model import REACH, SpanFusion, SpanState
 from dualmask.inference.loading import Loaded
-from dualmask.models.gate_net import CONTINUE
-from dualmask.models.span_fusion import REACH, SpanFusion, SpanState
-from dualmask.ops import spans
-from dualmask.tokenizer import BOS_ID
 from launcher import command
 
 TEXT = "The value of a name is the object that it is bound to. "

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from dualmask.inference.engine import Engine
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.text import Writer
 from dualmask.inference.loading import Loaded, load
-from dualmask.inference.text import Writer
 
 
 @pytest.fixture(scope="session")

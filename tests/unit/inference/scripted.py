@@ -9,14 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dualmask.batch import Batch
 from dualmask.config.schema import ModelConfig
-from dualmask.models.dualmask import Reading
-from dualmask.models.picker import DeleteLogits
+from dualmask.core.batch import Batch
+from dualmask.families.edit.model import Reading
+from dualmask.families.edit.picker import DeleteLogits
+from dualmask.families.edit.probe import Opinion
+from dualmask.families.outputs import InserterOut
 from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton, gap_present
-from dualmask.ops.probe import Opinion
-from dualmask.outputs import InserterOut
 
 SURE = 8.0  # logit
 

@@ -9,12 +9,12 @@ import torch
 from scripted import Scripted
 from torch import Tensor
 
-from dualmask.inference.budget import Budget
-from dualmask.inference.engine import Engine
-from dualmask.inference.request import MODES, Hole, Request
-from dualmask.inference.text import Writer
-from dualmask.stopping import Reason
-from dualmask.tokenizer import BOS_ID
+from dualmask.core.tokenizer import BOS_ID
+from dualmask.families.edit.infer.budget import Budget
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.request import MODES, Hole, Request
+from dualmask.families.edit.infer.text import Writer
+from dualmask.families.edit.stopping import Reason
 
 A, B, C, D, WRONG, DOUBTFUL = range(300, 306)
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from tiny_model import language_model_config, write_random_model
 
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
+from dualmask.core.lexicon import read_lexicon
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.evaluation.writers import counted
-from dualmask.inference import autoregressive, diffusion
+from dualmask.families.lm import diffusion
+from dualmask.inference import autoregressive
 from dualmask.inference.folder import ModelFolderError, open_folder
-from dualmask.inference.lexicon import read_lexicon
 from dualmask.inference.loading import Loaded, load, load_autoregressive, load_diffusion
-from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from launcher import command
 
 PROMPTS = [[40, 41, 42, 43, 44, 45, 46], [50], [], [60, 61, 62]]

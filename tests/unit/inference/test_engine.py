@@ -6,13 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dualmask.batch import Batch
-from dualmask.inference.engine import Engine
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.request import Hole, Request, Result
+from dualmask.families.edit.stopping import Reason
 from dualmask.inference.loading import Loaded
-from dualmask.inference.request import Hole, Request, Result
 from dualmask.ops import allocate, gaps
-from dualmask.stopping import Reason
-from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 
 FIRST_PIECE = 262  # behind the special ids and the 256 bytes
 

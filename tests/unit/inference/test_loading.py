@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dualmask import manifest
+from dualmask.core import manifest
 from dualmask.inference.folder import ModelFolderError, open_folder
 from dualmask.inference.loading import load
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from dualmask.inference import sampling
+from dualmask.core import sampling
 
 SLOTS, VOCABULARY = 4000, 12
 

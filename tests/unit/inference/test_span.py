@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_span import VOCAB, make_model
 
-from dualmask.batch import Batch
-from dualmask.inference import autoregressive, span
-from dualmask.inference.span import Gate, SpanTrace, Written
-from dualmask.inference.span_request import SpanOptions, parse_gate
-from dualmask.models.span_fusion import REACH, SpanFusion
-from dualmask.ops import spans
-from dualmask.tokenizer import BOS_ID, EOS_ID, PRED_ID, SPECIAL_IDS
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PRED_ID, SPECIAL_IDS
+from dualmask.families.span import generate as span
+from dualmask.families.span import spans
+from dualmask.families.span.generate import Gate, SpanTrace, Written
+from dualmask.families.span.model import REACH, SpanFusion
+from dualmask.families.span.request import SpanOptions, parse_gate
+from dualmask.inference import autoregressive
 
 LENGTH = 64
 GATES: tuple[Gate, ...] = ("learned", "fast", "accurate", 2)

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualmask.inference.request import TextRequest
-from dualmask.inference.text import TextResult, Writer
-from dualmask.inference.trace import RoundTrace, replay
-from dualmask.stopping import Reason
+from dualmask.families.edit.infer.request import TextRequest
+from dualmask.families.edit.infer.text import TextResult, Writer
+from dualmask.families.edit.infer.trace import RoundTrace, replay
+from dualmask.families.edit.stopping import Reason
 
 ODD = (
     "",

@@ -1,12 +1,12 @@
 import torch
 
-from dualmask.batch import Batch
-from dualmask.inference.lexicon import Lexicon
+from dualmask.core.batch import Batch
+from dualmask.core.lexicon import Lexicon
+from dualmask.core.tokenizer import BOS_ID, EOS_ID
+from dualmask.families.edit.infer.text import Writer
+from dualmask.families.edit.infer.windows import WindowedModel, cut
 from dualmask.inference.loading import Loaded
-from dualmask.inference.text import Writer
-from dualmask.inference.windows import WindowedModel, cut
 from dualmask.ops.gaps import Skeleton
-from dualmask.tokenizer import BOS_ID, EOS_ID
 
 
 def test_every_place_is_in_exactly_one_core_and_every_window_fits() -> None:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_rounds import make_batch, make_model, rounds_plan
 
-from dualmask.losses import gate
-from dualmask.models import multi_round
-from dualmask.outputs import RoundOut
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.losses import gate
+from dualmask.families.outputs import RoundOut
 
 ROWS = 24
 

@@ -10,11 +10,11 @@ import torch
 from tiny_rounds import WIDTH, make_batch, make_model, make_plan
 from torch import Tensor
 
-from dualmask.batch import Batch, deletable
-from dualmask.losses import recoverability
-from dualmask.models import multi_round
-from dualmask.models.completion import UNRESTORED, Deletion, text_cost
-from dualmask.outputs import RoundOut
+from dualmask.core.batch import Batch, deletable
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.completion import UNRESTORED, Deletion, text_cost
+from dualmask.families.edit.losses import recoverability
+from dualmask.families.outputs import RoundOut
 
 ROWS, MOST = 24, 3
 

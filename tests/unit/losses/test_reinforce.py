@@ -12,17 +12,16 @@ import torch
 from tiny_rounds import make_model, make_plan
 from torch import Tensor
 
-from dualmask.batch import Batch
-from dualmask.losses import reinforce
-from dualmask.models import multi_round
-from dualmask.models.decisions import Decision, decide_round
-from dualmask.models.dualmask import Reading
-from dualmask.models.picker import DeleteLogits
-from dualmask.ops import starts
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID
+from dualmask.families.edit import multi_round, starts
+from dualmask.families.edit.decisions import Decision, decide_round
+from dualmask.families.edit.losses import reinforce
+from dualmask.families.edit.model import Reading
+from dualmask.families.edit.picker import DeleteLogits
+from dualmask.families.edit.probe import Opinion
+from dualmask.families.outputs import RoundOut, RoundState
 from dualmask.ops.deletion import OFFSETS
-from dualmask.ops.probe import Opinion
-from dualmask.outputs import RoundOut, RoundState
-from dualmask.tokenizer import BOS_ID, EOS_ID
 
 SAMPLES, TEXTS, HEAT = 4, 1500, 0.6
 

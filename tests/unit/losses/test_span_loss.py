@@ -11,13 +11,13 @@ from tiny_span import SPAN, make_model, make_texts, span_plan
 from torch import Tensor
 
 from dualmask.config.schema import SpanLosses, SpanStageConfig
-from dualmask.losses.language_model import language_model_loss
-from dualmask.losses.span import GIVEN, latent_loss, span_loss, steps_taken, stop_costs, token_loss
-from dualmask.models.gate_net import CONTINUE, softly_bounded
-from dualmask.models.span_fusion import SpanFusion
-from dualmask.models.span_rollout import rollout
-from dualmask.ops import spans
-from dualmask.outputs import SpanOut
+from dualmask.families.lm.losses import language_model_loss
+from dualmask.families.outputs import SpanOut
+from dualmask.families.span import spans
+from dualmask.families.span.gate_net import CONTINUE, softly_bounded
+from dualmask.families.span.losses import GIVEN, latent_loss, span_loss, steps_taken, stop_costs, token_loss
+from dualmask.families.span.model import SpanFusion
+from dualmask.families.span.rollout import rollout
 
 ROWS = 12
 OPEN = {"detach_pred": False}

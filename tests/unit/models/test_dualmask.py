@@ -6,13 +6,13 @@ import pytest
 import torch
 from tiny_rounds import VOCAB, WIDTH, make_batch, make_model, make_plan
 
-from dualmask.batch import Batch
 from dualmask.config.schema import StageConfig
-from dualmask.losses.total import round_loss
-from dualmask.models.completion import Deletion, _masked_embeddings, _sources
-from dualmask.models.dualmask import start_from, trainable
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import MASK_ID
+from dualmask.families.edit.completion import Deletion, _masked_embeddings, _sources
+from dualmask.families.edit.losses.total import round_loss
+from dualmask.families.edit.model import start_from, trainable
 from dualmask.ops import gaps
-from dualmask.tokenizer import MASK_ID
 
 HOLES = {"name": "inserter", "train": ["filler", "inserter"], "losses": {"recon": 1.0, "ptr_count": 1.0}}
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from dualmask.batch import Batch
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import ModelConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.curriculum import StepPlan, plan_at, total_steps
-from dualmask.losses.language_model import language_model_loss
-from dualmask.models.families import build
-from dualmask.models.language_model import Autoregressive, LanguageModel, MaskedDiffusion
-from dualmask.parallel import mesh
-from dualmask.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
+from dualmask.families.build import build
+from dualmask.families.lm.losses import language_model_loss
+from dualmask.families.lm.model import Autoregressive, LanguageModel, MaskedDiffusion
+from dualmask.nn.parallel import mesh
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FAMILIES = ("autoregressive", "diffusion")

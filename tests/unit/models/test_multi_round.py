@@ -8,14 +8,14 @@ import pytest
 import torch
 from tiny_rounds import EVERY_LOSS, VOCAB, WIDTH, make_batch, make_model, make_plan, rounds_plan
 
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.curriculum import StepPlan
-from dualmask.losses.total import round_loss
-from dualmask.models import multi_round
-from dualmask.models.dualmask import DualMask
-from dualmask.ops import deletion, starts
-from dualmask.outputs import RoundOut, RoundState
-from dualmask.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
+from dualmask.families.edit import multi_round, starts
+from dualmask.families.edit.losses.total import round_loss
+from dualmask.families.edit.model import DualMask
+from dualmask.families.outputs import RoundOut, RoundState
+from dualmask.ops import deletion
 
 ROWS = 24
 GATED = {"gate": 1.0}

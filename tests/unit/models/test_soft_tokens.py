@@ -9,11 +9,12 @@ import torch
 from tiny_rounds import make_batch, make_model, make_plan
 from torch import Tensor
 
+from dualmask.core import noise
 from dualmask.curriculum import StepPlan
-from dualmask.losses.total import round_loss
-from dualmask.models import multi_round
-from dualmask.ops import deletion, noise
-from dualmask.outputs import RoundOut, RoundState
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.losses.total import round_loss
+from dualmask.families.outputs import RoundOut, RoundState
+from dualmask.ops import deletion
 
 # Losses that are smooth in the drafts' embeddings once all decisions are made. The others hold straight-through terms
 # or detached labels of their own, whose slope is not that of the forward.

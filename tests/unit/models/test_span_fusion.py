@@ -13,19 +13,20 @@ from tiny_span import PARTS, SPAN, VOCAB, make_model, make_texts, span_plan
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dualmask.batch import Batch
 from dualmask.config.schema import StageConfig
+from dualmask.core import noise
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import EOS_ID, PAD_ID, PRED_ID, SPECIAL_IDS
 from dualmask.curriculum import plan_at
-from dualmask.layers.block import Block
-from dualmask.layers.span_block import SpanBlock
-from dualmask.losses.span import span_loss, stop_costs
-from dualmask.models import span_rollout
-from dualmask.models.span_fusion import REACH, SpanFusion
-from dualmask.models.span_rollout import Step, play, rollout
-from dualmask.ops import noise, spans
-from dualmask.outputs import SpanOut
-from dualmask.parallel import mesh
-from dualmask.tokenizer import EOS_ID, PAD_ID, PRED_ID, SPECIAL_IDS
+from dualmask.families.outputs import SpanOut
+from dualmask.families.span import rollout as span_rollout
+from dualmask.families.span import spans
+from dualmask.families.span.block import SpanBlock
+from dualmask.families.span.losses import span_loss, stop_costs
+from dualmask.families.span.model import REACH, SpanFusion
+from dualmask.families.span.rollout import Step, play, rollout
+from dualmask.nn.block import Block
+from dualmask.nn.parallel import mesh
 from dualmask.training.objective import SpanObjective
 
 ORDERS = ("entropy", "confidence")

@@ -4,10 +4,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualmask.batch import present
+from dualmask.core.batch import present
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.ops import gaps
 from dualmask.ops.alignment import align, edit_distance, holes, within
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 INNER = st.lists(st.integers(6, 9), max_size=9)  # few ids: many equally long subsequences
 PAIRS = st.lists(st.tuples(INNER, INNER), min_size=1, max_size=4)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import pad
 
-from dualmask.batch import deletable, present
 from dualmask.config.schema import CorruptionConfig
+from dualmask.core.batch import deletable, present
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.ops.corruption import KINDS, by_weight, corrupt
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 ROWS, WIDTH = 300, 48
 MORE = 1000

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from dualmask.ops import estimators, noise
+from dualmask.core import noise
+from dualmask.ops import estimators
 
 ESTIMATORS = ("straight_through", "gumbel", "hard_concrete")
 

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.ops import gaps
-from dualmask.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 
 WIDTH = 12
 

@@ -1,6 +1,6 @@
 import torch
 
-from dualmask.ops import noise
+from dualmask.core import noise
 
 
 def test_draws_depend_on_key_stream_and_step_only():

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_span import WIDTH, make_texts
 
-from dualmask.ops import noise, spans
-from dualmask.tokenizer import BOS_ID, EOS_ID
+from dualmask.core import noise
+from dualmask.core.tokenizer import BOS_ID, EOS_ID
+from dualmask.families.span import spans
 
 KEYS = torch.arange(20_000) * 7919 + 1
 

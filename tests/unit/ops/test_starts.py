@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from dualmask.batch import Batch, deletable, present
 from dualmask.config.schema import CorruptionConfig
+from dualmask.core.batch import Batch, deletable, present
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.families.edit.starts import KINDS, edits, start_states
 from dualmask.ops import deletion
 from dualmask.ops.corruption import corrupt
-from dualmask.ops.starts import KINDS, edits, start_states
-from dualmask.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 ROWS, WIDTH = 400, 24
 HOW = CorruptionConfig(rate_low=0.2, rate_high=0.5)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dualmask.parallel import mesh
-from dualmask.parallel.vocabulary import cross_entropy, entropy, log_normaliser, top_logits
-from dualmask.tokenizer import EOS_ID, MASK_ID, PRED_ID
+from dualmask.core.tokenizer import EOS_ID, MASK_ID, PRED_ID
+from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.vocabulary import cross_entropy, entropy, log_normaliser, top_logits
 
 
 @pytest.fixture

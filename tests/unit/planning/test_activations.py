@@ -11,13 +11,13 @@ from test_flops import ALL, CASES, DUALMASK, EVERY
 from benchmarks.rounds_memory import SavedBytes, Size, random_batch
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import plan_at
-from dualmask.models.dualmask import trainable
-from dualmask.models.families import build
-from dualmask.parallel import mesh
-from dualmask.planning.activations import Sizes
-from dualmask.planning.flops import Draws
-from dualmask.planning.moments import moments
+from dualmask.families.build import build
+from dualmask.families.edit.model import trainable
+from dualmask.nn.parallel import mesh
 from dualmask.training.objective import objective
+from launcher.planner.activations import Sizes
+from launcher.planner.flops import Draws
+from launcher.planner.moments import moments
 
 SIZE = Size(hidden=96, length=64, sequences=8, vocabulary=500)
 

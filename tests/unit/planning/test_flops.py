@@ -12,12 +12,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.rounds_memory import Size, random_batch
 from dualmask.config.schema import ModelConfig, SpanModelConfig, StageConfig
 from dualmask.curriculum import plan_at
-from dualmask.models.dualmask import trainable
-from dualmask.models.families import build
+from dualmask.families.build import build
+from dualmask.families.edit.model import trainable
+from dualmask.nn.parallel import mesh
 from dualmask.ops import deletion
-from dualmask.parallel import mesh
-from dualmask.planning.flops import Draws, Shape, expected, step_cost
 from dualmask.training.objective import objective
+from launcher.planner.flops import Draws, Shape, expected, step_cost
 
 SIZE = Size(hidden=32, length=24, sequences=6, vocabulary=200)
 COMMON = {"hidden": SIZE.hidden, "heads": 2, "max_length": SIZE.length}

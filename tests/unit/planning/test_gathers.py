@@ -7,8 +7,8 @@ import pytest
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run
-from dualmask.planning.gathers import FORGETFUL, Distances, Gathers, Visit, count
-from dualmask.planning.traffic import BUCKET, ring, traffic
+from launcher.planner.gathers import FORGETFUL, Distances, Gathers, Visit, count
+from launcher.planner.traffic import BUCKET, ring, traffic
 
 QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 SIZE = {"a": 10, "b": 20, "c": 30}

@@ -6,7 +6,7 @@ import pytest
 
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from dualmask.planning.memory import Memory, memory, peaks
+from launcher.planner.memory import Memory, memory, peaks
 
 QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 SPAN = Path(__file__).parents[3] / "configs" / "spanfusion_small.yaml"

@@ -6,10 +6,10 @@ import pytest
 
 from dualmask.config.load import load_run
 from dualmask.config.schema import ModelConfig, SpanModelConfig
-from dualmask.models.dualmask import trainable
-from dualmask.models.families import build
-from dualmask.parallel import mesh
-from dualmask.planning.parameters import by_module, learning, parameters
+from dualmask.families.build import build
+from dualmask.families.edit.model import trainable
+from dualmask.nn.parallel import mesh
+from launcher.planner.parameters import by_module, learning, parameters
 
 CONFIGS = sorted(Path(__file__).parents[3].glob("configs/*.yaml"))
 SMALL = {"hidden": 24, "heads": 2, "max_length": 32}

@@ -6,11 +6,11 @@ import pytest
 
 from dualmask.config.hardware import load_hardware
 from dualmask.config.load import ConfigError, load_run
-from dualmask.planning.flops import Shape, step_cost
-from dualmask.planning.parameters import by_module, parameters
-from dualmask.planning.recommend import Site, choices, largest, recommend
-from dualmask.planning.time import Cluster, step_time
-from dualmask.planning.traffic import traffic
+from launcher.planner.flops import Shape, step_cost
+from launcher.planner.parameters import by_module, parameters
+from launcher.planner.recommend import Site, choices, largest, recommend
+from launcher.planner.time import Cluster, step_time
+from launcher.planner.traffic import traffic
 
 ROOT = Path(__file__).parents[3]
 CONFIGS = ROOT / "configs"

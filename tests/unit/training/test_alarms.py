@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from dualmask.config.schema import AlarmConfig
-from dualmask.training.alarms import Alarm, Watch
+from dualmask.families.edit.alarms import Alarm, Watch
 
 HOW = AlarmConfig(steps=3)
 

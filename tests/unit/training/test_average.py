@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import plan_at
-from dualmask.losses.span import span_loss
-from dualmask.losses.total import LossReport
-from dualmask.models.families import build
+from dualmask.families.build import build
+from dualmask.families.edit.losses.total import LossReport
+from dualmask.families.span.losses import span_loss
 from dualmask.training import objective
 from dualmask.training.average import MovingAverage
 from dualmask.training.engine import StageEngine, init_distributed

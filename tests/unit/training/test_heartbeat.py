@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch.distributed as dist
 
-from dualmask.parallel import mesh
+from dualmask.nn.parallel import mesh
 from dualmask.training.errors import TrainingError
 from dualmask.training.heartbeat import Heartbeat, lost_peers
 

@@ -13,7 +13,7 @@ from benchmarks.rounds_memory import Size, random_batch
 from benchmarks.step_arms import Case
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.curriculum import plan_at
-from dualmask.models.families import build
+from dualmask.families.build import build
 from dualmask.training.engine import StageEngine, init_distributed
 from dualmask.training.step import run_step
 

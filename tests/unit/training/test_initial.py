@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dualmask.parallel import mesh
+from dualmask.nn.parallel import mesh
 from dualmask.training.initial import begin_with
 
 

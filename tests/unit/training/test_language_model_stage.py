@@ -6,11 +6,11 @@ import plain_language_model
 import pytest
 import torch
 
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.models.families import build
+from dualmask.families.build import build
 from dualmask.training.engine import StageEngine, init_distributed
 from dualmask.training.step import run_step
 

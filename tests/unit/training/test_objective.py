@@ -9,11 +9,11 @@ import torch
 from tiny_rounds import make_batch, make_model, rounds_plan
 from torch import Tensor
 
-from dualmask.batch import Batch
+from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.losses.total import round_loss
-from dualmask.models import multi_round
-from dualmask.models.dualmask import DualMask
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.losses.total import round_loss
+from dualmask.families.edit.model import DualMask
 from dualmask.ops import deletion
 from dualmask.training.objective import Objective
 

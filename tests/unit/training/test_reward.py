@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from dualmask.batch import Batch
 from dualmask.config.load import load_run
 from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.curriculum import plan_at
-from dualmask.models import multi_round
-from dualmask.models.decisions import Odds
-from dualmask.models.dualmask import DualMask, trainable
-from dualmask.parallel import mesh
-from dualmask.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
-from dualmask.training.reward import Ids, Reward, RewardObjective, make_reward
-from dualmask.training.scored import ScoredTexts
+from dualmask.families.edit import multi_round
+from dualmask.families.edit.decisions import Odds
+from dualmask.families.edit.model import DualMask, trainable
+from dualmask.families.edit.reward import Ids, Reward, RewardObjective, make_reward
+from dualmask.families.edit.scored import ScoredTexts
+from dualmask.nn.parallel import mesh
 
 VOCAB, WIDTH, BAD = 24, 12, 7
 FIRST = len(SPECIAL_IDS)

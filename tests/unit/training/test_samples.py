@@ -9,14 +9,14 @@ import torch
 from tiny_model import VOCABULARY, make_tokenizer
 from tiny_span import PARTS, SPAN, make_model, make_texts, span_plan
 
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import EOS_ID, PRED_ID, SPECIAL_IDS, Tokenizer
 from dualmask.curriculum import plan_at
-from dualmask.models.families import build
-from dualmask.models.span_rollout import draft
-from dualmask.outputs import SpanDraft
-from dualmask.tokenizer import EOS_ID, PRED_ID, SPECIAL_IDS, Tokenizer
+from dualmask.families.build import build
+from dualmask.families.outputs import SpanDraft
+from dualmask.families.span.rollout import draft
 from dualmask.training.engine import StageEngine, init_distributed
 from launcher.samples import sample_rounds
 

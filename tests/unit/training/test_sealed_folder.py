@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmask import manifest
+from dualmask.core import manifest
 
 
 @pytest.fixture

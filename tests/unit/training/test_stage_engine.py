@@ -9,12 +9,12 @@ from unittest.mock import patch
 import pytest
 import torch
 
-from dualmask.batch import Batch
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
+from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.losses import total
-from dualmask.models.dualmask import DualMask
+from dualmask.families.edit.losses import total
+from dualmask.families.edit.model import DualMask
 from dualmask.training import objective
 from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
 from dualmask.training.errors import TrainingError

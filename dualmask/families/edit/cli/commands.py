@@ -1,0 +1,260 @@
+"""``dualmask edit | generate | auto | summarize | infill``: text in, text out. torch starts once all is checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dualmask.families.edit.infer.request import HOLE_MARK, Mode, TextRequest
+from dualmask.families.span.cli import generate as span_command
+from dualmask.families.span.request import SpanOptions, parse_gate
+from dualmask.serving.options import Growth, Locks, Sampling, Setup, Source, Spans, Stops, with_options
+from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
+from dualmask.serving.texts import for_each, read_texts
+
+if TYPE_CHECKING:
+    from dualmask.families.edit.infer.text import TextResult
+
+app = typer.Typer()
+
+TEXTS_AT_ONCE = 256
+
+Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
+EditThreshold = Annotated[
+    float, typer.Option(metavar="P", help="How sure the model must be that a token is wrong, 0 to 1.")
+]
+
+
+@app.command()
+@with_options
+def edit(
+    source: Source,
+    setup: Setup,
+    *,
+    keep_rate: Annotated[
+        float | None,
+        typer.Option(help="Share of the tokens that is kept, 0 to 1. Default: all but those that look wrong."),
+    ] = None,
+    edit_threshold: EditThreshold = 0.5,
+    rounds: Rounds = 1,
+    growth: Growth,
+    stops: Stops,
+    locks: Locks,
+    sampling: Sampling,
+) -> None:
+    """Correct a text, or write a share of it anew.
+
+    In each round tokens are deleted, masks are placed where something is missing, and all masks are filled. Deleted is
+    what the model takes for wrong; with --keep-rate that share is kept, and what can best be restored goes too.
+
+    \b
+    dualmask edit --model runs/quickstart "The functoin return a list of names." --trace rounds.html
+    dualmask edit --model M --keep-rate 0.9 --rounds 3 --lock "list of names" --file draft.txt
+    cat drafts.txt | dualmask edit --model M --lines --json > edits.jsonl
+    """
+    options = {"keep_rate": keep_rate, "edit_threshold": edit_threshold, "rounds": rounds}
+    _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks)
+
+
+ROUNDS_ONLY = {"rounds", "place_temperature", "fill_steps", "remask"}
+ROUNDS_ONLY |= {field.name for group in (Growth, Stops, Locks) for field in fields(group)}
+SPANS_ONLY = {field.name for field in fields(Spans)}
+
+
+@app.command()
+@with_options
+def generate(
+    context: typer.Context,
+    source: Source,
+    setup: Setup,
+    *,
+    spans: Spans,
+    rounds: Rounds = 8,
+    growth: Growth,
+    stops: Stops,
+    locks: Locks,
+    sampling: Sampling,
+) -> None:
+    """Write text around TEXT or behind it, or from nothing. Nothing of TEXT is deleted.
+
+    A DualMask model writes wherever it sees something missing, in --rounds, until --growth is reached. A SpanFusionLM
+    continues TEXT by --tokens, in spans of --span tokens, each refined in as many steps as the --gate asks for. Its
+    other options are --temperature, --top-p and --seed; --tokens, --span and --gate mean nothing to DualMask.
+
+    \b
+    dualmask generate --model M --growth 40 --temperature 0.9 --seed 1
+    dualmask generate --model M "Returns the list." --growth 20 --rounds 4 --lock "Returns the list."
+    dualmask generate --model S "Returns the list" --tokens 32 --span 16 --gate learned --trace spans.html
+    dualmask generate --model S "Returns the list" --gate fast
+    """
+    from dualmask.inference.folder import family_of
+
+    if family_of(setup.model) == "spanfusion":
+        _refuse(context, ROUNDS_ONLY, f"{setup.model}, a SpanFusionLM")
+        how = SpanOptions(
+            tokens=spans.tokens,
+            span=spans.span,
+            gate=parse_gate(spans.gate),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+        )
+        span_command.run(source, setup, how)
+    else:
+        _refuse(context, SPANS_ONLY, f"{setup.model}, which is no SpanFusionLM")
+        _run("generate", source, setup, sampling, {"rounds": rounds} | vars(growth) | vars(stops), locks)
+
+
+def _refuse(context: typer.Context, names: set[str], model: str) -> None:
+    """Raises ValueError if one of these options was given."""
+    for name in context.params:
+        source = context.get_parameter_source(name)
+        if name in names and source is not None and source.name != "DEFAULT":
+            raise ValueError(f"--{name.replace('_', '-')} has no meaning for {model}: leave it out")
+
+
+@app.command()
+@with_options
+def auto(
+    source: Source,
+    setup: Setup,
+    *,
+    edit_threshold: EditThreshold = 0.5,
+    gate_threshold: Annotated[
+        float, typer.Option(metavar="P", help="A round edits if the Gate's probability for that is above this.")
+    ] = 0.5,
+    rounds: Rounds = 8,
+    growth: Growth,
+    stops: Stops,
+    locks: Locks,
+    sampling: Sampling,
+) -> None:
+    """Let the model's Gate decide, round by round and text by text, what TEXT needs.
+
+    Where the Gate says "edit", tokens that look wrong are deleted and the holes are filled, as in `edit`. Where it says
+    "generate", nothing is deleted and only what looks missing is written. A text that needs neither stays as it is.
+    --trace shows what was decided, and how surely.
+
+    \b
+    dualmask auto --model runs/quickstart "The functoin return a list of names." --trace rounds.html
+    dualmask auto --model M --growth 20 "Returns the"
+    dualmask auto --model M --gate-threshold 0.8 --stop-distance 0.05 --lines --json --file drafts.txt
+    """
+    options = {"edit_threshold": edit_threshold, "gate_threshold": gate_threshold, "rounds": rounds}
+    _run("auto", source, setup, sampling, options | vars(growth) | vars(stops), locks)
+
+
+@app.command()
+@with_options
+def summarize(
+    source: Source,
+    setup: Setup,
+    *,
+    keep_rate: Annotated[float, typer.Option(help="Share of the tokens that is kept, 0 to 1.")] = 0.5,
+    rounds: Rounds = 1,
+    locks: Locks,
+    sampling: Sampling,
+) -> None:
+    """Print the skeleton: TEXT without the tokens that can best be restored. Nothing is written.
+
+    With several rounds the text shrinks to --keep-rate step by step.
+
+    \b
+    dualmask summarize --model M --keep-rate 0.4 --file article.txt
+    """
+    _run("summarize", source, setup, sampling, {"keep_rate": keep_rate, "rounds": rounds}, locks)
+
+
+@app.command()
+@with_options
+def infill(
+    source: Source,
+    setup: Setup,
+    *,
+    hole: Annotated[str, typer.Option(help="The mark of a place to fill.")] = HOLE_MARK,
+    tokens: Annotated[
+        int | None,
+        typer.Option(help="Tokens a hole. Default: as many as the model sees missing.", show_default=False),
+    ] = None,
+    rounds: Rounds = 1,
+    stops: Stops,
+    sampling: Sampling,
+) -> None:
+    """Write where TEXT has holes, and nowhere else.
+
+    \b
+    dualmask infill --model M "Returns the ___ of names." --tokens 3
+    dualmask infill --model M "The {} of the house {}." --hole "{}" --temperature 0.8
+    """
+    _run("infill", source, setup, sampling, {"rounds": rounds} | vars(stops), Locks(), hole=hole, tokens=tokens)
+
+
+def _run(
+    mode: Mode,
+    source: Source,
+    setup: Setup,
+    sampling: Sampling,
+    options: dict[str, Any],
+    locks: Locks,
+    **infill_options: Any,
+) -> None:
+    """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
+    options |= vars(sampling)
+    TextRequest("", mode, options=options)  # wrong options are named before a text is read
+    check_page(setup)
+    texts = read_texts(source, empty_allowed=mode == "generate")
+    _check_locks(locks, texts)
+    spans = [_span(text) for text in locks.lock_span or ()]
+    requests = for_each(
+        texts, source, lambda text: TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options)
+    )
+    show(_results(requests, setup), len(requests), source, setup, _page(options.get("gate_threshold", 0.5)))
+
+
+def _page(gate_threshold: float) -> Callable[[list[TextResult], int], str]:
+    def page(shown: list[TextResult], left_out: int) -> str:
+        from dualmask.serving.trace_page import trace_page
+
+        return trace_page(shown, gate_threshold=gate_threshold, left_out=left_out)
+
+    return page
+
+
+def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResult]:
+    from dualmask.inference.folder import open_folder
+
+    open_folder(setup.model)  # before seconds are spent on starting torch
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # megatron names optional packages that inference has no use for
+        from tqdm import tqdm
+
+        from dualmask.families.edit.infer.text import Writer
+        from dualmask.inference.loading import load
+
+    bar = tqdm(total=0, unit=" windows", delay=PROGRESS_AFTER_SECONDS, leave=False, disable=None)
+
+    def progress(added: int, done: int) -> None:
+        bar.total += added
+        bar.update(done)
+
+    with bar:
+        writer = Writer(load(setup.model, setup.device), progress=progress)
+        for first in range(0, len(requests), TEXTS_AT_ONCE):
+            yield from writer.run(requests[first : first + TEXTS_AT_ONCE])
+
+
+def _check_locks(locks: Locks, texts: Sequence[str]) -> None:
+    for words in locks.lock or ():
+        if not any(words in text for text in texts):
+            raise ValueError(f"lock {words!r} occurs nowhere in the text: give words as they stand there")
+
+
+def _span(text: str) -> tuple[int, int]:
+    start, colon, end = text.partition(":")
+    if not (colon and start.isdecimal() and end.isdecimal()):
+        raise ValueError(f"lock span {text!r} is not possible: give two character numbers such as 10:25")
+    return int(start), int(end)

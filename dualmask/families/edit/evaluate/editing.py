@@ -1,0 +1,211 @@
+"""`dualmask eval editing`: are wrong tokens found and put right, and is what was right left alone?
+
+Held-out texts are corrupted (``evaluation.corrupted``), corrected by several methods, and the edits made compared with
+those that lead back to the text; the same methods get the clean texts.
+
+auto              the Gate decides, the picker deletes what is wrong, the inserter counts, the filler fills
+edit              the same with the Gate always open; gate_off: never; shuffled_gate: where it was open for another text
+filler_threshold  ``evaluation.correctors``: the filler alone. keep: nothing is done
+oracle            the filler is told what is wrong and where something is missing: the most that it allows
+"""
+
+# N texts
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rapidfuzz.distance import Levenshtein
+from torch import Tensor
+
+from dualmask.core.batch import Batch
+from dualmask.core.lexicon import read_lexicon
+from dualmask.evaluation import statistics
+from dualmask.evaluation.ranking import auc_row, roc
+from dualmask.evaluation.statistics import Row
+from dualmask.families.edit.evaluate import edits
+from dualmask.families.edit.evaluate.baselines import FillerScores
+from dualmask.families.edit.evaluate.correctors import RULES, FillerThreshold, Oracle, Texts, cross_fitted
+from dualmask.families.edit.evaluate.corrupted import Pairs, make_wrong
+from dualmask.families.edit.evaluate.rollouts import Rollout, play
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.model import DualMask
+from dualmask.inference.loading import Loaded
+from dualmask.ops.alignment import align
+
+ROUNDS = (1, 2, 4)
+GATE_THRESHOLD = 0.5
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method made of the N wrong and of the N right texts."""
+
+    method: str
+    rounds: int
+    from_wrong: Texts
+    from_right: Texts
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Items that are to be told apart. owner: number of the item's text."""
+
+    value: np.ndarray
+    wrong: np.ndarray
+    owner: np.ndarray
+
+
+def evaluate(
+    loaded: Loaded, right: Sequence[Batch], *, rate: float, kinds: Sequence[str], rounds: Sequence[int] = ROUNDS
+) -> tuple[list[Row], dict[str, Curve]]:
+    """All rows, and ROC curves by name. right: the texts (``corrupted.right_texts``). Raises ValueError."""
+    pairs = make_wrong(right, loaded, rate=rate, kinds=kinds)
+    engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
+    most = max(rounds)
+    wrong, clean = play(engine, pairs.sources, "auto", most), play(engine, pairs.targets, "auto", most)
+    filler = FillerScores(loaded.model)
+    simple = FillerThreshold(loaded, filler)
+    rule = _tuned(simple, pairs)
+    outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds), _simple_outcome(simple, pairs, rule)]
+    outcomes.append(Outcome("oracle", 1, Oracle(loaded)(pairs.wrong, pairs.right), pairs.targets))
+    rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
+    for kind in kinds:
+        part = make_wrong(right, loaded, rate=rate, kinds=[kind])
+        found = {
+            "auto": [rollout.draft(1) for rollout in play(engine, part.sources, "auto", 1)],
+            "filler_threshold": simple(part.wrong, rule),
+        }
+        rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in found.items()]
+    scores = {
+        "gate_auc": _gate_scores(filler, pairs, wrong, clean),
+        "wrong_auc": _token_scores(loaded.model, filler, pairs),
+    }
+    curves = {}
+    for metric, by_method in scores.items():
+        for method, score in by_method.items():
+            rows.append(auc_row(metric, score.value, score.wrong, score.owner, method=method))
+            curves[f"{metric} {method}"] = roc(score.value, score.wrong)
+    return rows, curves
+
+
+def _model_outcomes(
+    engine: Engine, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout], rounds: Sequence[int]
+) -> Iterator[Outcome]:
+    """The Gate as it decides, and as it is told to. No probability is above 1, every one is above 0."""
+    number = len(wrong)
+    asked = [*pairs.sources, *pairs.targets]
+    always = play(engine, asked, "auto", max(rounds), gate_threshold=0.0)
+    never = play(engine, asked, "auto", 1, gate_threshold=1.0)
+    by_gate = [*wrong, *clean]
+    dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
+    shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]
+
+    def outcome(method: str, turns: int, rollouts: Sequence[Rollout]) -> Outcome:
+        texts = [rollout.draft(turns) for rollout in rollouts]
+        return Outcome(method, turns, texts[:number], texts[number:])
+
+    yield Outcome("keep", 0, pairs.sources, pairs.targets)
+    for turns in rounds:
+        yield outcome("auto", turns, by_gate)
+    for turns in rounds:
+        yield outcome("edit", turns, always)
+    yield outcome("shuffled_gate", 1, shuffled)
+    yield outcome("gate_off", 1, never)
+
+
+def _tuned(simple: FillerThreshold, pairs: Pairs) -> np.ndarray:
+    """[N] the rule for each text: that with the best F0.5 on the other half of the texts."""
+    number = len(pairs.sources)
+    counts = [_agreements(simple(pairs.wrong, np.full(number, rule)), pairs)[:, :3] for rule in range(len(RULES))]
+
+    def score(rule: int, part: np.ndarray) -> float:
+        return float(np.nan_to_num(edits.f05(counts[rule][part].sum(0))))
+
+    return cross_fitted(len(RULES), number, score)
+
+
+def _simple_outcome(simple: FillerThreshold, pairs: Pairs, rule: np.ndarray) -> Outcome:
+    return Outcome("filler_threshold", 1, simple(pairs.wrong, rule), simple(pairs.right, rule))
+
+
+def _agreements(found: Texts, pairs: Pairs) -> np.ndarray:
+    """[N, 4] see ``edits.agreement``."""
+    triples = zip(pairs.sources, found, pairs.targets, strict=True)
+    return np.array([edits.agreement(*triple) for triple in triples], dtype=float)
+
+
+def _recall(found: Texts, pairs: Pairs, **where: object) -> Row:
+    return statistics.row("recall", edits.recall, _agreements(found, pairs)[:, :3], **where)
+
+
+def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
+    where = {"method": outcome.method, "rounds": outcome.rounds}
+    counts = _agreements(outcome.from_wrong, pairs)
+    figures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "f05": edits.f05,
+        "precision": edits.precision,
+        "recall": edits.recall,
+    }
+    rows = [statistics.row(metric, figure, counts[:, :3], **where) for metric, figure in figures.items()]
+    rows.append(statistics.row("detection_f05", edits.f05, counts[:, [3, 1, 2]], **where))
+    size = np.array([len(target) for target in pairs.targets])
+    fixed = list(zip(outcome.from_wrong, pairs.targets, strict=True))
+    sums = {
+        "clean_untouched": [edits.untouched(*pair) for pair in zip(pairs.targets, outcome.from_right, strict=True)],
+        "length_error": [abs(len(found) - len(target)) for found, target in fixed],
+        "edit_distance": [Levenshtein.distance(found, target) for found, target in fixed],
+    }
+    return rows + [
+        statistics.row(metric, statistics.ratio, np.stack([value, size], 1), **where) for metric, value in sums.items()
+    ]
+
+
+def _gate_scores(
+    filler: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
+) -> dict[str, Scores]:
+    """Whole texts: the Gate's probability, and the filler's mean surprise. Texts that only lack tokens are left out:
+    nothing of them has to go."""
+    surprise = [
+        torch.where(batch.deletable, -filler(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
+        for batch in [*pairs.wrong, *pairs.right]
+    ]
+    number = len(wrong)
+    is_wrong, owner = np.arange(2 * number) < number, np.tile(np.arange(number), 2)
+    gate = np.array([rollout.gate for rollout in [*wrong, *clean]])
+    to_mend = [
+        ((align(x.tokens, x.length, y.tokens, y.length) < 0) & x.deletable).any(1)
+        for x, y in zip(pairs.wrong, pairs.right, strict=True)
+    ]
+    asked = np.tile(torch.cat(to_mend).cpu().numpy(), 2)
+    return {
+        "gate": Scores(gate[asked], is_wrong[asked], owner[asked]),
+        "filler": Scores(torch.cat(surprise).cpu().numpy()[asked], is_wrong[asked], owner[asked]),
+    }
+
+
+@torch.inference_mode()
+def _token_scores(model: DualMask, filler: FillerScores, pairs: Pairs) -> dict[str, Scores]:
+    """Tokens of the wrong texts: the picker's logit that they are wrong, the filler's doubt, and how much likelier
+    than the token it finds another one."""
+    values: dict[str, list[Tensor]] = {"picker": [], "filler": [], "filler_ratio": []}
+    wrong, owner = [], []
+    first = 0
+    for batch, target in zip(pairs.wrong, pairs.right, strict=True):
+        where = batch.deletable
+        reading = model.read(batch, torch.ones(len(batch.length), device=batch.tokens.device))
+        values["picker"].append(reading.logits.wrong[where])
+        values["filler"].append(-filler(batch)[where])
+        values["filler_ratio"].append(-filler.ratio(batch)[where])
+        wrong.append((align(batch.tokens, batch.length, target.tokens, target.length) < 0)[where])
+        owner.append(first + where.nonzero()[:, 0])
+        first += len(batch.length)
+    return {name: Scores(*map(_joined, (value, wrong, owner))) for name, value in values.items()}
+
+
+def _joined(parts: list[Tensor]) -> np.ndarray:
+    return torch.cat(parts).cpu().numpy()

@@ -1,0 +1,167 @@
+"""What is asked of a model and what comes back, as text and in token ids. Plain data without torch.
+
+A request that exists is a valid one: what cannot be done is refused at once, with the option, its value and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from dualmask.families.edit.stopping import Reason
+
+Mode = Literal["edit", "generate", "auto", "summarize", "infill"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+FORCED_GATE: dict[Mode, float] = {"edit": 1.0, "summarize": 1.0, "generate": 0.0, "infill": 0.0}  # auto decides
+GrowthSchedule = Literal["linear", "cosine"]
+GROWTH_SCHEDULES: tuple[GrowthSchedule, ...] = get_args(GrowthSchedule)
+
+
+@dataclass(frozen=True)
+class Hole:
+    """Where an infill writes: in front of token ``place``. ``tokens``: how many (None: the inserter's opinion, at least
+    one). ``spaced``: the first token written must begin with a space."""
+
+    place: int
+    tokens: int | None = None
+    spaced: bool = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """One text in token ids and what to do with it. Raises ValueError.
+
+    ids                the text's tokens, without BOS and EOS
+    keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary;
+                       None (not in a summary): all are kept but those that the model takes for wrong
+    edit_threshold     how sure the model must be that a token is wrong. 0.5: a hole in its place is more likely to be
+                       filled rightly than the token is to be right; above: fewer tokens are deleted
+    gate_threshold     auto: a round edits if the Gate's probability for that is above this (seed 000: τ_edit)
+    growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
+                       spread over the rounds; None: the inserter's own opinion, at most ``max_growth``
+    growth_schedule    linear: the same number in every round; cosine: few in the early rounds (MaskGIT)
+    rounds             the engine stops earlier when nothing is left to do; an asked length may take further rounds
+    stop_confidence    stop once the tokens of the last fill have this mean probability; None: never for that reason
+    stop_distance      stop once a round changes less than this share of the text; None: never for that reason
+    locked             token ranges [start, end): never deleted, nothing is inserted inside
+    temperature        of the tokens written; 0: always the most likely
+    place_temperature  of what is deleted and how many masks go where; 0: always the best
+    fill_steps         in how many steps the masks of a round are filled, the surest first
+    remask             open doubtful ones of earlier fill steps again
+    """
+
+    ids: Sequence[int]
+    mode: Mode
+    keep_rate: float | None = None
+    edit_threshold: float = 0.5
+    gate_threshold: float = 0.5
+    growth: int | None = None
+    max_growth: int | None = None
+    growth_schedule: GrowthSchedule = "linear"
+    rounds: int = 1
+    stop_confidence: float | None = None
+    stop_distance: float | None = None
+    locked: Sequence[tuple[int, int]] = ()
+    holes: Sequence[Hole] = ()
+    temperature: float = 0.0
+    place_temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    fill_steps: int = 1
+    remask: bool = False
+
+    def __post_init__(self) -> None:
+        check(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
+        if self.keep_rate is not None or self.mode == "summarize":
+            right = self.keep_rate is not None and 0 <= self.keep_rate <= 1
+            check(right, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
+        check(0 <= self.edit_threshold <= 1, "edit threshold", self.edit_threshold, "a probability, 0 … 1")
+        check(0 <= self.gate_threshold <= 1, "gate threshold", self.gate_threshold, "a probability, 0 … 1")
+        for name, limit in (("stop confidence", self.stop_confidence), ("stop distance", self.stop_distance)):
+            check(limit is None or 0 <= limit <= 1, name, limit, "0 … 1, or leave it out")
+        known = self.growth_schedule in GROWTH_SCHEDULES
+        check(known, "growth schedule", self.growth_schedule, " or ".join(GROWTH_SCHEDULES))
+        check(1 <= self.rounds <= 1000, "rounds", self.rounds, "1 … 1000")
+        check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
+        check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
+        check(0 <= self.place_temperature <= 100, "place temperature", self.place_temperature, "0 (best) … 100")
+        check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
+        check(self.max_growth is None or self.max_growth >= 0, "max growth", self.max_growth, "0 or more")
+        if self.growth is not None:
+            check(self.growth >= 0 or self.mode == "edit", "growth", self.growth, "0 or more (negative: edit only)")
+            check(abs(self.growth) <= 1_000_000, "growth", self.growth, "at most a million tokens")
+        for hole in self.holes:
+            check(0 <= hole.place <= len(self.ids), "hole", hole.place, f"0 … {len(self.ids)}")
+            check(hole.tokens is None or 1 <= hole.tokens <= 1_000_000, "tokens of a hole", hole.tokens, "1 or more")
+        for start, end in self.locked:
+            check(0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}")
+
+
+HOLE_MARK = "___"
+
+
+@dataclass(frozen=True)
+class TextRequest:
+    """A text and what to do with it. Raises ValueError.
+
+    lock_texts  every occurrence in the text is locked
+    lock_spans  character ranges [start, end) that are locked
+    hole        infill: the mark of a place to fill; marks side by side are one place
+    tokens      infill: tokens a hole; None: as many as the inserter sees missing there
+    options     further options of ``Request`` by name: keep_rate, growth, rounds, temperature, …
+    """
+
+    text: str
+    mode: Mode
+    lock_texts: Sequence[str] = ()
+    lock_spans: Sequence[tuple[int, int]] = ()
+    hole: str = HOLE_MARK
+    tokens: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        Request((), self.mode, holes=[Hole(0, self.tokens)], **self.options)
+        check(bool(self.hole), "hole", repr(self.hole), f"the characters that mark a hole, for instance {HOLE_MARK}")
+        check(all(self.lock_texts), "lock", "''", "the words that must stay")
+        for start, end in self.lock_spans:
+            inside = 0 <= start < end <= len(self.text)
+            check(inside, "lock span", f"{start}:{end}", f"start:end with 0 ≤ start < end ≤ {len(self.text)}")
+        if self.mode == "infill" and self.text and self.hole not in self.text:
+            raise ValueError(f"no hole: {self.hole!r} does not occur in the text; put it where words are missing")
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round did, in places of token sequences that include BOS (place 0) and EOS.
+
+    draft     ids before the round
+    gate      probability that the round edits: the Gate's own in auto, else 1 (edit) or 0 (nothing may be deleted)
+    deleted   places in the draft
+    inserted  (place, count): masks opened behind the kept token at this place of the draft
+    filled    (place in the result, id, confidence)
+    result    ids after the round
+    """
+
+    gate: float
+    draft: list[int]
+    deleted: list[int]
+    inserted: list[tuple[int, int]]
+    filled: list[tuple[int, int, float]]
+    result: list[int]
+
+
+@dataclass(frozen=True)
+class Result:
+    request: Request
+    ids: list[int]  # without BOS and EOS
+    rounds: tuple[Round, ...]
+    stopped: Reason  # NONE: the rounds asked for were over
+
+
+def check(right: bool, name: str, value: object, allowed: str) -> None:
+    """Raises ValueError unless ``right``. NaN compares false, so it is refused everywhere."""
+    if not right:
+        raise ValueError(f"{name} {value} is not possible: give {allowed}")

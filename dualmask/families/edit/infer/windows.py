@@ -1,0 +1,188 @@
+"""A model that reads at most ``max_length`` tokens, applied to drafts of any length.
+
+Long drafts are read through overlapping windows; every token and every gap gets its result from the one window in whose
+core it stands, so nothing is lost or done twice at a border. Knows ids; knows nothing of rounds and of text.
+"""
+
+# N drafts, L places of the longest draft, W windows of one forward, P places of the widest, G gaps, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualmask.core.batch import Batch
+from dualmask.core.lexicon import Lexicon
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.picker import DeleteLogits
+from dualmask.nn.parallel.vocabulary import whole_vocabulary
+from dualmask.ops.deletion import OFFSETS
+from dualmask.ops.gaps import Skeleton
+
+TOKENS_A_FORWARD = 16_384
+LOGITS_A_FORWARD = 2**25  # of the filler, should every token be asked for: 128 MiB in float32
+SMALLEST_WINDOW = 16
+
+Progress = Callable[[int, int], None]  # (windows added to the work, windows done)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Places of one draft (BOS is 0). Read: [left, right), between a BOS and an EOS of its own; core: [start, end)."""
+
+    row: int
+    left: int
+    right: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model thinks of whole drafts; 0 on EOS and padding."""
+
+    logits: DeleteLogits
+    gate_logit: Tensor  # [N, L] the Gate's on the window in whose core the token stands
+
+
+@dataclass(frozen=True)
+class View:
+    """Windows of one forward, and where their places come from."""
+
+    row: Tensor  # [W, 1] draft
+    place: Tensor  # [W, P] place in the draft
+    core: Tensor  # [W, P] bool: this window's result counts
+    tokens: Tensor  # [W, P]
+    length: Tensor  # [W]
+
+
+def cut(row: int, length: int, capacity: int, border: Sequence[int]) -> list[Window]:
+    """Windows over a draft of ``length`` tokens (BOS and EOS included), at most ``capacity`` tokens between those each.
+
+    Cores are of about equal size and begin at the best ``border`` near there (``border[i]``: how well a core may begin
+    at place i). Windows look over the border on both sides by an eighth of the capacity.
+    """
+    last = length - 1  # the place of EOS
+    if last - 1 <= capacity:
+        return [Window(row, 1, last, 0, last)]
+    context = capacity // 8
+    most = capacity - 2 * context
+    starts = [0]
+    while (rest := last - max(starts[-1], 1)) > most:
+        first = max(starts[-1], 1)
+        even = first + -(-rest // -(-rest // most))
+        nearby = range(max(even - context, first + 1), min(even + context, first + most) + 1)
+        starts.append(max(nearby, key=lambda place: (border[place], -abs(place - even))))
+    ends = [*starts[1:], last]
+    return [
+        Window(row, max(start - context, 1), min(end + context, last), start, end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+class WindowedModel:
+    """Picker, inserter and filler as functions of whole drafts. Results do not depend on the other drafts."""
+
+    def __init__(self, model: DualMask, lexicon: Lexicon, progress: Progress | None = None) -> None:
+        self.model = model
+        self.config = model.config
+        self.lexicon = lexicon
+        self.progress = progress
+        self.max_count = model.config.max_gap_count
+        self.capacity = model.config.max_length - 2
+        self.most_logits = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(lexicon.writable))
+
+    def read(self, tokens: Tensor, length: Tensor, keep_rate: Tensor, sure: Tensor) -> Reading:
+        """What picker and Gate think of drafts [N, L] at the asked keep rates [N]; ``sure`` [N, L]: see ``Drafts``."""
+        out = torch.zeros(*tokens.shape, 3 + len(OFFSETS), device=tokens.device)
+        for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
+            batch = Batch(view.tokens, view.length, key=torch.zeros_like(view.length))  # nothing is drawn here
+            known = torch.where(batch.deletable, sure[view.row, view.place], 1.0)  # a window's BOS was not written
+            reading = self.model.read(batch, keep_rate[view.row[:, 0]], known)
+            logits, gate = reading.logits, reading.gate_logit[:, None].expand(view.tokens.shape)
+            single = torch.stack([logits.alone, logits.wrong, gate], dim=-1)
+            self._collect(out, view, torch.cat([single, logits.beside], dim=-1))
+        return Reading(DeleteLogits(alone=out[..., 0], beside=out[..., 3:], wrong=out[..., 1]), out[..., 2])
+
+    def gap_logits(self, skeleton: Skeleton, expected: Tensor) -> Tensor:
+        """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened.
+
+        Windows are the shorter the more is missing: the inserter learnt on skeletons of texts of ``max_length``.
+        """
+        tokens, length = skeleton.tokens, skeleton.length
+        kept_share = (length / (length + expected.clamp_min(0))).tolist()
+        capacity = [max(int(self.capacity * share), min(SMALLEST_WINDOW, self.capacity)) for share in kept_share]
+        out = torch.zeros(*tokens.shape, self.max_count + 1, device=tokens.device)
+        for view in self._views(tokens, length, capacity):
+            logits = self.model.count(Skeleton(view.tokens, view.length)).gap_logits.float()
+            self._collect(out, view, torch.nn.functional.pad(logits, (0, 0, 0, 1)))
+        return out[:, :-1]
+
+    def fill(
+        self, tokens: Tensor, length: Tensor, slots: Tensor, choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """(ids, confidence) [N, L] at the ``slots`` [N, L] of drafts that hold [MASK]s; elsewhere the draft, and 1.
+
+        ``choose(logits [M, V], slot [M])`` decides; slot: index into the flattened [N·L]. It is called once a forward,
+        so that the logits of a long draft never exist all at once.
+        """
+        confidence = torch.ones(tokens.shape, device=tokens.device)
+        filled = tokens.clone()
+        for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
+            wanted = view.core & slots[view.row, view.place]
+            if not wanted.any():
+                continue
+            source = (view.row * tokens.shape[1] + view.place)[wanted]
+            logits = self.model.fill(view.tokens, view.length, wanted.flatten().nonzero().squeeze(1))
+            chosen, sure = choose(whole_vocabulary(logits, len(self.lexicon.writable)), source)
+            filled.view(-1)[source] = chosen
+            confidence.view(-1)[source] = sure
+        return filled, confidence
+
+    def _views(
+        self, tokens: Tensor, length: Tensor, capacity: list[int], most: int = TOKENS_A_FORWARD
+    ) -> Iterator[View]:
+        """All windows of all drafts, windows of like width together, at most ``most`` tokens a forward."""
+        border = self._border(tokens).tolist() if int(length.max()) - 2 > min(capacity) else [[]] * len(tokens)
+        windows = [
+            window for row, size in enumerate(length.tolist()) for window in cut(row, size, capacity[row], border[row])
+        ]
+        windows.sort(key=lambda window: window.right - window.left)
+        self._report(len(windows), 0)
+        while windows:
+            number = max(1, most // self.model.config.max_length)
+            part, windows = windows[:number], windows[number:]
+            yield _view(part, tokens)
+            self._report(0, len(part))
+
+    def _border(self, tokens: Tensor) -> Tensor:
+        """[N, L]: 2 where a sentence begins, 1 where a word begins, else 0."""
+        word = self.lexicon.begins_space[tokens]
+        sentence = torch.zeros_like(word)
+        sentence[:, 1:] = self.lexicon.ends_sentence[tokens[:, :-1]]
+        return word.long() + (word & sentence).long()
+
+    def _report(self, added: int, done: int) -> None:
+        if self.progress is not None:
+            self.progress(added, done)
+
+    @staticmethod
+    def _collect(out: Tensor, view: View, result: Tensor) -> None:
+        rows = view.row.expand_as(view.place)
+        out[rows[view.core], view.place[view.core]] = result[view.core]
+
+
+def _view(windows: list[Window], tokens: Tensor) -> View:
+    table = torch.tensor([(w.row, w.left, w.right, w.start, w.end) for w in windows], device=tokens.device)
+    row, left, right, start, end = (column[:, None] for column in table.unbind(1))
+    length = right - left + 2
+    step = torch.arange(int(length.max()), device=tokens.device)
+    place = (left - 1 + step).clamp_max(tokens.shape[1] - 1)
+    core = (left - 1 + step >= start) & (left - 1 + step < end) & (step < length - 1)
+    inside = tokens[row, place]
+    inside = torch.where(step == 0, BOS_ID, torch.where(step == length - 1, EOS_ID, inside))
+    return View(row, place, core, torch.where(step < length, inside, PAD_ID), length.squeeze(1))

@@ -1,0 +1,99 @@
+"""The weighted sum of the losses of a round, and of the rounds of one BPTT window (table in docs/method.md).
+
+Sums over slots are divided by the number *expected* from the configuration, never by the number counted: so the loss
+of a batch is the mean of the losses of its parts, and neither the number of ranks nor gradient accumulation changes it.
+"""
+
+# B batch, T tokens, G gaps = T-1, K most masks a gap, M slots
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualmask.curriculum import StepPlan
+from dualmask.families.edit.losses import compression, counts, gate, recoverability
+from dualmask.families.outputs import RoundOut
+
+LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle", "gate_oracle")  # from the alignment, beside `recon`
+
+
+@dataclass(frozen=True)
+class LossReport:
+    total: Tensor  # scalar, to be averaged over data-parallel ranks and micro-batches
+    parts: dict[str, Tensor]  # detached scalars: each loss unweighted, and diagnostics
+
+
+def round_loss(out: RoundOut, plan: StepPlan, label_weight: float = 1.0, recon_weight: float = 1.0) -> LossReport:
+    """One round. ``label_weight``, ``recon_weight``: of the labels and of `recon`, over their own weights."""
+    losses, seen = _losses(out, plan)
+    total = sum((0.0 * x.float().sum() for x in _outputs(out)), torch.zeros((), device=out.draft.device))
+    for name, loss in losses.items():
+        here = recon_weight if name == "recon" else label_weight if name in LABELS else 1.0
+        if plan.loss_weight[name] * here != 0:
+            total = total + plan.loss_weight[name] * here * loss
+    return LossReport(total, {name: value.detach().float() for name, value in (losses | seen).items()})
+
+
+def window_loss(outs: Sequence[RoundOut], rounds: range, plan: StepPlan) -> LossReport:
+    """Rounds ``rounds`` of ``plan.rounds``: windows add up to the mean over all rounds, parts as well as totals.
+
+    ``cost_0``, ``cost_1``, …: nats a target token of the text that came out of each round.
+    """
+    how = plan.stage.rollout
+    parts: dict[str, Tensor] = {}
+    total = torch.zeros((), device=outs[0].draft.device)
+    for number, out in zip(rounds, outs, strict=True):
+        last = number == rounds[-1]
+        label_weight = 1.0 if number == 0 else how.own_draft_weight
+        report = round_loss(out, plan, label_weight, 1.0 if last else how.earlier_weight)
+        total = total + report.total / plan.rounds
+        for name, value in report.parts.items():
+            parts[name] = parts.get(name, 0.0) + value / plan.rounds
+        assert out.cost is not None
+        parts[f"cost_{number}"] = out.cost.mean().float()
+    return LossReport(total, parts)
+
+
+def expected_deletions(out: RoundOut, plan: StepPlan) -> float:
+    """Mean number of deleted tokens in a batch of full-length sequences that are cut to the asked keep rates."""
+    rows, width = out.draft.shape
+    return rows * (width - 2) * (1 - (plan.keep_rate_low + plan.keep_rate_high) / 2)
+
+
+def _losses(out: RoundOut, plan: StepPlan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Every loss that this round's outputs allow, unweighted; and diagnostics."""
+    expected = expected_deletions(out, plan)
+    losses: dict[str, Tensor] = {}
+    seen: dict[str, Tensor] = {}
+    if out.filler is not None:
+        weight = out.filler.slot_weight * out.live[out.filler.slot // out.draft.shape[1]]
+        losses["recon"] = (out.filler.loss * weight).sum() / expected
+        seen["restored_prob"] = _mean(out.filler.target_prob, weight)
+    if out.inserter is not None:
+        losses |= counts.losses(out, expected)
+        seen["gap_accuracy"] = counts.accuracy(out)
+    if out.picker is not None:
+        losses |= compression.losses(out, plan)
+        losses["keep_recover"] = recoverability.loss(out, expected, plan.stage.deletion.count_power)
+        losses["keep_oracle"] = recoverability.oracle(out)
+        seen |= compression.spread(out.picker, out.length)
+    if out.gate is not None:
+        losses |= gate.losses(out)
+        seen |= gate.figures(out.gate)
+    return losses, seen
+
+
+def _outputs(out: RoundOut) -> list[Tensor]:
+    """What the learning modules said: each gets a gradient in every round, be it zero (see StageEngine)."""
+    said = [] if out.filler is None else [out.filler.loss]
+    said += [] if out.inserter is None else [out.inserter.gap_logits]
+    said += [] if out.picker is None else [out.picker.delete_logit, out.picker.wrong_logit]
+    return said + ([] if out.gate is None else [out.gate.logit])
+
+
+def _mean(value: Tensor, weight: Tensor) -> Tensor:
+    return (value * weight).sum() / weight.sum().clamp_min(1e-6)

@@ -1,0 +1,170 @@
+"""DualMaskLM (method.md §1): picker, inserter, filler and Gate over one token table, and what each says of a batch.
+
+``model(batch, plan)`` is the training of the stages in which nobody picks: random holes, to be counted and filled. How
+the parts play rounds together stands in ``families/edit/multi_round.py``.
+"""
+
+# B batch, T tokens, G gaps = T-1, D width, M slots
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.core import noise
+from dualmask.core.batch import Batch, present
+from dualmask.core.tokenizer import MASK_ID
+from dualmask.curriculum import StepPlan
+from dualmask.families.edit.filler import Filler
+from dualmask.families.edit.gate import Gate, statistics
+from dualmask.families.edit.inserter import Inserter
+from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
+from dualmask.families.edit.probe import Opinion, filler_opinion
+from dualmask.families.outputs import FillerOut, InserterOut, PickerOut, RoundOut, SoftTokens
+from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, surprise
+from dualmask.ops import deletion, gaps
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model thinks of a draft before it decides anything."""
+
+    opinion: Opinion
+    logits: DeleteLogits
+    gate_logit: Tensor  # [B] log-odds that the round should edit
+
+
+class DualMask(nn.Module):
+    def __init__(self, config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_size = vocab_size
+        self.table = TokenTable(vocab_size, config.hidden, std=config.init_std)
+        self.filler = Filler(config, activation_checkpointing=activation_checkpointing)
+        self.inserter = Inserter(config, activation_checkpointing=activation_checkpointing)
+        self.picker = Picker(config, activation_checkpointing=activation_checkpointing)
+        self.gate = Gate(config)
+
+    def forward(self, batch: Batch, plan: StepPlan) -> RoundOut:
+        """One round with random holes, all in place: deletion, counts and targets are known."""
+        keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
+        how = plan.stage.deletion
+        score = deletion.random_scores(batch.key, plan.step, batch.tokens.shape[1], how.span_share, how.mean_span)
+        deleted = deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
+        keep = batch.present & ~deleted
+        inserter = self.count(gaps.drop(batch.tokens, keep)) if "inserter" in plan.stage.train else None
+        filler = self._fill_in_place(batch, plan, deleted, inserter) if plan.loss_weight["recon"] > 0 else None
+        place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        return RoundOut(
+            draft=batch.tokens,
+            length=batch.length,
+            match=torch.where(batch.present, place, -1),
+            deleted=deleted,
+            keep_rate=keep_rate,
+            gap_count=gaps.gap_counts(keep, deleted),
+            judged=torch.zeros_like(deleted),
+            restored=torch.zeros_like(keep_rate)[:, None].expand(deleted.shape),
+            live=torch.ones_like(keep_rate),
+            filler=filler,
+            inserter=inserter,
+        )
+
+    def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor | None = None, x_BTD: Tensor | None = None) -> Reading:
+        """Filler's opinion, picker and Gate on a draft. keep_rate [B]: asked share kept; 1: delete what is wrong only.
+
+        sure [B, T]: probability with which an earlier round wrote each token, 1 (or None) where it was given.
+        ``x_BTD``: the draft's embeddings where they carry a gradient.
+        """
+        sure = torch.ones(batch.tokens.shape, device=batch.tokens.device) if sure is None else sure
+        x_BTD = self.table(batch.tokens) if x_BTD is None else x_BTD
+        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, self._opinion(batch), sure)
+
+    def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
+        """The picker's deletion of ``batch`` at the asked keep rates [B]."""
+        logits = self.read(batch, keep_rate).logits
+        spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
+        deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
+        return describe(self.config, logits, deleted, batch.deletable, keep_rate, spread, temperature)
+
+    def embed(self, tokens: Tensor, soft: SoftTokens | None = None) -> Tensor:
+        """[B, T, D]. With ``soft`` the drawn tokens hand their gradient on to the distribution they were drawn from."""
+        x_BTD = self.table(tokens)
+        if soft is None:
+            return x_BTD
+        change = soft.weight - soft.weight.detach()  # zero forward
+        mixed = torch.einsum("mn,mnd->md", change.to(x_BTD.dtype), self.table(soft.token).detach())
+        return x_BTD.flatten(0, 1).index_add(0, soft.place, mixed).view_as(x_BTD)
+
+    def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None) -> InserterOut:
+        return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length)
+
+    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
+        """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, W] that hold [MASK]s."""
+        return self.look(tokens, length, slot)[0]
+
+    def look(self, tokens: Tensor, length: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+        """``fill``, and the filler's states [B, W, D]."""
+        position = gaps.contiguous_positions(tokens)
+        return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
+
+    def _opinion(self, batch: Batch) -> Opinion:
+        """Without probes the probability is 0.5 everywhere, which says nothing."""
+        if self.config.picker_probes:
+            return filler_opinion(self.look, surprise, batch, self.config.picker_probes)
+        silent = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
+        return Opinion(silent, silent, silent.new_zeros(len(silent), self.config.hidden))
+
+    def _fill_in_place(self, batch: Batch, plan: StepPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
+        """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
+        masked = torch.where(deleted, MASK_ID, batch.tokens)
+        position = gaps.contiguous_positions(masked)
+        if inserter is not None:
+            rate = gaps.gap_rate(inserter.gap_logits, inserter.gap_present)
+            position = gaps.straight_through_positions(batch.present & ~deleted, rate)
+        kept_weight = plan.stage.losses.kept_weight
+        slot = (deleted if kept_weight == 0 else batch.deletable).flatten().nonzero().squeeze(1)
+        weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight)
+        logits, _ = self.filler(self.table(masked), position, batch.present, slot, self.table)
+        return scored(logits, slot, weight, batch.tokens.flatten()[slot])
+
+
+def judge(
+    picker: nn.Module, gate: nn.Module, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, opinion: Opinion, sure: Tensor
+) -> Reading:
+    """Picker and Gate on a draft of which the filler's opinion is known."""
+    logits = picker(x_BTD, batch.present, keep_rate, opinion, sure)
+    return Reading(opinion, logits, gate(opinion.pooled, statistics(logits, opinion.prob, sure, batch.deletable)))
+
+
+def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
+    """The filler's answers against the targets [M]."""
+    loss = cross_entropy(logits, target)
+    return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
+
+
+def trainable(name: str, stage: StageConfig) -> str | None:
+    """The module that parameter ``name`` learns with in this stage, or None if it is frozen.
+
+    The token table learns with the filler, or with the decoder or the one trunk of a language model: it is its input
+    and output.
+    """
+    module = name.split(".", 1)[0]
+    if module in ("table", "projection"):
+        module = next((owner for owner in ("lm", "decoder") if owner in stage.train), "filler")
+    return module if module in stage.train else None
+
+
+def start_from(state: dict[str, Tensor], stage: StageConfig) -> dict[str, Tensor]:
+    """A state dict in which the trunks named by ``stage.start_from`` are copies of others. Layers beyond the source's
+    depth stay as they are."""
+    copied = dict(state)
+    for module, source in stage.start_from.items():
+        prefix = f"{source}.trunk."
+        for name, value in state.items():
+            twin = f"{module}.trunk." + name[len(prefix) :]
+            if name.startswith(prefix) and twin in state:
+                copied[twin] = value.clone()
+    return copied

@@ -1,0 +1,138 @@
+"""Decoder-1, the Mask Picker: which tokens can be restored if they are deleted, and which do not belong there."""
+
+# B batch, T tokens, D width
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dualmask.config.schema import ModelConfig
+from dualmask.families.edit.probe import Opinion
+from dualmask.families.outputs import PickerOut
+from dualmask.nn.trunk import Trunk
+from dualmask.ops import deletion
+from dualmask.ops.estimators import calibrate, relaxed_keep, straight_through
+from dualmask.ops.gaps import contiguous_positions
+
+RATE_FEATURES = 16
+COLDEST = 0.1  # temperature below which decisions are described as at this one
+
+
+def rate_features(keep_rate: Tensor) -> Tensor:
+    """[B, RATE_FEATURES] sines and cosines of the asked keep rate [B]."""
+    frequency = math.pi * 2.0 ** torch.arange(RATE_FEATURES // 2, device=keep_rate.device)
+    angle = keep_rate[:, None] * frequency
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)
+
+
+@dataclass(frozen=True)
+class DeleteLogits:
+    """What the picker thinks before anything is decided (see ``ops.deletion``)."""
+
+    alone: Tensor  # [B, T] logit that what belongs there comes back if the token is deleted
+    beside: Tensor  # [B, T, 2·REACH] what deleted neighbours add to it
+    wrong: Tensor  # [B, T] logit that the token does not belong where it stands
+
+    def gain(self) -> Tensor:
+        """[B, T] > 0: a hole is more likely to be filled rightly than the token is to be right."""
+        return self.alone + self.wrong
+
+    def wanted(self) -> Tensor:
+        """[B, T] ``alone`` as a ranking for an asked number of deletions: what is probably wrong comes first."""
+        return torch.where(self.wrong > 0, self.alone.clamp_min(0) + 2 + self.wrong, self.alone)
+
+    def given(self, deleted: Tensor) -> Tensor:
+        return deletion.given_neighbours(self.alone, self.beside, deleted)
+
+    def odds(self, deleted: Tensor, deletable: Tensor, keep_rate: Tensor, temperature: float) -> Tensor:
+        """[B, T] log-odds with which ``decide`` deletes each token at this temperature.
+
+        Exact at keep rate 1. Where a number is asked for, tokens are chosen together; then it is the calibrated logit
+        of each, given the others.
+        """
+        heat = max(temperature, COLDEST)
+        given = self.given(deleted) / heat
+        asked = given - calibrate(-given, deletable, keep_rate)
+        return torch.where(keep_rate[:, None] < 1, asked, self.gain() / heat)
+
+
+class Picker(nn.Module):
+    def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
+        super().__init__()
+        self.trunk = Trunk(config, config.picker_layers, activation_checkpointing=activation_checkpointing)
+        self.rate = nn.Linear(RATE_FEATURES, config.hidden)
+        self.opinion = nn.Linear(4, config.hidden)
+        # the picker starts as the heuristics do. To restore: of the filler's logit of the token; to doubt: of that, of
+        # its logit of the likeliest token, and of how sure the model was when it wrote the token itself
+        self.trust = nn.Parameter(torch.tensor([1.0, -0.5, 0.5, -0.5]))
+        self.delete = nn.Linear(config.hidden, 2 + len(deletion.OFFSETS))
+        # a copied trunk must first do what it did before
+        nn.init.zeros_(self.rate.weight)
+        nn.init.zeros_(self.rate.bias)
+        nn.init.zeros_(self.opinion.weight)
+        nn.init.zeros_(self.opinion.bias)
+        nn.init.normal_(self.delete.weight, std=config.init_std)
+        nn.init.zeros_(self.delete.bias)
+        with torch.no_grad():
+            self.delete.bias[-1] = -3.0  # few tokens are wrong
+
+    def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, asked: Opinion, sure: Tensor) -> DeleteLogits:
+        """Logits in float32 from the embeddings of the whole text, the asked keep rate [B], the filler's opinion of
+        each token (see ``ops.probe``; all 0.5 where it was not asked) and the probability [B, T] with which the model
+        wrote each token in an earlier round (1: it was given)."""
+        own = (sure < 1).float()
+        written = own * torch.logit(sure.float(), eps=1e-4)
+        believed, best = (torch.logit(prob.float(), eps=1e-4) for prob in (asked.prob, asked.best))
+        rate = self.rate(rate_features(keep_rate).to(x_BTD.dtype))
+        position = contiguous_positions(present)
+        opinion = self.opinion(torch.stack([believed, best, own, written], dim=-1).to(x_BTD.dtype))
+        h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
+        logits = self.delete(h_BTD).float()
+        alone = logits[..., 0] + self.trust[0] * believed
+        wrong = logits[..., -1] + self.trust[1] * believed + self.trust[2] * best + self.trust[3] * written
+        return DeleteLogits(alone, logits[..., 1:-1], wrong)
+
+
+@torch.no_grad()
+def decide(
+    config: ModelConfig, logits: DeleteLogits, deletable: Tensor, keep_rate: Tensor, spread: Tensor, temperature: float
+) -> Tensor:
+    """[B, T] bool: what the picker deletes. ``spread`` [B, T]: logistic noise, scaled by the temperature (0: none).
+
+    keep_rate [B] 1: what gains by it, however much that is. Below 1: the asked number, chosen together
+    (``selection: budget``), or each token for itself, the asked share on average (``free``).
+    """
+    alone = logits.wanted() + temperature * spread
+    if config.selection == "budget":
+        chosen = deletion.choose(alone, logits.beside, deletable, deletion.budget(deletable, keep_rate))
+    else:
+        chosen = (alone > calibrate(-logits.wanted(), deletable, keep_rate)) & deletable
+    gains = (logits.gain() + temperature * spread > 0) & deletable
+    return torch.where(keep_rate[:, None] < 1, chosen, gains)
+
+
+def describe(
+    config: ModelConfig,
+    logits: DeleteLogits,
+    deleted: Tensor,
+    deletable: Tensor,
+    keep_rate: Tensor,
+    spread: Tensor,
+    temperature: float,
+) -> PickerOut:
+    """The decision as the losses see it: probabilities, and the decision with the estimator's gradient.
+
+    Where a share is asked for, the keep probability is calibrated to it per sequence, so that the label-taught logit
+    may keep its own meaning (probability of being restored). At keep rate 1 it is that of gaining nothing.
+    """
+    delete_logit = logits.given(deleted)
+    asked = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
+    keep_logit = torch.where(keep_rate[:, None] < 1, asked, -(delete_logit + logits.wrong))
+    relaxed = relaxed_keep(config.estimator, keep_logit, -spread, max(temperature, COLDEST))
+    relaxed = torch.where(deletable, relaxed, 1.0)
+    keep_prob = torch.where(deletable, torch.sigmoid(keep_logit), 1.0)
+    return PickerOut(delete_logit, logits.wrong, keep_prob, straight_through((~deleted).float(), relaxed))

@@ -1,0 +1,60 @@
+"""From the filler's logits to the tokens of the next draft, with a gradient into the next round (method.md §1)."""
+
+# B batch, T tokens, M slots, N top tokens of a slot
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualmask.core import noise
+from dualmask.core.tokenizer import SPECIAL_IDS
+from dualmask.curriculum import StepPlan
+from dualmask.families.edit import stopping
+from dualmask.families.edit.completion import Completion
+from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.picker import COLDEST
+from dualmask.families.outputs import SoftTokens
+from dualmask.nn.parallel.vocabulary import top_logits
+
+SUREST = 1 - 1e-6  # of a token drawn: 1 stands for a token that was given
+
+
+@dataclass(frozen=True)
+class Drawn:
+    tokens: Tensor  # [B, T] the masked draft with every [MASK] filled
+    sure: Tensor  # [B, T] probability of each token drawn, whatever the temperature; 0 elsewhere
+    confidence: Tensor  # [B] its mean over what was filled
+    log_prob: Tensor  # [B] of drawing all of them
+    soft: SoftTokens | None
+
+
+def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, tick: int) -> Drawn:
+    """Fills every [MASK] from the ``top_k`` most likely tokens.
+
+    The Gumbel noise of a draw belongs to (sequence, place, token), so that no order of equal logits changes it.
+    """
+    how, masked = plan.stage.rollout, done.masked
+    rows, width = masked.tokens.shape
+    mine = masked.is_mask.flatten()[done.filler.slot]
+    slot = done.filler.slot[mine]
+    value, token = top_logits(done.filler.logits[mine], how.top_k, range(len(SPECIAL_IDS), model.vocab_size))
+    score, heat = value, max(plan.fill_temperature, COLDEST)
+    if plan.fill_temperature > 0:
+        place_key = noise.mix(key[slot // width] + slot % width)
+        gumbel = noise.gumbel_at(place_key, "fill", tick, token)
+        score = value / plan.fill_temperature + gumbel
+    choice = score.detach().argmax(-1, keepdim=True)
+    drawn = token.gather(-1, choice).squeeze(-1)
+    sure = value.detach().softmax(-1).gather(-1, choice).squeeze(-1).clamp_max(SUREST)
+    log_prob = (value / heat).log_softmax(-1).gather(-1, choice).squeeze(-1)  # of the draw, at its temperature
+    soft = None
+    if how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through"):
+        relaxed = score if how.token_estimator == "gumbel" else value
+        soft = SoftTokens(slot, token, relaxed.softmax(-1))
+    sure = torch.zeros(rows * width, device=key.device).index_copy(0, slot, sure).view(rows, width)
+    flat = torch.zeros(rows, device=key.device).index_add(0, slot // width, log_prob)
+    tokens = masked.tokens.flatten().index_copy(0, slot, drawn).view(rows, width)
+    return Drawn(tokens, sure, stopping.fill_confidence(sure, masked.is_mask), flat, soft)

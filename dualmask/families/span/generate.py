@@ -1,0 +1,205 @@
+"""Continuing texts with SpanFusionLM: a span at a time, each in as many refinement steps as its gate asks for.
+
+Rows are padded on the left, so that all texts grow at the same column. The decoder reads what stands in front of a span
+once, together with the span's first step: keys and values of it serve all other steps and all later spans (R12).
+"""
+
+# N texts still written, L columns so far, K places of the span, M places written now, V vocabulary, D width
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dualmask.core import noise, sampling
+from dualmask.core.tokenizer import EOS_ID
+from dualmask.families.span import spans
+from dualmask.families.span.gate_net import CONTINUE
+from dualmask.families.span.model import Look, SpanFusion, SpanState
+from dualmask.families.span.request import Gate, check_length, most_steps
+from dualmask.inference.autoregressive import left_padded, ordinary, until_end
+from dualmask.nn.cache import Cache
+from dualmask.nn.parallel.vocabulary import whole_vocabulary
+
+
+@dataclass(frozen=True)
+class SpanTrace:
+    """How a span was written. ``steps`` is below what was asked for where nothing was left to write."""
+
+    place: int  # of its first token behind the prompt
+    entropy: tuple[float, ...]  # nats: what the gate read at each step
+    steps: int
+    order: tuple[int, ...]  # the step, from 0, in which each place was written
+    confidence: tuple[float, ...]  # the model's probability of each token when it was written
+
+
+@dataclass(frozen=True)
+class Written:
+    ids: list[int]  # what follows the prompt, without EOS and what stands behind it
+    spans: tuple[SpanTrace, ...]
+
+
+@torch.inference_mode()
+def write(
+    model: SpanFusion,
+    prompts: Sequence[Sequence[int]],
+    *,
+    tokens: int,
+    span: int,
+    gate: Gate = "learned",
+    least: int = 0,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seeds: Sequence[int],
+    allowed: Tensor | None = None,
+    cached: bool = True,
+) -> list[Written]:
+    """What follows each prompt (ids without BOS): at most ``tokens`` ids, ``span`` = K at a time, fewer where the model
+    ends the text, which it may not do before ``least`` ids. A text depends on its prompt and its seed only.
+
+    gate: ``learned``, ``fast`` (one step a span), ``accurate`` (all steps), or so many steps. allowed [V] bool: what
+    may be written, with EOS where texts may end; special ids never are. ``cached`` False: the whole text is read again
+    in each step (seed 004, §7); slower, and the same. Raises ValueError for what cannot be done.
+    """
+    if span < 1:
+        raise ValueError(f"span {span} is not possible: give 1 or more tokens")
+    check_length(max(map(len, prompts), default=0), tokens, model.config.max_length)
+    device = model.table.weight.device
+    writable = _writable(model.vocab_size, device, allowed)
+    how = _How(most_steps(gate, model.span.g_max), temperature, top_p, writable, least)
+    if not prompts:
+        return []
+    tokens_so_far, present = left_padded(prompts, device)
+    cache = Cache(model.depth, present.shape[1] + tokens) if cached else None
+    texts = _Texts(model, torch.tensor(seeds, device=device), tokens_so_far, present, cache)
+    ids: list[list[int]] = [[] for _ in prompts]
+    traces: list[list[SpanTrace]] = [[] for _ in prompts]
+    alive, start = torch.arange(len(prompts), device=device), 0
+    while start < tokens and len(alive):
+        record = _write_span(texts, start, min(span, tokens - start), how)
+        for row, text in enumerate(alive.tolist()):
+            ids[text] += record.tokens[row].tolist()
+            traces[text].append(record.trace(row, start))
+        going = (record.tokens != EOS_ID).all(1).nonzero().squeeze(1)
+        texts, alive = texts.followed_by(record.tokens).rows(going), alive[going]
+        start += record.tokens.shape[1]
+    return [Written(until_end(row), tuple(trace)) for row, trace in zip(ids, traces, strict=True)]
+
+
+def _writable(vocab_size: int, device: torch.device, allowed: Tensor | None) -> Tensor:
+    """[V] bool: what may be written. Raises ValueError."""
+    ids = ordinary(vocab_size, device, end=True)
+    ids = ids if allowed is None else ids & allowed.to(device)
+    if not ids[EOS_ID + 1 :].any():
+        raise ValueError("allowed: no ordinary token may be written; allow some")
+    return ids
+
+
+@dataclass(frozen=True)
+class _How:
+    most: int | None  # steps a span; None: the GateNet decides
+    temperature: float
+    top_p: float
+    writable: Tensor  # [V] bool
+    least: int
+
+    def goes_on(self, model: SpanFusion, look: Look, step: int) -> Tensor:
+        """[N] bool: the gate wants a step behind this one."""
+        if self.most is None:
+            return model.gate(look.mean_entropy).argmax(-1) == CONTINUE
+        return torch.full_like(look.mean_entropy, step + 1 < self.most, dtype=torch.bool)
+
+    def choose(self, logits: Tensor, key: Tensor, position: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and their probabilities [M] from logits [M, V]. key [M]: of the texts; position [M]: places in the whole
+        text; behind [M]: places behind the prompt."""
+        uniform = noise.uniform_at(key, "span", 0, position[:, None].long()).squeeze(1)
+        allowed = self.writable.repeat(len(key), 1)
+        allowed[:, EOS_ID] &= behind >= self.least
+        heat, nucleus = (torch.full_like(uniform, value) for value in (self.temperature, self.top_p))
+        return sampling.choose(logits, allowed, uniform, heat, nucleus)
+
+
+@dataclass
+class _Texts:
+    """Texts so far, and what the decoder remembers of their first ``known`` columns."""
+
+    model: SpanFusion
+    key: Tensor  # [N]
+    tokens: Tensor  # [N, L]
+    present: Tensor  # [N, L] bool
+    cache: Cache | None
+    known: int = 0
+
+    def rows(self, index: Tensor) -> _Texts:
+        if len(index) == len(self.key):
+            return self
+        parts = {"key": self.key[index], "tokens": self.tokens[index], "present": self.present[index]}
+        return replace(self, **parts, cache=self.cache and self.cache.rows(index))
+
+    def followed_by(self, span: Tensor) -> _Texts:
+        """With ``span`` [N, K] at the end of each."""
+        there = torch.ones_like(span, dtype=torch.bool)
+        return replace(self, tokens=torch.cat([self.tokens, span], 1), present=torch.cat([self.present, there], 1))
+
+    def look(self, state: SpanState, position: Tensor) -> Look:
+        """One step of the span behind the texts. What the decoder reads of these on the way is remembered."""
+        whole, width = self.followed_by(state.tokens), state.tokens.shape[1]
+        new = slice(self.known, None)
+        places = (whole.present.cumsum(1) - 1).clamp_min(0).float()
+        embedded = self.model.table(whole.tokens[:, new])
+        states = self.model.decoder(embedded, places[:, new], whole.present[:, new], self.cache)
+        if self.cache is not None:
+            self.cache.forget(width)
+            self.known = self.tokens.shape[1]
+        return self.model.refine(state, states[:, -width:], position)
+
+
+@dataclass
+class _Record:
+    """What happened to a span of each text."""
+
+    tokens: Tensor  # [N, K]
+    order: Tensor  # [N, K]
+    confidence: Tensor  # [N, K]
+    entropy: list[list[float]] = field(default_factory=list)  # of each text, a number a step
+
+    @classmethod
+    def of_open(cls, tokens: Tensor) -> _Record:
+        confidence = torch.zeros(tokens.shape, device=tokens.device)
+        return cls(tokens.clone(), torch.zeros_like(tokens), confidence, [[] for _ in tokens])
+
+    def trace(self, row: int, place: int) -> SpanTrace:
+        entropy = tuple(self.entropy[row])
+        order, confidence = tuple(self.order[row].tolist()), tuple(self.confidence[row].tolist())
+        return SpanTrace(place, entropy, len(entropy), order, confidence)
+
+
+def _write_span(texts: _Texts, start: int, width: int, how: _How) -> _Record:
+    """All steps of the span of ``width`` = K places, ``start`` places behind the prompts. A text whose gate stops gets
+    its open places from that step's states (R8), and costs nothing in the steps of the others."""
+    model = texts.model
+    state = model.begin(len(texts.tokens), width)
+    record = _Record.of_open(state.tokens)
+    number = spans.places_a_step(width, model.span.g_max)
+    rows = torch.arange(len(texts.tokens), device=state.tokens.device)
+    for step in range(model.span.g_max):
+        position = spans.positions(texts.present.sum(1), width)
+        look = texts.look(state, position)
+        going = how.goes_on(model, look, step) & (state.open.sum(1) > number)
+        pick = model.next_places(look, state, torch.where(going, number, width))
+        row, place = pick.nonzero().unbind(1)
+        logits = whole_vocabulary(look.logits.view(*pick.shape, -1)[row, place], model.vocab_size)
+        token, sure = how.choose(logits, texts.key[row], position[row, place], start + place)
+        at = rows[row], place
+        record.tokens[at], record.confidence[at], record.order[at] = token, sure, step
+        for text, nats in zip(rows.tolist(), look.mean_entropy.tolist(), strict=True):
+            record.entropy[text].append(nats)
+        rest = going.nonzero().squeeze(1)
+        if not len(rest):
+            break
+        texts, rows = texts.rows(rest), rows[rest]
+        state = SpanState(record.tokens[rows], (state.open & ~pick)[rest], look.z[rest])
+    return record

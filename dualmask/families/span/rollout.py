@@ -1,0 +1,213 @@
+"""All refinement steps of a span, unrolled for training (seed 004, §3).
+
+No text stops on the way: which step it stops at only chooses the one whose outputs count, so every rank calls every
+module equally often, and what a stop would have been worth is known of each step.
+"""
+
+# B batch, K places of a span, D width, N = g_max steps, M slots, C candidates of a slot, V vocabulary
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dualmask.config.schema import SpanStageConfig
+from dualmask.core import noise
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import EOS_ID
+from dualmask.curriculum import StepPlan
+from dualmask.families.outputs import FillerOut, SpanDraft, SpanOut
+from dualmask.families.span import spans
+from dualmask.families.span.gate_net import CONTINUE
+from dualmask.families.span.model import REACH, REFUSED, Look, SpanFusion, SpanState
+from dualmask.families.span.spans import Spans
+from dualmask.nn.cache import Past
+from dualmask.nn.parallel.vocabulary import cross_entropy, top_logits
+
+Write = Callable[[Look, int], Tensor]  # a step's look and its number → ids [B, K] to write where it writes
+
+
+@dataclass(frozen=True)
+class Step:
+    look: Look
+    before: SpanState
+    pick: Tensor  # [B, K] bool: written in this step
+    gate_logits: Tensor  # [B, 2]
+
+
+def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion | None = None) -> SpanOut:
+    """Student and teacher on one span of each text. ``teacher`` None: the same weights.
+
+    The gradient of a span goes through the prompt's keys and values, which the pass over the whole text made anyway.
+    """
+    how = plan.stage.span
+    assert how is not None
+    ar, past = model(batch)
+    cut = spans.cut(batch, plan.step, plan.span_length)
+    forced = noise.uniform(batch.key, "gold writes", plan.step) < how.gold_writes
+    write = _student(model, cut, forced, batch.key, plan)
+    steps = play(model, past.up_to(cut.prompt_length, REACH), cut.position, write, how, batch.key, plan.step)
+    out = describe(steps, cut, forced, ar, batch.key, plan)
+    if how.losses.latent == 0:
+        return out
+    with torch.no_grad():
+        if teacher is not None:
+            past = _remembered(teacher, batch)
+        tutor = teacher or model
+        calm = play(tutor, past.up_to(cut.prompt_length, REACH), cut.position, _likeliest(tutor), how)
+        return out.with_teacher(_at(calm, _stops(_certain(calm))))
+
+
+@torch.no_grad()
+def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
+    """The spans of ``rollout``, their likeliest tokens, the likelier decisions of the gate: nothing is drawn."""
+    how = plan.stage.span
+    assert how is not None
+    cut = spans.cut(batch, plan.step, plan.span_length)
+    write = _likeliest(model)
+    steps = play(model, _remembered(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, how)
+    best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
+    before, open_, pick = (
+        torch.stack(part, 1)
+        for part in zip(*((step.before.tokens, step.before.open, step.pick) for step in steps), strict=True)
+    )
+    return SpanDraft(
+        prompt_length=cut.prompt_length,
+        target=cut.target,
+        written=torch.where(pick, best, before),
+        filled=torch.where(open_, best, before),
+        mean_entropy=torch.stack([step.look.mean_entropy for step in steps], 1),
+        stop=_stops(_certain(steps)),
+    )
+
+
+def play(
+    model: SpanFusion, past: Past, position: Tensor, write: Write, how: SpanStageConfig, key: Tensor | None = None,
+    tick: int = 0,
+) -> list[Step]:  # fmt: skip
+    """The g_max steps of a span at ``position`` [B, K]. ``key`` [B]: the GateNet drops units as a student does."""
+    state, steps = model.begin(*position.shape), []
+    number = spans.places_a_step(position.shape[1], model.span.g_max)
+    for turn in range(model.span.g_max):
+        look = model.look(state, position, past, detach=how.detach_pred)
+        pick = model.next_places(look, state, number)
+        read = look.mean_entropy.detach() if how.detach_entropy else look.mean_entropy
+        steps.append(Step(look, state, pick, model.gate(read, key, tick * model.span.g_max + turn)))
+        state = SpanState(torch.where(pick, write(look, turn), state.tokens), state.open & ~pick, look.z)
+    return steps
+
+
+def describe(
+    steps: list[Step], cut: Spans, forced: Tensor, ar: FillerOut, key: Tensor, plan: StepPlan
+) -> SpanOut:  # fmt: skip
+    """What the losses need of a student's steps."""
+    how = plan.stage.span
+    assert how is not None
+    target = cut.target.flatten()
+
+    def nats(logits: Tensor) -> Tensor:
+        return cross_entropy(logits, target).view_as(cut.target)
+
+    gate_logits = torch.stack([step.gate_logits for step in steps], 1)
+    go_on = gate_logits.softmax(-1)[..., CONTINUE]
+    if how.gate_estimator == "gumbel":
+        gumbel = noise.gumbel(key, "gate", plan.step, *gate_logits.shape[1:])
+        go_on = spans.drawn_continue(gate_logits, gumbel, how.gate_temperature)
+    go_on = go_on * _unfinished(steps)
+    stop = _stops(go_on)
+    return SpanOut(
+        ar=ar,
+        target=cut.target,
+        nats=torch.stack([nats(step.look.logits) for step in steps], 1),
+        pred_nats=torch.stack([nats(step.look.pred_logits) for step in steps], 1) if how.losses.pred else None,
+        open=torch.stack([step.before.open for step in steps], 1),
+        pick=torch.stack([step.pick for step in steps], 1),
+        forced=forced,
+        go_on=go_on,
+        gate_logits=gate_logits,
+        mean_entropy=torch.stack([step.look.mean_entropy for step in steps], 1).detach(),
+        stop=stop,
+        z=_at(steps, stop),
+    )
+
+
+def draw(
+    logits: Tensor, vocab_size: int, *, gumbel: Callable[[Tensor], Tensor] | None, temperature: float, top_p: float,
+    top_k: int,
+) -> Tensor:  # fmt: skip
+    """[M] ids from logits [M, V / tensor]: the likeliest one, or with ``gumbel`` (noise for candidates [M, C]) a draw
+    from the ``top_k`` likeliest, cut to the fewest that hold ``top_p`` of their probability. Never [MASK] or [PRED].
+    """
+    cold = gumbel is None or temperature == 0
+    value, token = top_logits(logits, 1 if cold else top_k, range(EOS_ID, vocab_size), refused=REFUSED)
+    if gumbel is None or cold:
+        return token.squeeze(-1)
+    prob = (value / temperature).softmax(-1)
+    outside = prob.cumsum(-1) - prob >= top_p
+    score = (value / temperature + gumbel(token)).masked_fill(outside, float("-inf"))
+    return token.gather(-1, score.argmax(-1, keepdim=True)).squeeze(-1)
+
+
+def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: StepPlan) -> Write:
+    """Draws tokens as the stage says; texts that are ``forced`` [B] get the true ones."""
+    how = plan.stage.span
+    assert how is not None
+    place = torch.arange(cut.target.shape[1], device=key.device)
+    place_key = noise.mix(key[:, None] + place).flatten()
+
+    @torch.no_grad()
+    def write(look: Look, turn: int) -> Tensor:
+        def gumbel(token: Tensor) -> Tensor:
+            return noise.gumbel_at(place_key, "span", plan.step * model.span.g_max + turn, token)
+
+        drawn = draw(
+            look.logits,
+            model.vocab_size,
+            gumbel=gumbel,
+            temperature=how.temperature,
+            top_p=how.top_p,
+            top_k=how.top_k,
+        )
+        return torch.where(forced[:, None], cut.target, drawn.view_as(cut.target))
+
+    return write
+
+
+def _remembered(model: SpanFusion, batch: Batch) -> Past:
+    """What the decoder remembers of each text."""
+    past = Past.nothing(model.depth)
+    model.read(batch, past)
+    return past.grown()
+
+
+def _likeliest(model: SpanFusion) -> Write:
+    def write(look: Look, turn: int) -> Tensor:
+        token = draw(look.logits, model.vocab_size, gumbel=None, temperature=0, top_p=1, top_k=1)
+        return token.view_as(look.entropy)
+
+    return write
+
+
+def _certain(steps: list[Step]) -> Tensor:
+    """[B, N] the likelier decision of each step: 1 to go on."""
+    return torch.stack([step.gate_logits for step in steps], 1).argmax(-1).float() * _unfinished(steps)
+
+
+def _unfinished(steps: list[Step]) -> Tensor:
+    """[B, N] bool: some place is open behind the step. Where K is no multiple of g_max all may be written early."""
+    return torch.stack([(step.before.open & ~step.pick).any(1) for step in steps], 1)
+
+
+def _stops(go_on: Tensor) -> Tensor:
+    """[B] index of the step behind which each text stops, from ``go_on`` [B, N]: above ½ it goes on."""
+    on = (go_on.detach() > 0.5).long()
+    return on[:, :-1].cumprod(1).sum(1)
+
+
+def _at(steps: list[Step], stop: Tensor) -> Tensor:
+    """[B, K, D] each text's states at its own last step."""
+    states = torch.stack([step.look.z for step in steps], 1)
+    return states[torch.arange(len(stop), device=stop.device), stop]

@@ -1,0 +1,67 @@
+"""Linear layers split over the tensor-parallel group: layers ask this factory and never see the degree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from megatron.core.model_parallel_config import ModelParallelConfig
+from megatron.core.tensor_parallel import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    copy_to_tensor_model_parallel_region,
+)
+from torch import Tensor, nn
+
+from dualmask.nn.parallel import mesh
+
+
+def megatron_config() -> ModelParallelConfig:
+    """Weights are drawn on the CPU: every rank draws the whole matrix and keeps its part, whatever the degree."""
+    return ModelParallelConfig(
+        tensor_model_parallel_size=mesh.tensor_size(),
+        use_cpu_initialization=True,
+        params_dtype=torch.float32,
+        gradient_accumulation_fusion=False,
+        async_tensor_model_parallel_allreduce=False,
+    )
+
+
+def shared(x: Tensor) -> Tensor:
+    """A replicated tensor that each rank uses for its own part: identity forward, gradients summed over the group."""
+    return copy_to_tensor_model_parallel_region(x)
+
+
+def normal(std: float) -> Callable[[Tensor], Tensor]:
+    return partial(nn.init.normal_, mean=0.0, std=std)
+
+
+class Column(ColumnParallelLinear):
+    """[…, d_in] replicated → […, d_out / tensor] split over the last axis. No bias."""
+
+    def __init__(self, d_in: int, d_out: int, *, std: float) -> None:
+        super().__init__(
+            d_in, d_out, config=megatron_config(), init_method=normal(std), bias=False, gather_output=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0]
+
+
+class Row(RowParallelLinear):
+    """[…, d_in / tensor] split → […, d_out] replicated (summed over the group). No bias."""
+
+    def __init__(self, d_in: int, d_out: int, *, std: float) -> None:
+        super().__init__(
+            d_in,
+            d_out,
+            config=megatron_config(),
+            init_method=normal(std),
+            bias=False,
+            input_is_parallel=True,
+            skip_bias_add=False,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[0]

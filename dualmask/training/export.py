@@ -1,0 +1,99 @@
+"""From a trained run to a folder that inference loads: no pickles, digests on everything, no trace of how it was split.
+
+``model.safetensors`` (float32, whole matrices), ``config.json``, ``tokenizer.model``, ``manifest.json``; on request
+``training/``, a checkpoint that any number of ranks can go on from.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dualmask.config.schema import ModelConfig, RunConfig
+from dualmask.core import manifest
+from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merged
+from dualmask.training.shards import ShardFolder
+
+FORMAT = 1
+TRAINING = "training"
+MODEL = "model."  # name of the model within what is trained
+
+
+def write_export(
+    folder: Path,
+    weights: dict[str, Tensor],
+    model: ModelConfig,
+    vocab_size: int,
+    tokenizer_file: Path,
+    checkpoint: Path | None = None,
+) -> None:
+    """Makes ``folder``, which appears when it is whole and replaces one that stood there.
+
+    ``checkpoint``: is joined into ``folder/training``.
+    """
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    save_file({name: value.contiguous() for name, value in weights.items()}, aside / "model.safetensors")
+    config = {"format": FORMAT, "vocab_size": vocab_size, "model": model.model_dump(mode="json")}
+    (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
+    shutil.copyfile(tokenizer_file, aside / "tokenizer.model")
+    if checkpoint is not None:
+        write_merged(checkpoint, aside / TRAINING)
+    manifest.seal(aside)
+    _replace(aside, folder)
+
+
+def export(run_folder: str | Path, out_folder: str | Path, *, training: bool = False) -> None:
+    """``dualmask export RUN OUT``: a finished run's export, or one made from its newest good checkpoint.
+
+    RUN may be a checkpoint's folder. ``training``: with what training needs to go on, from a checkpoint in any case.
+    Raises ValueError where there is neither, or where what is there is damaged; OUT must be new or empty.
+    """
+    run_folder, out_folder = Path(run_folder), Path(out_folder)
+    if out_folder.is_dir() and any(out_folder.iterdir()):
+        raise ValueError(f"{out_folder} is not empty: give a new folder")
+    finished = run_folder / "export"
+    if finished.is_dir() and not training:
+        if trouble := manifest.problem(finished):
+            raise ValueError(f"{finished}: {trouble}; remove that folder to export from a checkpoint instead")
+        aside = out_folder.with_name(f".{out_folder.name}.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(finished, aside)
+        _replace(aside, out_folder)
+        return
+    export_checkpoint(_checkpoint(run_folder), out_folder, training=training)
+
+
+def export_checkpoint(checkpoint: Path, out_folder: Path, *, training: bool = False) -> None:
+    """Makes ``out_folder`` from one checkpoint, whose digests the caller has checked."""
+    state, shards = TrainingState.read(checkpoint), ShardFolder(checkpoint)
+    run = RunConfig.model_validate(state.config)
+    # what else an objective holds, such as a teacher, is no part of the model
+    own = [name for name in shards.names if name.startswith(MODEL)]
+    weights = {name.removeprefix(MODEL): shards.whole(name).float() for name in own}
+    tokenizer = run.data.path / "tokenizer.model"
+    write_export(out_folder, weights, run.model, state.vocab_size, tokenizer, checkpoint if training else None)
+
+
+def _checkpoint(folder: Path) -> Path:
+    """The folder itself, if it is a good checkpoint, or the newest good one of a run."""
+    if (folder / "state.json").is_file():
+        if trouble := manifest.problem(folder):
+            raise ValueError(f"{folder}: {trouble}")
+        return folder
+    checkpoint = Checkpoints(folder, keep_last=1).newest()
+    if checkpoint is None:
+        raise ValueError(f"{folder} holds neither an export nor a good checkpoint: is it the output of a run?")
+    return checkpoint
+
+
+def _replace(source: Path, target: Path) -> None:
+    if target.exists():
+        shutil.rmtree(target)
+    source.rename(target)
+    manifest.sync(target.parent)

@@ -1,0 +1,84 @@
+"""How long a step takes on given hardware: between two bounds, whatever of the communication computing hides.
+
+Nothing of this is measured: bytes, calls and operations are counted, rates are those of the hardware file. Left out are
+waiting for the slowest rank, for data, and what small matrix products lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dualmask.config.hardware import Hardware
+from dualmask.config.schema import RunConfig, StageConfig
+from launcher.planner.flops import Shape, step_cost
+from launcher.planner.parameters import learning, parameters
+from launcher.planner.traffic import Traffic, traffic
+
+ADAM = 34  # bytes that AdamW reads and writes of each parameter: two moments, a copy, a gradient, a weight
+
+
+@dataclass(frozen=True)
+class Cluster:
+    nodes: int
+    gpus_per_node: int
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of an optimizer step."""
+
+    compute: float  # matrix products, repeated ones included
+    optimizer: float  # reading and writing what AdamW keeps
+    data: float  # parameters and gradients, between data-parallel ranks
+    tensor: float  # activations, between tensor-parallel ranks: a layer waits for them
+
+    @property
+    def least(self) -> float:
+        """Computing hides what data-parallel ranks send each other, or the other way round."""
+        return max(self.compute + self.tensor, self.data) + self.optimizer
+
+    @property
+    def most(self) -> float:
+        """Nothing is hidden."""
+        return self.compute + self.tensor + self.data + self.optimizer
+
+
+def step_time(
+    run: RunConfig, stage: StageConfig, vocab_size: int, hardware: Hardware, cluster: Cluster, *,
+    sent: Traffic | None = None,
+) -> StepTime:  # fmt: skip
+    """``sent``: where it is known already. Raises ValueError where the batch does not divide."""
+    tensor, data = run.parallel.tensor, cluster.gpus // run.parallel.tensor
+    sent = traffic(run, stage, vocab_size, data) if sent is None else sent
+    shape = Shape(run.model, vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
+    rate = hardware.peak(run.parallel.precision) * hardware.compute_share
+    learns = sum(p.size(tensor) for p in learning(parameters(run.model, vocab_size), stage))
+    held = learns / (data if run.parallel.zero_stage else 1)
+    return StepTime(
+        compute=step_cost(shape, stage).total / cluster.gpus / rate,
+        optimizer=ADAM * held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share),
+        data=_between_data_ranks(sent, hardware, cluster),
+        tensor=sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share)
+        + sent.tensor_calls * 2 * (tensor - 1) * hardware.hop_microseconds * 1e-6,
+    )
+
+
+def _between_data_ranks(sent: Traffic, hardware: Hardware, cluster: Cluster) -> float:
+    """Rings run through all nodes, as many as a node has members of a group, each over an adapter of its own: what a
+    rank sends crosses the network once for all the group's members of a node."""
+    volume = sent.parameters + sent.gradients
+    beside = cluster.gpus_per_node // sent.tensor  # members of a data-parallel group on a node
+    inside = volume / hardware.node_gb_per_s if beside > 1 else 0.0
+    outside = volume / (beside * hardware.network_gb_per_s) if cluster.nodes > 1 else 0.0
+    hops = sent.data_calls * (sent.data - 1) * (2 if sent.reduced else 1)
+    return max(inside, outside) / (1e9 * hardware.bandwidth_share) + hops * hardware.hop_microseconds * 1e-6
+
+
+def run_seconds(times: Sequence[tuple[StageConfig, StepTime]]) -> tuple[float, float]:
+    """(least, most) for all steps of these stages, each at its stage's last number of rounds."""
+    return sum(stage.steps * time.least for stage, time in times), sum(stage.steps * t.most for stage, t in times)
