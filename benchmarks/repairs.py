@@ -64,7 +64,7 @@ ARMS: dict[str, tuple[str, ...]] = {
     "R10 no latent loss": (f"{HOW}.losses.latent=0",),
     "R13 entropy": ("model.span.fill_order=entropy",),
     "R13 confidence": ("model.span.fill_order=confidence",),
-    "R15 drawn writes": (f"{HOW}.gold_writes=0",),
+    "R15 drawn writes": (f"{HOW}.teacher_forcing=0",),
     "R16 no skip": ("model.span.skip=false",),
 }
 REPAIRS = tuple(dict.fromkeys(name.split()[0] for name in ARMS))

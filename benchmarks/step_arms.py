@@ -32,7 +32,7 @@ from dualmask.training.engine import StageEngine, init_distributed, parameter_gr
 from dualmask.training.metrics import MetricsFile
 from dualmask.training.objective import objective
 from dualmask.training.step import run_step
-from dualmask.training.trainer import Surroundings, Trainer
+from dualmask.training.trainer import RunContext, Trainer
 from launcher.planner.flops import Cost, Shape, step_cost
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
@@ -178,9 +178,9 @@ def trainer(case: Case, batches: Batches, *, zero: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = case.run(zero, Path(folder))
         record = MetricsFile(Path(folder, "metrics.jsonl"), 0)
-        around = Surroundings(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=[record])
+        context = RunContext(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=[record])
         with suppress(StopIteration):
-            Trainer(run, Source(batches), around).fit()
+            Trainer(run, Source(batches), context).fit()
         record.close("complete")
 
 

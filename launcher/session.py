@@ -35,7 +35,7 @@ from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
 from dualmask.training.tracking import Tracker
-from dualmask.training.trainer import Surroundings, Trainer, steps_done_in_stage
+from dualmask.training.trainer import RunContext, Trainer, steps_done_in_stage
 from launcher.preflight import Preflight, RunRecord, new_key
 from launcher.samples import sample_rounds
 from launcher.scores import Edit
@@ -56,7 +56,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     tokenizer = Tokenizer(ready.tokenizer)
     data = open_data(run, resume, tokenizer)
     observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
-    around = Surroundings(
+    context = RunContext(
         vocab_size=ready.vocab_size,
         data_digest=ready.data_digest,
         checkpoints=checkpoints,
@@ -70,7 +70,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         sampler=lambda engine, batch, plan: sample_rounds(engine, batch, plan, tokenizer),
         stop_wanted=lambda: stop.wanted,
     )
-    trainer = Trainer(run, data, around)
+    trainer = Trainer(run, data, context)
     heartbeat.follow(lambda: trainer.step)
     status = "failed"
     try:

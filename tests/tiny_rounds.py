@@ -51,6 +51,6 @@ def make_plan(step: int = 3, **changes: Any) -> StepPlan:
 
 def rounds_plan(step: int = 3, losses: dict[str, float] | None = None, **rollout: Any) -> StepPlan:
     """Four rounds in which everything that can be drawn is drawn, and everything that can carry a gradient does."""
-    how = {"rounds": 4, "window": 2, "first_round": "gate", "own_counts": 0.5, "starts": EVERY_START}
+    how = {"rounds": 4, "window": 2, "first_round": "gate", "on_policy_counts": 0.5, "starts": EVERY_START}
     every = EVERY_LOSS | {"gate": 1.0, "gate_cost": 0.1}
     return make_plan(step, losses=every if losses is None else losses, picker_gradient=0.5, rollout=how | rollout)

@@ -91,8 +91,12 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 def _curve(rows: Sequence[Row]) -> tuple[list[float], list[float]]:
     """(distinct-2, perplexity) at each temperature that has both."""
     value = {(row["metric"], row.get("temperature")): row["value"] for row in rows}
-    at = [heat for metric, heat in value if metric == "distinct2" and ("perplexity", heat) in value]
-    return [value["distinct2", heat] for heat in at], [value["perplexity", heat] for heat in at]
+    at = [
+        temperature for metric, temperature in value if metric == "distinct2" and ("perplexity", temperature) in value
+    ]
+    return [value["distinct2", temperature] for temperature in at], [
+        value["perplexity", temperature] for temperature in at
+    ]
 
 
 def label(kind: Kind) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dualmask.core import noise, sampling
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
-from dualmask.nn.cache import Cache
+from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import TokenTable, whole_vocabulary
 
 
@@ -25,7 +25,9 @@ class NextToken(Protocol):
     @property
     def depth(self) -> int: ...
 
-    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor: ...
+    def next_logits(
+        self, tokens: Tensor, position: Tensor, present: Tensor, cache: KVCache | None = None
+    ) -> Tensor: ...
 
 
 @torch.inference_mode()
@@ -49,7 +51,7 @@ def write(
     read, present = left_padded(prompts, device)
     key = torch.tensor(seeds, device=device)
     heat, nucleus = (torch.full(key.shape, value, device=device) for value in (temperature, top_p))
-    cache = Cache(model.depth, read.shape[1] + tokens) if cached else None
+    cache = KVCache(model.depth, read.shape[1] + tokens) if cached else None
     ended = torch.zeros_like(key, dtype=torch.bool)
     written: list[list[int]] = []
     new = slice(None)  # what the cache has not seen

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.config.schema import ModelConfig
-from dualmask.nn.cache import Keeper
+from dualmask.nn.cache import Appendable
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.rotary import Rotary
@@ -25,14 +25,14 @@ class Attention(nn.Module):
         self.qkv = Column(config.hidden, 3 * config.hidden, std=config.init_std)
         self.output = Row(config.hidden, config.hidden, std=output_std)
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, memory: Keeper | None = None) -> Tensor:
-        """``memory``: keys and values of the tokens in front of these (S > T)."""
+    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, cache: Appendable | None = None) -> Tensor:
+        """``cache``: keys and values of the tokens in front of these (S > T)."""
         batch, width, _ = x_BTD.shape
         qkv = self.qkv(x_BTD).view(batch, width, self.heads, 3, self.head_width)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
-        q, k = rotary.turn(q), rotary.turn(k)
-        if memory is not None:
-            k, v = memory.extend(torch.stack([k, v]))
+        q, k = rotary.apply(q), rotary.apply(k)
+        if cache is not None:
+            k, v = cache.append(torch.stack([k, v]))
         mixed = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).reshape(batch, width, -1))
 
@@ -55,8 +55,8 @@ class Block(nn.Module):
         self.mlp_norm = nn.LayerNorm(config.hidden)
         self.mlp = MLP(config, output_std=output_std)
 
-    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, memory: Keeper | None = None) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, mask, memory)
+    def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, cache: Appendable | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), rotary, mask, cache)
         return x_BTD + self.mlp(self.mlp_norm(x_BTD))
 
 

@@ -15,7 +15,7 @@ class Rotary:
     cos: Tensor  # [B, 1, T, E/2]
     sin: Tensor  # [B, 1, T, E/2]
 
-    def turn(self, x: Tensor) -> Tensor:
+    def apply(self, x: Tensor) -> Tensor:
         """[B, H, T, E] with the pairs (i, i + E/2) turned by position × frequency_i."""
         first, second = x.chunk(2, dim=-1)
         cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)

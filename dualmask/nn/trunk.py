@@ -10,12 +10,12 @@ from torch.utils.checkpoint import checkpoint
 
 from dualmask.config.schema import ModelConfig
 from dualmask.nn.block import Block, causal_mask, key_mask
-from dualmask.nn.cache import Keeper, Remembered
+from dualmask.nn.cache import Appendable, TrunkCache
 from dualmask.nn.parallel.linear import shared
 from dualmask.nn.rotary import rotary
 
 
-class Neighbours(nn.Module):
+class DepthwiseConv(nn.Module):
     """Adds to each token a learnt, channel-wise mix of the tokens beside it (a depthwise convolution, replicated).
 
     Attention finds the neighbours by itself only after a long plateau; a small model is spared it. Causal: the same
@@ -30,10 +30,10 @@ class Neighbours(nn.Module):
         self.weight = nn.Parameter(torch.empty(2 * self.REACH + 1, width))
         nn.init.normal_(self.weight, std=0.5)
 
-    def forward(self, x_BTD: Tensor, present: Tensor, memory: Keeper | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, present: Tensor, cached: Appendable | None = None) -> Tensor:
         width, span = x_BTD.shape[1], 2 * self.REACH
         x_BTD = x_BTD * present[..., None]
-        seen = (x_BTD if memory is None else memory.extend(x_BTD))[:, -(width + self.left) :]
+        seen = (x_BTD if cached is None else cached.append(x_BTD))[:, -(width + self.left) :]
         missing = width + self.left - seen.shape[1]
         padded = nn.functional.pad(seen, (0, 0, missing, span - self.left))
         for offset in range(span + 1):
@@ -54,26 +54,26 @@ class Trunk(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         # residual branches start small, so that depth does not change the scale of the states (GPT-2)
         output_std = config.init_std / (2 * layers) ** 0.5
-        self.neighbours = Neighbours(config.hidden, causal=causal)
+        self.neighbours = DepthwiseConv(config.hidden, causal=causal)
         self.blocks = nn.ModuleList(Block(config, output_std=output_std) for _ in range(layers))
         self.norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, cache: Remembered | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, cache: TrunkCache | None = None) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool.
 
         ``cache``: these tokens follow those that it has seen (causal trunks only).
         """
         assert cache is None or self.causal
-        turn = rotary(shared(position), self.head_width, self.theta)
-        seen = present if cache is None else cache.present.extend(present[..., None]).squeeze(-1)
+        rotation = rotary(shared(position), self.head_width, self.theta)
+        seen = present if cache is None else cache.present.append(present[..., None]).squeeze(-1)
         mask = causal_mask(seen, present.shape[1]) if self.causal else key_mask(present)
         x_BTD = self.neighbours(x_BTD, present, cache and cache.embeddings)
         for number, block in enumerate(self.blocks):
-            memory = cache and cache.keys_values[number]
+            cached = cache and cache.keys_values[number]
             if self.activation_checkpointing and self.training:
                 # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice, and cuts off the
                 # gradient of the keys and values that a memory keeps
-                x_BTD = checkpoint(block, x_BTD, turn, mask, memory, use_reentrant=False)
+                x_BTD = checkpoint(block, x_BTD, rotation, mask, cached, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, turn, mask, memory)
+                x_BTD = block(x_BTD, rotation, mask, cached)
         return self.norm(x_BTD)

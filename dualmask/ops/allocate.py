@@ -17,8 +17,8 @@ def count_scores(gap_logits: Tensor, temperature: Tensor, gumbel: Tensor) -> Ten
     without a total. gap_logits [B, G, N], temperature [B] ≥ 0, gumbel [B, G, N] (unused where temperature is 0).
     """
     log_prob = gap_logits.float().log_softmax(-1)
-    heat = temperature[:, None, None]
-    return torch.where(heat > 0, log_prob / heat.clamp_min(1e-6) + gumbel, log_prob)
+    tau = temperature[:, None, None]
+    return torch.where(tau > 0, log_prob / tau.clamp_min(1e-6) + gumbel, log_prob)
 
 
 def most_likely(score: Tensor, allowed: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Choosing which tokens to delete: an exact budget per sequence, at random (tokens or spans) or by expected gain.
 
-The gain model is pairwise: token i comes back with probability sigmoid(alone_i + Σ_o beside_{i,o}·[i+o deleted too]),
+The gain model is pairwise: token i comes back with probability sigmoid(unary_i + Σ_o pairwise_{i,o}·[i+o deleted too]),
 with o the neighbours within REACH. Deleting a token therefore also costs its deleted neighbours something.
 """
 
@@ -53,29 +53,29 @@ def shift(x: Tensor, offset: int) -> Tensor:
     return torch.nn.functional.pad(x, (REACH, REACH))[:, REACH + offset : REACH + offset + width]
 
 
-def given_neighbours(alone: Tensor, beside: Tensor, deleted: Tensor) -> Tensor:
+def given_neighbours(unary: Tensor, pairwise: Tensor, deleted: Tensor) -> Tensor:
     """[B, T] logit that each token comes back, given which others are deleted.
 
-    alone [B, T], beside [B, T, 2R] in the order of OFFSETS, deleted [B, T] bool.
+    unary [B, T], pairwise [B, T, 2R] in the order of OFFSETS, deleted [B, T] bool.
     """
-    gone = deleted.to(alone)
-    return alone + sum(beside[..., k] * shift(gone, offset) for k, offset in enumerate(OFFSETS))
+    gone = deleted.to(unary)
+    return unary + sum(pairwise[..., k] * shift(gone, offset) for k, offset in enumerate(OFFSETS))
 
 
-def gains(alone: Tensor, beside: Tensor, chosen: Tensor) -> Tensor:
+def gains(unary: Tensor, pairwise: Tensor, chosen: Tensor) -> Tensor:
     """[B, T] change in the expected number of restored tokens if one more token is deleted."""
-    logit = given_neighbours(alone, beside, chosen)
+    logit = given_neighbours(unary, pairwise, chosen)
     prob = torch.sigmoid(logit)
     gain = prob
     for k, offset in enumerate(OFFSETS):
         # what token i + offset, if chosen, loses when token i goes: i is its neighbour at −offset
         opposite = len(OFFSETS) - 1 - k
-        change = (torch.sigmoid(logit + beside[..., opposite]) - prob) * chosen
+        change = (torch.sigmoid(logit + pairwise[..., opposite]) - prob) * chosen
         gain = gain + shift(change, offset)
     return gain
 
 
-def choose(alone: Tensor, beside: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
+def choose(unary: Tensor, pairwise: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
     """[B, T] bool: ``number`` [B] tokens that together promise the most restored ones, chosen in PASSES passes.
 
     In each pass tokens that gain more than everyone within REACH come first, so that neighbours wait for each other's
@@ -84,7 +84,7 @@ def choose(alone: Tensor, beside: Tensor, deletable: Tensor, number: Tensor) -> 
     chosen = torch.zeros_like(deletable)
     window = 2 * REACH + 1
     for turn in range(1, PASSES + 1):
-        gain = gains(alone, beside, chosen).masked_fill(~deletable | chosen, -9.0)
+        gain = gains(unary, pairwise, chosen).masked_fill(~deletable | chosen, -9.0)
         highest = torch.nn.functional.max_pool1d(gain[:, None], window, stride=1, padding=REACH)[:, 0]
         score = torch.where(gain >= highest, gain, gain - 4.0)
         wanted = (number * turn + PASSES - 1) // PASSES - chosen.sum(1)

@@ -82,7 +82,7 @@ def generation(measured: Measured, compared: Compared, written: Written) -> None
     from dualmask.inference.loading import load
 
     between = "numbers from 0 to 100, such as 0.5,1"
-    heat = numbers("--temperatures", written.temperatures, float, lambda t: 0 <= t <= 100, between)
+    temperature = numbers("--temperatures", written.temperatures, float, lambda t: 0 <= t <= 100, between)
     given = numbers("--prompts", written.prompts, int, lambda n: n >= 0, "numbers of tokens, such as 16,0")
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
@@ -94,9 +94,11 @@ def generation(measured: Measured, compared: Compared, written: Written) -> None
     sequences = [ids[1:-1] for ids in texts.sequences(lines, loaded.tokenizer, most + 2)]
     tasks = [suite.make_task(sequences, prompt, written.length or most, written.limit) for prompt in given]
     rows = []
-    with tqdm(total=len(tasks) * len(writers) * len(heat), delay=2, leave=False, disable=None) as bar:
+    with tqdm(total=len(tasks) * len(writers) * len(temperature), delay=2, leave=False, disable=None) as bar:
         for task in tasks:
-            rows += suite.evaluate(writers, task, heat, loaded.tokenizer, judge, seed=written.seed, progress=bar.update)
+            rows += suite.evaluate(
+                writers, task, temperature, loaded.tokenizer, judge, seed=written.seed, progress=bar.update
+            )
     measured.write("generation", rows, scorer=str(compared.scorer) if compared.scorer else None)
     if measured.plot:
         generation_report.plot(rows, measured.plot)

@@ -51,7 +51,7 @@ Sampler = Callable[[StageEngine, Batch, StepPlan], dict[str, str]]
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RunContext:
     """What a run needs beside its configuration and its data."""
 
     vocab_size: int
@@ -69,8 +69,8 @@ class Surroundings:
 
 
 class Trainer:
-    def __init__(self, run: RunConfig, data: BatchSource, around: Surroundings) -> None:
-        self.run, self.data, self.around = run, data, around
+    def __init__(self, run: RunConfig, data: BatchSource, context: RunContext) -> None:
+        self.run, self.data, self.context = run, data, context
         self.total = total_steps(run.stages)
         self.step = 0
         self.skipped = 0
@@ -88,9 +88,9 @@ class Trainer:
         try:
             engine = self._steps(resume)
         except TrainingError:  # all ranks have met it
-            self.around.checkpoints.wait()
+            self.context.checkpoints.wait()
             raise
-        self.around.checkpoints.wait()
+        self.context.checkpoints.wait()
         return engine
 
     def _steps(self, resume: tuple[Path, TrainingState] | None) -> StageEngine | None:
@@ -101,10 +101,10 @@ class Trainer:
             if plan.stage_index != self._stage_index:
                 engine = self._next_stage(engine, plan.stage_index)
             began = time.perf_counter()
-            scored = self.around.scored.get(plan.stage_index)
+            scored = self.context.scored.get(plan.stage_index)
             batch = scored.at(plan.step_in_stage) if scored else next(batches)
             waited = time.perf_counter() - began
-            result = run_step(engine, batch, plan, micros=self._micros, stop=self.around.stop_wanted())
+            result = run_step(engine, batch, plan, micros=self._micros, stop=self.context.stop_wanted())
             alarms = self._alarms(plan, result)
             self._observe(plan, result, batch, alarms, seconds=time.perf_counter() - began, waited=waited)
             self.earned = self.earned.after(plan.stage, result.losses.get("restored_prob", 0.0))
@@ -134,22 +134,24 @@ class Trainer:
         """A fresh model and engine. ``weights``: this rank's slices; None: those that the run begins with."""
         run, stage = self.run, self.run.stages[stage_index]
         torch.manual_seed(run.seed)
-        model = build(run.model, self.around.vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
+        model = build(
+            run.model, self.context.vocab_size, activation_checkpointing=run.parallel.activation_checkpointing
+        )
         if weights is None:
-            weights, fresh = begin_with(model, self.around.initial or {})
-            if self.around.initial and fresh and dist.get_rank() == 0:
+            weights, fresh = begin_with(model, self.context.initial or {})
+            if self.context.initial and fresh and dist.get_rank() == 0:
                 print(f"init: {self.run.init} holds no {', '.join(fresh)}: begun anew", file=sys.stderr, flush=True)
         load_slices(model, start_from(weights, stage))
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
-        settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.around.deepspeed)
+        settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.context.deepspeed)
         self._stage_index = stage_index
-        return StageEngine(run, stage, model, settings, self.around.typos, self._reward(stage))
+        return StageEngine(run, stage, model, settings, self.context.typos, self._reward(stage))
 
     def _reward(self, stage: StageConfig) -> Reward | None:
         if stage.reward is None or stage.reward.source == "scores":
             return None
-        assert self.around.decode is not None
-        return make_reward(stage.reward.source, self.around.decode)
+        assert self.context.decode is not None
+        return make_reward(stage.reward.source, self.context.decode)
 
     def _next_stage(self, engine: StageEngine, stage_index: int) -> StageEngine:
         weights = engine.slices()
@@ -190,7 +192,7 @@ class Trainer:
             keys=f"{zlib.crc32(batch.key.numpy().tobytes()):08x}",
             alarms=alarms,
         )
-        for observer in self.around.observers:
+        for observer in self.context.observers:
             observer.on_step(record)
         self._skipped_in_a_row = 0 if result.taken else self._skipped_in_a_row + 1
         if not result.taken:
@@ -209,8 +211,8 @@ class Trainer:
             )
 
     def _end_stage(self, engine: StageEngine, batch: Batch, plan: StepPlan) -> None:
-        texts = self.around.sampler(engine, batch, plan) if self.around.sampler else {}
-        for observer in self.around.observers:
+        texts = self.context.sampler(engine, batch, plan) if self.context.sampler else {}
+        for observer in self.context.observers:
             observer.on_stage_end(plan.stage_index, plan.stage.name, texts)
 
     def _save(self, engine: StageEngine) -> None:
@@ -219,16 +221,16 @@ class Trainer:
             stage_index=self._stage_index,
             cursor=self.data.cursor.to_dict(),
             config=self.run.model_dump(mode="json"),
-            vocab_size=self.around.vocab_size,
-            data_digest=self.around.data_digest,
+            vocab_size=self.context.vocab_size,
+            data_digest=self.context.data_digest,
             ranks={"data": mesh.data_size(), "tensor": mesh.tensor_size()},
-            tracking=dict(self.around.tracking or {}),
+            tracking=dict(self.context.tracking or {}),
             skipped=self.skipped,
             earned=asdict(self.earned),
             watch=asdict(self.watch),
         )
         partition = engine.partition
-        self.around.checkpoints.save(list(partition.pieces()), state, partition.updates)
+        self.context.checkpoints.save(list(partition.pieces()), state, partition.updates)
 
 
 def steps_done_in_stage(run: RunConfig, state: TrainingState) -> int:

@@ -26,7 +26,7 @@ def config(folder: Path, data: Path, name: str, gate_cost: float) -> Path:
         "rollout": {
             "first_round": "gate",
             "starts": {"rewrite": 0.2, "corrupted": 0.4, "clean": 0.4},
-            "oracle_deletions": 1,
+            "teacher_forced_deletions": 1,
         },
     }
     return tiny.write_config(

@@ -23,7 +23,7 @@ MODEL = {
     "span": {"decoder_layers": 2, "encoder_layers": 1, "g_max": 3, "gate_hidden": 8},
 }
 LOSSES = {"latent": 2.0, "pred": 0.3, "gate_cost": 0.5, "gate_cost_steps": 3}
-SPAN = {"lengths": [4, 7], "losses": LOSSES, "gold_writes": 0.3, "ema_decay": 0.6}
+SPAN = {"lengths": [4, 7], "losses": LOSSES, "teacher_forcing": 0.3, "ema_decay": 0.6}
 STAGES = [
     {"name": "decoder", "steps": STEPS[0], "train": ["decoder"], "lr": {"peak": 3e-3, "warmup_steps": 2}},
     {

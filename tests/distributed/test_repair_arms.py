@@ -27,7 +27,7 @@ STAGES = [
         "steps": 9,
         "train": ["decoder", "encoder", "gate"],
         "lr": {"peak": 1e-3},
-        "span": {"lengths": [4], "gold_writes": 0.5, "losses": {"pred": 0.4}},
+        "span": {"lengths": [4], "teacher_forcing": 0.5, "losses": {"pred": 0.4}},
     },
 ]
 

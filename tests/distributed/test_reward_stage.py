@@ -21,7 +21,7 @@ FILLER: dict[str, Any] = {"name": "filler", "steps": 1, "train": ["filler"], "lr
 
 
 def reward(steps: int, rollout: dict[str, Any], **reward: Any) -> dict[str, Any]:
-    own = {"oracle_deletions": 0, "own_counts": 1, "gate_rows": 0, "first_round": "gate"}
+    own = {"teacher_forced_deletions": 0, "on_policy_counts": 1, "gate_rows": 0, "first_round": "gate"}
     return {
         "name": "reward",
         "steps": steps,
@@ -30,7 +30,7 @@ def reward(steps: int, rollout: dict[str, Any], **reward: Any) -> dict[str, Any]
         "losses": {"recon": 0, "reinforce": 1},
         "deletion": {"temperature": 0.5},
         "rollout": own | rollout,
-        "reward": {"leash": 0.1} | reward,
+        "reward": {"kl_coefficient": 0.1} | reward,
     }
 
 

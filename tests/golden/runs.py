@@ -29,7 +29,7 @@ PICKER = stage(
     lr_scale={"filler": 0.5},
     losses=LABELS | {"comp_hinge": 0.1},
     deletion={"temperature": {"start": 0.5, "end": 0.1}, "count_power": 0.5},
-    rollout={"random_deletions": 0.4, "oracle_deletions": 0.5, "own_counts": 0.0, "starts": EVERY_START},
+    rollout={"random_deletions": 0.4, "teacher_forced_deletions": 0.5, "on_policy_counts": 0.0, "starts": EVERY_START},
     picker_gradient=0.1,
 )
 JOINT = stage(
@@ -59,8 +59,8 @@ REWARD = stage(
         "samples": 4,
         "first_round": "gate",
         "starts": {"corrupted": 0.7, "clean": 0.3},
-        "oracle_deletions": 0.0,
-        "own_counts": 1.0,
+        "teacher_forced_deletions": 0.0,
+        "on_policy_counts": 1.0,
         "gate_rows": 0.0,
         "fill_temperature": 0.2,
     },
@@ -84,12 +84,12 @@ OTHER_ESTIMATORS = stage(
 SPAN_STAGE = stage(
     "span",
     ["decoder", "encoder", "gate"],
-    span={"lengths": [4, 6], "losses": {"pred": 0.3, "gate_cost_steps": 10}, "teacher": "ema", "gold_writes": 0.5},
+    span={"lengths": [4, 6], "losses": {"pred": 0.3, "gate_cost_steps": 10}, "teacher": "ema", "teacher_forcing": 0.5},
 )
 SPAN_EXPECTED = stage(
     "span",
     ["decoder", "encoder", "gate"],
-    span={"lengths": [6], "gate_estimator": "expected", "explore": 0.5, "detach_pred": False, "gold_writes": 0.9},
+    span={"lengths": [6], "gate_estimator": "expected", "explore": 0.5, "detach_pred": False, "teacher_forcing": 0.9},
 )
 
 RUNS: dict[str, dict[str, Any]] = {

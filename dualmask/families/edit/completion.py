@@ -54,8 +54,8 @@ def complete(
     deletion: Deletion,
     target: Batch,
     *,
-    own_count: Tensor,
-    heat: Tensor,
+    on_policy: Tensor,
+    temperature: Tensor,
     gumbel: Tensor,
     open_gaps: Tensor,
     kept_weight: float = 0.0,
@@ -64,7 +64,8 @@ def complete(
 ) -> Completion:
     """Counts, opens and fills the holes of the skeletons.
 
-    own_count [B] bool: masks as the inserter draws them (heat [B], gumbel [B, G, K+1]), not as many as are missing
+    on_policy [B] bool: masks as the inserter draws them, not as many as are missing
+    temperature [B], gumbel [B, G, K+1]: of these draws
     open_gaps [B] bool: False leaves the text as it is
     reveal     share of the reconstruction gradient that reaches the decision to delete
     """
@@ -75,9 +76,9 @@ def complete(
     skeleton = gaps.Skeleton(gaps.drop(draft.tokens, keep).tokens, packed.length)
     inserter = model.count(skeleton, _take(deletion.x_BTD, packed.tokens))
     missing = holes(deletion.match, keep)
-    score = allocate.count_scores(inserter.gap_logits.detach(), heat, gumbel)
+    score = allocate.count_scores(inserter.gap_logits.detach(), temperature, gumbel)
     most = inserter.gap_logits.shape[-1] - 1
-    count = torch.where(own_count[:, None], allocate.most_likely(score, inserter.gap_present), missing.count)
+    count = torch.where(on_policy[:, None], allocate.most_likely(score, inserter.gap_present), missing.count)
     # a longer hole opens over several rounds, from the left
     count = within(count.clamp_max(most) * open_gaps[:, None], width - skeleton.length)
     masked = gaps.insert(skeleton, count, width)

@@ -108,11 +108,13 @@ class RolloutConfig(Section):
         "skeleton, prefix, nothing, corrupted text, clean text",
     )
     corruption: CorruptionConfig = CorruptionConfig()
-    oracle_deletions: Share = Field(0.3, description="share of texts whose wrong tokens are deleted as the labels say")
+    teacher_forced_deletions: Share = Field(
+        0.3, description="share of texts whose wrong tokens are deleted as the labels say"
+    )
     random_deletions: Share = Field(
         0.0, description="share of texts to be shortened that lose random tokens, not those that the picker chooses"
     )
-    own_counts: Share = Field(
+    on_policy_counts: Share = Field(
         0.5, description="share of texts whose masks are counted by the inserter, not by the labels"
     )
     own_draft_weight: Weight = Field(
@@ -150,7 +152,7 @@ class RewardConfig(Section):
         "exact", description="of the last draft: tokens restored in order, BLEU, ROUGE-L; or a file of human scores"
     )
     scores: Path | None = Field(None, description='jsonl, {"draft", "output", "score"} a line (source: scores)')
-    leash: Weight = Field(
+    kl_coefficient: Weight = Field(
         0.1, description="reward that a nat of divergence from the decisions of the model before the stage costs"
     )
 
@@ -251,13 +253,15 @@ class StageConfig(Section):
 
     def _paid(self, reward: RewardConfig) -> None:
         """What REINFORCE needs: copies that differ, decisions of the model's own, one window up to the last draft."""
-        how, heat = self.rollout, self.deletion.temperature
+        how, temperature = self.rollout, self.deletion.temperature
         if foreign := sorted(set(self.train) - {"picker", "gate"}):
             raise ValueError(f"stage reward teaches picker and gate: remove {foreign} from train={list(self.train)}")
         if not min(self.losses.reinforce.start, self.losses.reinforce.end) > 0:
             raise ValueError("losses.reinforce must be above 0 in stage reward, which learns by it: set it to 1")
-        if min(heat.start, heat.end) < 0.1:
-            raise ValueError(f"deletion.temperature={heat.start}…{heat.end}: copies hardly differ below 0.1; raise it")
+        if min(temperature.start, temperature.end) < 0.1:
+            raise ValueError(
+                f"deletion.temperature={temperature.start}…{temperature.end}: copies hardly differ below 0.1; raise it"
+            )
         if reward.source == "scores":
             if how.rounds > 1:
                 raise ValueError(f"rollout.rounds={how.rounds}: source=scores has one round; set it to 1")
@@ -268,7 +272,8 @@ class StageConfig(Section):
             raise ValueError(
                 f"rollout.window={how.window} must reach to the last of rollout.rounds={how.rounds}: only it is paid"
             )
-        if how.oracle_deletions > 0 or how.own_counts < 1 or how.gate_rows > 0:
+        if how.teacher_forced_deletions > 0 or how.on_policy_counts < 1 or how.gate_rows > 0:
             raise ValueError(
-                "a reward is for the model's own decisions: set rollout.oracle_deletions=0, own_counts=1, gate_rows=0"
+                "a reward is for the model's own decisions: set rollout.teacher_forced_deletions=0, "
+                "on_policy_counts=1, gate_rows=0"
             )

@@ -50,24 +50,24 @@ def decide_round(
     kind: Tensor,
     plan: StepPlan,
     number: int,
-    tick: int,
+    counter: int,
     live: Tensor,
 ) -> Decision:
     """All decisions of round ``number`` before the inserter. match [B, T]: labels, for the texts that follow them.
 
     live [B] bool: False leaves the text as it is.
     """
-    how, heat = plan.stage.rollout, plan.temperature
-    spread = noise.logistic(draft.key, "pick", tick, draft.tokens.shape[1])
-    wanted = decide(config, reading.logits, draft.deletable, keep_rate, spread, heat)
-    other, labelled = _others_deletions(draft, match, keep_rate, plan, tick)
+    how, temperature = plan.stage.rollout, plan.temperature
+    spread = noise.logistic(draft.key, "pick", counter, draft.tokens.shape[1])
+    wanted = decide(config, reading.logits, draft.deletable, keep_rate, spread, temperature)
+    other, labelled = _others_deletions(draft, match, keep_rate, plan, counter)
     wanted = torch.where(labelled[:, None], other, wanted)
-    picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, heat)
-    gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, tick)
-    odds = decision_odds(reading, wanted, draft, keep_rate, heat)
+    picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, temperature)
+    gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, counter)
+    odds = decision_odds(reading, wanted, draft, keep_rate, temperature)
     editing = gate.detach() > 0.5
     log_prob = odds.log_prob(wanted, draft.deletable, editing)
-    compared = free & (noise.uniform(draft.key, "compare", tick) < how.gate_rows)
+    compared = free & (noise.uniform(draft.key, "compare", counter) < how.gate_rows)
     return Decision(
         picker=picker,
         wanted=wanted,
@@ -83,21 +83,21 @@ def decide_round(
 
 
 def _others_deletions(
-    draft: Batch, match: Tensor, keep_rate: Tensor, plan: StepPlan, tick: int
+    draft: Batch, match: Tensor, keep_rate: Tensor, plan: StepPlan, counter: int
 ) -> tuple[Tensor, Tensor]:
     """[B, T] deletions that the picker only judges, and [B] the texts that have them: random ones where a text is to be
     shortened, what the labels say where it is to be mended."""
     how, deleting = plan.stage.rollout, plan.stage.deletion
     mend = keep_rate == 1
-    score = deletion.random_scores(draft.key, tick, draft.tokens.shape[1], deleting.span_share, deleting.mean_span)
+    score = deletion.random_scores(draft.key, counter, draft.tokens.shape[1], deleting.span_share, deleting.mean_span)
     random = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, keep_rate))
-    share = torch.where(mend, how.oracle_deletions, how.random_deletions)
-    given = noise.uniform(draft.key, "oracle deletions", tick) < share
+    share = torch.where(mend, how.teacher_forced_deletions, how.random_deletions)
+    given = noise.uniform(draft.key, "oracle deletions", counter) < share
     return torch.where(mend[:, None], draft.deletable & (match < 0), random), given
 
 
 def _gate(
-    logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: StepPlan, number: int, tick: int
+    logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: StepPlan, number: int, counter: int
 ) -> tuple[Tensor, Tensor]:
     """g [B] and where the Gate itself decided [B]. A text that is to be shortened is edited. As long as the Gate learns
     nothing, or from labels alone, it decides nothing."""
@@ -107,7 +107,7 @@ def _gate(
         forced = starts.edits(kind) if number == 0 else torch.ones_like(rewrite)
         return (forced | rewrite).float(), torch.zeros_like(rewrite)
     first = torch.full_like(rewrite, number == 0 and how.first_round == "generate")
-    spread = noise.logistic(draft.key, "gate", tick)
+    spread = noise.logistic(draft.key, "gate", counter)
     hard = (logit.detach() + plan.temperature * spread > 0).float()
     if how.gate_estimator == "straight_through":
         hard = straight_through(hard, torch.sigmoid(logit))

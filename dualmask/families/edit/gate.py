@@ -27,7 +27,7 @@ def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletabl
         return (value * deletable).sum(1) / number
 
     wrong = torch.sigmoid(logits.wrong.detach().float())
-    gain = torch.sigmoid(logits.alone.detach().float()) - (1 - wrong)  # expected tokens set right by deleting this one
+    gain = torch.sigmoid(logits.unary.detach().float()) - (1 - wrong)  # expected tokens set right by deleting this one
     believed = torch.logit(filler_prob.float(), eps=1e-4)
     figures = [
         mean(wrong),

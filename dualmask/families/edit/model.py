@@ -21,10 +21,10 @@ from dualmask.curriculum import StepPlan
 from dualmask.families.edit.filler import Filler
 from dualmask.families.edit.gate import Gate, statistics
 from dualmask.families.edit.inserter import Inserter
+from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
-from dualmask.families.edit.probe import Opinion, filler_opinion
 from dualmask.families.outputs import FillerOut, InserterOut, PickerOut, RoundOut, SoftTokens
-from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, surprise
+from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, target_and_best_nll
 from dualmask.ops import deletion, gaps
 
 
@@ -32,7 +32,7 @@ from dualmask.ops import deletion, gaps
 class Reading:
     """What the model thinks of a draft before it decides anything."""
 
-    opinion: Opinion
+    opinion: MaskedLMScores
     logits: DeleteLogits
     gate_logit: Tensor  # [B] log-odds that the round should edit
 
@@ -110,12 +110,12 @@ class DualMask(nn.Module):
         position = gaps.contiguous_positions(tokens)
         return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
 
-    def _opinion(self, batch: Batch) -> Opinion:
+    def _opinion(self, batch: Batch) -> MaskedLMScores:
         """Without probes the probability is 0.5 everywhere, which says nothing."""
         if self.config.picker_probes:
-            return filler_opinion(self.look, surprise, batch, self.config.picker_probes)
+            return masked_lm_scores(self.look, target_and_best_nll, batch, self.config.picker_probes)
         silent = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
-        return Opinion(silent, silent, silent.new_zeros(len(silent), self.config.hidden))
+        return MaskedLMScores(silent, silent, silent.new_zeros(len(silent), self.config.hidden))
 
     def _fill_in_place(self, batch: Batch, plan: StepPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
         """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
@@ -132,7 +132,13 @@ class DualMask(nn.Module):
 
 
 def judge(
-    picker: nn.Module, gate: nn.Module, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, opinion: Opinion, sure: Tensor
+    picker: nn.Module,
+    gate: nn.Module,
+    x_BTD: Tensor,
+    batch: Batch,
+    keep_rate: Tensor,
+    opinion: MaskedLMScores,
+    sure: Tensor,
 ) -> Reading:
     """Picker and Gate on a draft of which the filler's opinion is known."""
     logits = picker(x_BTD, batch.present, keep_rate, opinion, sure)

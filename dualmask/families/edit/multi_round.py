@@ -29,7 +29,7 @@ from dualmask.ops import deletion
 from dualmask.ops.alignment import align, edit_distance
 from dualmask.ops.gaps import gap_index
 
-TICKS = 64  # random streams of one optimizer step: one for each round
+COUNTERS_PER_STEP = 64  # random streams of one optimizer step: one for each round
 
 
 def copies(batch: Batch, samples: int) -> Batch:
@@ -96,7 +96,7 @@ def play(
 
     ``reference``: whose decisions on the same draft ours are compared with.
     """
-    how, tick = plan.stage.rollout, plan.step * TICKS + number
+    how, counter = plan.stage.rollout, plan.step * COUNTERS_PER_STEP + number
     draft = Batch(state.tokens, state.length, target.key)
     frozen = state.done & how.stop.in_training
     match = align(draft.tokens, draft.length, target.tokens, target.length)
@@ -104,14 +104,14 @@ def play(
     keep_rate = torch.where(rewrite, asked, 1.0)
     x_BTD = model.embed(state.tokens, state.soft)
     reading = model.read(draft, keep_rate, state.sure, x_BTD)
-    decision = decide_round(model.config, reading, draft, match, keep_rate, state.kind, plan, number, tick, ~frozen)
+    decision = decide_round(model.config, reading, draft, match, keep_rate, state.kind, plan, number, counter, ~frozen)
     theirs = None if reference is None else reference(x_BTD, draft, keep_rate, reading.opinion, state.sure)
     cut = Deletion(draft, x_BTD, match, draft.present & ~decision.deleted, decision.effective)
-    own_count = (noise.uniform(target.key, "own counts", tick) < how.own_counts) & ~decision.compared
-    done = _complete(model, cut, target, plan, tick, own_count, ~frozen)
-    gate = _compared(model, cut, target, plan, tick, decision, done, ~frozen)
-    drawn = draw_tokens(model, done, target.key, plan, tick)
-    counted = _count_log_prob(done, own_count, plan.temperature)
+    on_policy = (noise.uniform(target.key, "own counts", counter) < how.on_policy_counts) & ~decision.compared
+    done = _complete(model, cut, target, plan, counter, on_policy, ~frozen)
+    gate = _compared(model, cut, target, plan, counter, decision, done, ~frozen)
+    drawn = draw_tokens(model, done, target.key, plan, counter)
+    counted = _count_log_prob(done, on_policy, plan.temperature)
     out = RoundOut(
         draft=draft.tokens,
         length=draft.length,
@@ -119,7 +119,7 @@ def play(
         deleted=decision.deleted,
         keep_rate=keep_rate,
         gap_count=done.holes.count,
-        judged=_judged(cut, decision.deleted, done, own_count),
+        judged=_judged(cut, decision.deleted, done, on_policy),
         live=(~frozen).float(),
         restored=_restored(cut, decision.deleted, done),
         filler=done.filler,
@@ -135,7 +135,7 @@ def play(
 
 
 def _complete(
-    model: DualMask, cut: Deletion, target: Batch, plan: StepPlan, tick: int, own_count: Tensor, open_gaps: Tensor
+    model: DualMask, cut: Deletion, target: Batch, plan: StepPlan, counter: int, on_policy: Tensor, open_gaps: Tensor
 ) -> Completion:
     how, stage = plan.stage.rollout, plan.stage
     gaps, counts = cut.keep.shape[1] - 1, model.config.max_gap_count + 1
@@ -143,9 +143,9 @@ def _complete(
         model,
         cut,
         target,
-        own_count=own_count,
-        heat=torch.full_like(target.length, plan.temperature, dtype=torch.float32),
-        gumbel=noise.gumbel(target.key, "count", tick, gaps, counts),
+        on_policy=on_policy,
+        temperature=torch.full_like(target.length, plan.temperature, dtype=torch.float32),
+        gumbel=noise.gumbel(target.key, "count", counter, gaps, counts),
         open_gaps=open_gaps,
         kept_weight=stage.losses.kept_weight,
         reveal=stage.picker_gradient,
@@ -155,12 +155,12 @@ def _complete(
 
 @torch.no_grad()
 def _other_cost(
-    model: DualMask, cut: Deletion, target: Batch, plan: StepPlan, tick: int, rows: Tensor, keep: Tensor
+    model: DualMask, cut: Deletion, target: Batch, plan: StepPlan, counter: int, rows: Tensor, keep: Tensor
 ) -> Tensor:
     """[b] cost of the rows [b] if the Gate had decided otherwise, with the masks where they are missing."""
     part = replace(cut, keep=keep).rows(rows)
     everywhere = torch.ones_like(rows, dtype=torch.bool)
-    return _complete(model, part, target.rows(rows), plan, tick, ~everywhere, everywhere).cost
+    return _complete(model, part, target.rows(rows), plan, counter, ~everywhere, everywhere).cost
 
 
 def _compared(
@@ -168,7 +168,7 @@ def _compared(
     cut: Deletion,
     target: Batch,
     plan: StepPlan,
-    tick: int,
+    counter: int,
     decision: Decision,
     done: Completion,
     live: Tensor,
@@ -183,16 +183,16 @@ def _compared(
         rows = decision.compared.nonzero().squeeze(1)
         rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=rows.device)  # called by every rank
         keep = cut.draft.present & ~(decision.wanted & ~editing[:, None])
-        other = cost.index_copy(0, rows, _other_cost(model, cut, target, plan, tick, rows, keep))
+        other = cost.index_copy(0, rows, _other_cost(model, cut, target, plan, counter, rows, keep))
         edit, generate = torch.where(editing, cost, other), torch.where(editing, other, cost)
     compared = decision.compared & live
     return GateOut(decision.gate_logit, decision.gate, decision.free & live, compared, edit, generate)
 
 
-def _judged(cut: Deletion, deleted: Tensor, done: Completion, own_count: Tensor) -> Tensor:
+def _judged(cut: Deletion, deleted: Tensor, done: Completion, on_policy: Tensor) -> Tensor:
     """[B, T] bool: deleted tokens of whose hole it is known what belongs there."""
     gap = gap_index(cut.keep).clamp(0, done.holes.known.shape[1] - 1)
-    return deleted & done.holes.known.gather(1, gap) & ~own_count[:, None]
+    return deleted & done.holes.known.gather(1, gap) & ~on_policy[:, None]
 
 
 def _restored(cut: Deletion, deleted: Tensor, done: Completion) -> Tensor:
@@ -212,11 +212,11 @@ def _restored(cut: Deletion, deleted: Tensor, done: Completion) -> Tensor:
     return torch.where(done.holes.count.gather(1, gap) == 0, 1.0, found) * deleted
 
 
-def _count_log_prob(done: Completion, own_count: Tensor, temperature: float) -> Tensor:
+def _count_log_prob(done: Completion, on_policy: Tensor, temperature: float) -> Tensor:
     """[B] log-probability of the counts that the inserter drew for itself, at the temperature of the draw."""
     logits = done.inserter.gap_logits / max(temperature, COLDEST)
     log_prob = logits.log_softmax(-1).gather(-1, done.count[..., None]).squeeze(-1)
-    return (log_prob * done.inserter.gap_present).sum(1) * own_count
+    return (log_prob * done.inserter.gap_present).sum(1) * on_policy
 
 
 def _advance(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.config.schema import ModelConfig
-from dualmask.families.edit.probe import Opinion
+from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.outputs import PickerOut
 from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
@@ -33,20 +33,20 @@ def rate_features(keep_rate: Tensor) -> Tensor:
 class DeleteLogits:
     """What the picker thinks before anything is decided (see ``ops.deletion``)."""
 
-    alone: Tensor  # [B, T] logit that what belongs there comes back if the token is deleted
-    beside: Tensor  # [B, T, 2·REACH] what deleted neighbours add to it
+    unary: Tensor  # [B, T] logit that what belongs there comes back if the token is deleted
+    pairwise: Tensor  # [B, T, 2·REACH] what deleted neighbours add to it
     wrong: Tensor  # [B, T] logit that the token does not belong where it stands
 
     def gain(self) -> Tensor:
         """[B, T] > 0: a hole is more likely to be filled rightly than the token is to be right."""
-        return self.alone + self.wrong
+        return self.unary + self.wrong
 
     def wanted(self) -> Tensor:
-        """[B, T] ``alone`` as a ranking for an asked number of deletions: what is probably wrong comes first."""
-        return torch.where(self.wrong > 0, self.alone.clamp_min(0) + 2 + self.wrong, self.alone)
+        """[B, T] ``unary`` as a ranking for an asked number of deletions: what is probably wrong comes first."""
+        return torch.where(self.wrong > 0, self.unary.clamp_min(0) + 2 + self.wrong, self.unary)
 
     def given(self, deleted: Tensor) -> Tensor:
-        return deletion.given_neighbours(self.alone, self.beside, deleted)
+        return deletion.given_neighbours(self.unary, self.pairwise, deleted)
 
     def odds(self, deleted: Tensor, deletable: Tensor, keep_rate: Tensor, temperature: float) -> Tensor:
         """[B, T] log-odds with which ``decide`` deletes each token at this temperature.
@@ -54,10 +54,10 @@ class DeleteLogits:
         Exact at keep rate 1. Where a number is asked for, tokens are chosen together; then it is the calibrated logit
         of each, given the others.
         """
-        heat = max(temperature, COLDEST)
-        given = self.given(deleted) / heat
+        bounded = max(temperature, COLDEST)
+        given = self.given(deleted) / bounded
         asked = given - calibrate(-given, deletable, keep_rate)
-        return torch.where(keep_rate[:, None] < 1, asked, self.gain() / heat)
+        return torch.where(keep_rate[:, None] < 1, asked, self.gain() / bounded)
 
 
 class Picker(nn.Module):
@@ -80,7 +80,9 @@ class Picker(nn.Module):
         with torch.no_grad():
             self.delete.bias[-1] = -3.0  # few tokens are wrong
 
-    def forward(self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, asked: Opinion, sure: Tensor) -> DeleteLogits:
+    def forward(
+        self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, asked: MaskedLMScores, sure: Tensor
+    ) -> DeleteLogits:
         """Logits in float32 from the embeddings of the whole text, the asked keep rate [B], the filler's opinion of
         each token (see ``ops.probe``; all 0.5 where it was not asked) and the probability [B, T] with which the model
         wrote each token in an earlier round (1: it was given)."""
@@ -92,9 +94,9 @@ class Picker(nn.Module):
         opinion = self.opinion(torch.stack([believed, best, own, written], dim=-1).to(x_BTD.dtype))
         h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
         logits = self.delete(h_BTD).float()
-        alone = logits[..., 0] + self.trust[0] * believed
+        unary = logits[..., 0] + self.trust[0] * believed
         wrong = logits[..., -1] + self.trust[1] * believed + self.trust[2] * best + self.trust[3] * written
-        return DeleteLogits(alone, logits[..., 1:-1], wrong)
+        return DeleteLogits(unary, logits[..., 1:-1], wrong)
 
 
 @torch.no_grad()
@@ -106,11 +108,11 @@ def decide(
     keep_rate [B] 1: what gains by it, however much that is. Below 1: the asked number, chosen together
     (``selection: budget``), or each token for itself, the asked share on average (``free``).
     """
-    alone = logits.wanted() + temperature * spread
+    unary = logits.wanted() + temperature * spread
     if config.selection == "budget":
-        chosen = deletion.choose(alone, logits.beside, deletable, deletion.budget(deletable, keep_rate))
+        chosen = deletion.choose(unary, logits.pairwise, deletable, deletion.budget(deletable, keep_rate))
     else:
-        chosen = (alone > calibrate(-logits.wanted(), deletable, keep_rate)) & deletable
+        chosen = (unary > calibrate(-logits.wanted(), deletable, keep_rate)) & deletable
     gains = (logits.gain() + temperature * spread > 0) & deletable
     return torch.where(keep_rate[:, None] < 1, chosen, gains)
 

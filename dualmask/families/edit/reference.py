@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from dualmask.core.batch import Batch
 from dualmask.families.edit.gate import Gate
+from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DualMask, Reading, judge
 from dualmask.families.edit.picker import Picker
-from dualmask.families.edit.probe import Opinion
 
 
 class Reference(nn.Module):
@@ -26,5 +26,5 @@ class Reference(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, opinion: Opinion, sure: Tensor) -> Reading:
+    def forward(self, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, opinion: MaskedLMScores, sure: Tensor) -> Reading:
         return judge(self.picker, self.gate, x_BTD, batch, keep_rate, opinion, sure)

@@ -1,4 +1,4 @@
-"""Stage `reward`: Gate and picker are paid for the text that comes out (REINFORCE), on a leash (docs/method.md).
+"""Stage `reward`: Gate and picker are paid for the text that comes out, by REINFORCE with a KL penalty.
 
 Either the model plays its rounds on copies of a text, and each copy's last draft is held against the target; or people
 have scored edits that exist already. Knows ids; what scores text gets a decoder.
@@ -113,7 +113,7 @@ class RewardObjective(nn.Module):
 
     def _weighed(self, loss: Tensor, divergence: Tensor, plan: StepPlan) -> Tensor:
         assert plan.stage.reward is not None
-        return plan.loss_weight["reinforce"] * (loss + plan.stage.reward.leash * divergence.mean())
+        return plan.loss_weight["reinforce"] * (loss + plan.stage.reward.kl_coefficient * divergence.mean())
 
 
 def _off_policy(log_prob: Tensor, before: Tensor) -> Tensor:

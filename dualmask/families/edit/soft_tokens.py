@@ -31,7 +31,7 @@ class Drawn:
     soft: SoftTokens | None
 
 
-def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, tick: int) -> Drawn:
+def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, counter: int) -> Drawn:
     """Fills every [MASK] from the ``top_k`` most likely tokens.
 
     The Gumbel noise of a draw belongs to (sequence, place, token), so that no order of equal logits changes it.
@@ -41,15 +41,15 @@ def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, 
     mine = masked.is_mask.flatten()[done.filler.slot]
     slot = done.filler.slot[mine]
     value, token = top_logits(done.filler.logits[mine], how.top_k, range(len(SPECIAL_IDS), model.vocab_size))
-    score, heat = value, max(plan.fill_temperature, COLDEST)
+    score, temperature = value, max(plan.fill_temperature, COLDEST)
     if plan.fill_temperature > 0:
         place_key = noise.mix(key[slot // width] + slot % width)
-        gumbel = noise.gumbel_at(place_key, "fill", tick, token)
+        gumbel = noise.gumbel_at(place_key, "fill", counter, token)
         score = value / plan.fill_temperature + gumbel
     choice = score.detach().argmax(-1, keepdim=True)
     drawn = token.gather(-1, choice).squeeze(-1)
     sure = value.detach().softmax(-1).gather(-1, choice).squeeze(-1).clamp_max(SUREST)
-    log_prob = (value / heat).log_softmax(-1).gather(-1, choice).squeeze(-1)  # of the draw, at its temperature
+    log_prob = (value / temperature).log_softmax(-1).gather(-1, choice).squeeze(-1)  # of the draw, at its temperature
     soft = None
     if how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through"):
         relaxed = score if how.token_estimator == "gumbel" else value

@@ -19,7 +19,7 @@ from dualmask.core.tokenizer import MASK_ID
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit.model import scored
 from dualmask.families.outputs import FillerOut
-from dualmask.nn.cache import Cache
+from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import TokenTable
 from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
@@ -53,7 +53,7 @@ class Autoregressive(LanguageModel):
 
     @property
     def depth(self) -> int:
-        """Blocks that a ``Cache`` must serve."""
+        """Blocks that a ``KVCache`` must serve."""
         return len(self.lm.blocks)
 
     def forward(self, batch: Batch, plan: StepPlan | None = None) -> FillerOut:
@@ -61,7 +61,7 @@ class Autoregressive(LanguageModel):
         position = contiguous_positions(batch.tokens)
         return next_tokens(batch, self.lm(self.table(batch.tokens), position, batch.present), self.logits)
 
-    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor:
+    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: KVCache | None = None) -> Tensor:
         """[B, V / tensor] for the token behind the last one of each row: rows are padded on the *left*.
 
         ``cache``: tokens, positions and presence [B, T] are those of the new tokens only.

@@ -30,7 +30,7 @@ class CrossAttention(nn.Module):
         batch, width, _ = z_BKD.shape
         q = self.query(z_BKD).view(batch, width, self.heads, self.head_width).transpose(1, 2)
         k, v = self.key_value(h_BKD).view(batch, width, self.heads, 2, self.head_width).permute(3, 0, 2, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(rotary.turn(q), rotary.turn(k), v)
+        mixed = nn.functional.scaled_dot_product_attention(rotary.apply(q), rotary.apply(k), v)
         return self.output(mixed.transpose(1, 2).reshape(batch, width, -1))
 
 

@@ -63,7 +63,7 @@ class SpanStageConfig(Section):
     detach_entropy: bool = Field(False, description="the gate's losses end at the entropy that it reads")
     teacher: Literal["same", "ema"] = Field("same", description="whose states `latent` is held against (repair R10)")
     ema_decay: Share = Field(0.999, description="of the teacher `ema`, a step")
-    gold_writes: Share = Field(
+    teacher_forcing: Share = Field(
         0.0, description="share of texts into which the true tokens are written, not drawn ones: there the token loss "
         "is the likelihood of the span, and the gate learns from them alone"
     )  # fmt: skip

@@ -30,10 +30,10 @@ class SpanEncoder(nn.Module):
 
         Rotary attention sees differences only, so the same offset on both sides (seed 004, §7) changes nothing.
         """
-        turn = rotary(shared(position), self.head_width, self.theta)
+        rotation = rotary(shared(position), self.head_width, self.theta)
         for block in self.blocks:
             if self.activation_checkpointing and self.training:
-                z_BKD = checkpoint(block, z_BKD, h_BKD, turn, use_reentrant=False)
+                z_BKD = checkpoint(block, z_BKD, h_BKD, rotation, use_reentrant=False)
             else:
-                z_BKD = block(z_BKD, h_BKD, turn)
+                z_BKD = block(z_BKD, h_BKD, rotation)
         return self.norm(z_BKD)

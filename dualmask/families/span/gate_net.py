@@ -23,11 +23,11 @@ class KeyedDropout(nn.Module):
         super().__init__()
         self.share = share
 
-    def forward(self, x_BD: Tensor, key: Tensor | None, stream: str, tick: int) -> Tensor:
+    def forward(self, x_BD: Tensor, key: Tensor | None, stream: str, counter: int) -> Tensor:
         """``key`` [B] None: nothing is dropped."""
         if key is None or self.share == 0:
             return x_BD
-        kept = noise.uniform(key, stream, tick, x_BD.shape[1]) >= self.share
+        kept = noise.uniform(key, stream, counter, x_BD.shape[1]) >= self.share
         return x_BD * kept / (1 - self.share)
 
 
@@ -50,14 +50,14 @@ class GateNet(nn.Module):
             self.first.weight.copy_(torch.where(torch.arange(width) % 2 == 0, 1.0, -1.0)[:, None])
             self.first.bias.copy_(-self.first.weight.squeeze(1) * torch.linspace(0, 1, width))
 
-    def forward(self, entropy: Tensor, key: Tensor | None = None, tick: int = 0) -> Tensor:
+    def forward(self, entropy: Tensor, key: Tensor | None = None, counter: int = 0) -> Tensor:
         """[B, 2] logits of stop and continue, float32, from the mean entropy [B] in nats. ``key`` [B]: with dropout.
 
         The entropy is read as a share of the greatest possible one, ln V.
         """
         x_BD = (entropy / self.greatest)[:, None].to(self.first.weight.dtype)
-        x_BD = self.dropout(torch.relu(self.first_norm(self.first(x_BD))), key, "gate dropout 1", tick)
-        x_BD = self.dropout(torch.relu(self.second_norm(self.second(x_BD))), key, "gate dropout 2", tick)
+        x_BD = self.dropout(torch.relu(self.first_norm(self.first(x_BD))), key, "gate dropout 1", counter)
+        x_BD = self.dropout(torch.relu(self.second_norm(self.second(x_BD))), key, "gate dropout 2", counter)
         return softly_bounded(self.last(x_BD).float())
 
 

@@ -21,7 +21,7 @@ from dualmask.families.span.gate_net import CONTINUE
 from dualmask.families.span.model import Look, SpanFusion, SpanState
 from dualmask.families.span.request import Gate, check_length, most_steps
 from dualmask.inference.autoregressive import left_padded, ordinary, until_end
-from dualmask.nn.cache import Cache
+from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
 
 
@@ -73,7 +73,7 @@ def write(
     if not prompts:
         return []
     tokens_so_far, present = left_padded(prompts, device)
-    cache = Cache(model.depth, present.shape[1] + tokens) if cached else None
+    cache = KVCache(model.depth, present.shape[1] + tokens) if cached else None
     texts = _Texts(model, torch.tensor(seeds, device=device), tokens_so_far, present, cache)
     ids: list[list[int]] = [[] for _ in prompts]
     traces: list[list[SpanTrace]] = [[] for _ in prompts]
@@ -130,7 +130,7 @@ class _Texts:
     key: Tensor  # [N]
     tokens: Tensor  # [N, L]
     present: Tensor  # [N, L] bool
-    cache: Cache | None
+    cache: KVCache | None
     known: int = 0
 
     def rows(self, index: Tensor) -> _Texts:
@@ -152,7 +152,7 @@ class _Texts:
         embedded = self.model.table(whole.tokens[:, new])
         states = self.model.decoder(embedded, places[:, new], whole.present[:, new], self.cache)
         if self.cache is not None:
-            self.cache.forget(width)
+            self.cache.crop(width)
             self.known = self.tokens.shape[1]
         return self.model.refine(state, states[:, -width:], position)
 

@@ -51,7 +51,7 @@ def token_loss(out: SpanOut, weights: Tensor, how: SpanStageConfig) -> Tensor:
     cost = stop_costs(out).mean(-1)
     spread = torch.full_like(weights, how.explore / weights.shape[1])
     learnt = ((1 - how.explore) * weights.detach() + spread) * cost
-    judged = out.forced if how.gold_writes > 0 else torch.ones_like(out.forced)
+    judged = out.forced if how.teacher_forcing > 0 else torch.ones_like(out.forced)
     told = (weights - weights.detach()) * cost.detach() * judged[:, None]
     return (learnt + (told if how.gate_gradient == "quality" else 0.0)).sum(1).mean()
 

@@ -20,12 +20,12 @@ from dualmask.families.outputs import FillerOut
 from dualmask.families.span import spans
 from dualmask.families.span.encoder import SpanEncoder
 from dualmask.families.span.gate_net import GateNet
-from dualmask.nn.cache import Cache, Past
+from dualmask.nn.cache import KVCache, PrefixCache
 from dualmask.nn.parallel.vocabulary import TokenTable, entropy, log_normaliser, top_logits
-from dualmask.nn.trunk import Neighbours, Trunk
+from dualmask.nn.trunk import DepthwiseConv, Trunk
 from dualmask.ops.gaps import contiguous_positions
 
-REACH = 2 * Neighbours.REACH  # embeddings that a causal trunk asks back for
+REACH = 2 * DepthwiseConv.REACH  # embeddings that a causal trunk asks back for
 REFUSED = (MASK_ID, PRED_ID)  # never written
 
 
@@ -62,14 +62,14 @@ class SpanFusion(nn.Module):
         self.encoder = SpanEncoder(config, config.span.encoder_layers, **how)
         self.gate = GateNet(config.span, vocab_size)
 
-    def forward(self, batch: Batch) -> tuple[FillerOut, Past]:
+    def forward(self, batch: Batch) -> tuple[FillerOut, PrefixCache]:
         """The loss of every next token, and what the decoder remembers of each text."""
-        past = Past.nothing(self.depth)
-        return self.next_tokens(batch, self.read(batch, past)), past.grown()
+        prefix = PrefixCache.empty(self.depth)
+        return self.next_tokens(batch, self.read(batch, prefix)), prefix.appended()
 
-    def read(self, batch: Batch, past: Past | None = None) -> Tensor:
-        """[B, T, D] the decoder's states of whole texts. ``past``: an empty one, if these are to be remembered."""
-        return self.decoder(self.table(batch.tokens), contiguous_positions(batch.tokens), batch.present, past)
+    def read(self, batch: Batch, prefix: PrefixCache | None = None) -> Tensor:
+        """[B, T, D] the decoder's states of whole texts. ``prefix``: an empty one, if these are to be remembered."""
+        return self.decoder(self.table(batch.tokens), contiguous_positions(batch.tokens), batch.present, prefix)
 
     def next_tokens(self, batch: Batch, states: Tensor) -> FillerOut:
         """The loss of every next token from the decoder's states [B, T, D]."""
@@ -84,7 +84,7 @@ class SpanFusion(nn.Module):
         """Blocks of the decoder."""
         return len(self.decoder.blocks)
 
-    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: Cache | None = None) -> Tensor:
+    def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: KVCache | None = None) -> Tensor:
         """The decoder alone, used autoregressively: as ``language_model.Autoregressive.next_logits``."""
         states = self.decoder(self.table(tokens), position, present, cache)
         return self.project(states[:, -1])
@@ -94,11 +94,11 @@ class SpanFusion(nn.Module):
         tokens = torch.full((rows, width), PRED_ID, device=self.table.weight.device)
         return SpanState(tokens, torch.ones_like(tokens, dtype=torch.bool), self.table(tokens))
 
-    def look(self, state: SpanState, position: Tensor, past: Past, *, detach: bool = False) -> Look:
-        """One step behind the prompts that ``past`` holds. position [B, K]; ``detach``: the encoder's losses end at the
-        decoder's states."""
+    def look(self, state: SpanState, position: Tensor, prefix: PrefixCache, *, detach: bool = False) -> Look:
+        """One step behind the prompts that ``prefix`` holds. position [B, K]; ``detach``: the encoder's losses end
+        at the decoder's states."""
         there = torch.ones_like(state.open)
-        h_BKD = self.decoder(self.table(state.tokens), position, there, past)
+        h_BKD = self.decoder(self.table(state.tokens), position, there, prefix)
         return self.refine(state, h_BKD, position, detach=detach)
 
     def refine(self, state: SpanState, h_BKD: Tensor, position: Tensor, *, detach: bool = False) -> Look:

@@ -24,7 +24,7 @@ from dualmask.families.span import spans
 from dualmask.families.span.gate_net import CONTINUE
 from dualmask.families.span.model import REACH, REFUSED, Look, SpanFusion, SpanState
 from dualmask.families.span.spans import Spans
-from dualmask.nn.cache import Past
+from dualmask.nn.cache import PrefixCache
 from dualmask.nn.parallel.vocabulary import cross_entropy, top_logits
 
 Write = Callable[[Look, int], Tensor]  # a step's look and its number → ids [B, K] to write where it writes
@@ -45,19 +45,19 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
     """
     how = plan.stage.span
     assert how is not None
-    ar, past = model(batch)
+    ar, prefix = model(batch)
     cut = spans.cut(batch, plan.step, plan.span_length)
-    forced = noise.uniform(batch.key, "gold writes", plan.step) < how.gold_writes
+    forced = noise.uniform(batch.key, "gold writes", plan.step) < how.teacher_forcing
     write = _student(model, cut, forced, batch.key, plan)
-    steps = play(model, past.up_to(cut.prompt_length, REACH), cut.position, write, how, batch.key, plan.step)
+    steps = play(model, prefix.up_to(cut.prompt_length, REACH), cut.position, write, how, batch.key, plan.step)
     out = describe(steps, cut, forced, ar, batch.key, plan)
     if how.losses.latent == 0:
         return out
     with torch.no_grad():
         if teacher is not None:
-            past = _remembered(teacher, batch)
+            prefix = _prefix_cache(teacher, batch)
         tutor = teacher or model
-        calm = play(tutor, past.up_to(cut.prompt_length, REACH), cut.position, _likeliest(tutor), how)
+        calm = play(tutor, prefix.up_to(cut.prompt_length, REACH), cut.position, _likeliest(tutor), how)
         return out.with_teacher(_at(calm, _stops(_certain(calm))))
 
 
@@ -68,7 +68,7 @@ def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
     assert how is not None
     cut = spans.cut(batch, plan.step, plan.span_length)
     write = _likeliest(model)
-    steps = play(model, _remembered(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, how)
+    steps = play(model, _prefix_cache(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, how)
     best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
     before, open_, pick = (
         torch.stack(part, 1)
@@ -85,17 +85,22 @@ def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
 
 
 def play(
-    model: SpanFusion, past: Past, position: Tensor, write: Write, how: SpanStageConfig, key: Tensor | None = None,
-    tick: int = 0,
-) -> list[Step]:  # fmt: skip
+    model: SpanFusion,
+    prefix: PrefixCache,
+    position: Tensor,
+    write: Write,
+    how: SpanStageConfig,
+    key: Tensor | None = None,
+    counter: int = 0,
+) -> list[Step]:
     """The g_max steps of a span at ``position`` [B, K]. ``key`` [B]: the GateNet drops units as a student does."""
     state, steps = model.begin(*position.shape), []
     number = spans.places_a_step(position.shape[1], model.span.g_max)
     for turn in range(model.span.g_max):
-        look = model.look(state, position, past, detach=how.detach_pred)
+        look = model.look(state, position, prefix, detach=how.detach_pred)
         pick = model.next_places(look, state, number)
         read = look.mean_entropy.detach() if how.detach_entropy else look.mean_entropy
-        steps.append(Step(look, state, pick, model.gate(read, key, tick * model.span.g_max + turn)))
+        steps.append(Step(look, state, pick, model.gate(read, key, counter * model.span.g_max + turn)))
         state = SpanState(torch.where(pick, write(look, turn), state.tokens), state.open & ~pick, look.z)
     return steps
 
@@ -176,11 +181,11 @@ def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: S
     return write
 
 
-def _remembered(model: SpanFusion, batch: Batch) -> Past:
+def _prefix_cache(model: SpanFusion, batch: Batch) -> PrefixCache:
     """What the decoder remembers of each text."""
-    past = Past.nothing(model.depth)
-    model.read(batch, past)
-    return past.grown()
+    prefix = PrefixCache.empty(model.depth)
+    model.read(batch, prefix)
+    return prefix.appended()
 
 
 def _likeliest(model: SpanFusion) -> Write:

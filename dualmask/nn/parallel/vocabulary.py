@@ -117,7 +117,7 @@ def _log_sum(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return highest + total.log(), weight, total
 
 
-def surprise(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def target_and_best_nll(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Cross entropy [M] of the targets and of the likeliest tokens. No gradient."""
     logits = logits.detach()
     nats = cross_entropy(logits, target)

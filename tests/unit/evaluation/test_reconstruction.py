@@ -8,10 +8,10 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID
 from dualmask.evaluation import report, statistics, texts
 from dualmask.families.edit.evaluate import baselines, reconstruction
-from dualmask.families.edit.probe import filler_opinion
+from dualmask.families.edit.masked_lm import masked_lm_scores
 from dualmask.families.outputs import InserterOut
 from dualmask.nn.parallel import mesh
-from dualmask.nn.parallel.vocabulary import surprise
+from dualmask.nn.parallel.vocabulary import target_and_best_nll
 from dualmask.ops import deletion, gaps
 
 WIDTH, VOCAB = 12, 40
@@ -122,7 +122,7 @@ def test_filler_opinion_never_sees_the_token_itself():
             seen.append(slot)
             return super().fill(tokens, length, slot)
 
-    opinion = filler_opinion(Spy().look, surprise, batch, 5)
+    opinion = masked_lm_scores(Spy().look, target_and_best_nll, batch, 5)
     assert (
         torch.cat(seen) % batch.tokens.numel()
     ).sort().values.tolist() == batch.deletable.flatten().nonzero().flatten().tolist()
@@ -134,7 +134,7 @@ def test_filler_states_are_pooled_over_the_text_and_never_over_its_padding():
     batch = sentence_batch(1)
     short = Batch(batch.tokens, torch.tensor([5]), batch.key)
     rubbish = Batch(torch.where(short.present, short.tokens, 33), short.length, short.key)
-    pooled = [filler_opinion(Scripted().look, surprise, x, 5).pooled for x in (short, rubbish)]
+    pooled = [masked_lm_scores(Scripted().look, target_and_best_nll, x, 5).pooled for x in (short, rubbish)]
     assert torch.equal(*pooled)
     # BOS 6 7 8 9, whose three inner tokens (EOS is the last place) are each hidden in one of the five passes
     once_hidden = (4 * short.tokens[0, 1:4] + MASK_ID).sum() + 5 * (short.tokens[0, 0] + short.tokens[0, 4])

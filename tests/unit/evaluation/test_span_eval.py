@@ -86,8 +86,8 @@ def first_look(model: SpanFusion, task: Task, row: int) -> tuple[SpanState, Tens
     """The prompt of one span read by itself: the span's first state, its places, and what the decoder remembers."""
     prompt = torch.tensor([[BOS_ID, *task.prompts[row]]])
     length = torch.tensor([prompt.shape[1]])
-    _, past = model(Batch(prompt, length, torch.tensor([0])))
-    return model.begin(1, K), spans.positions(length, K), past.up_to(length, REACH)
+    _, prefix = model(Batch(prompt, length, torch.tensor([0])))
+    return model.begin(1, K), spans.positions(length, K), prefix.up_to(length, REACH)
 
 
 @torch.inference_mode()
@@ -97,8 +97,8 @@ def test_with_one_step_gold_costs_the_mean_cross_entropy(task: Task) -> None:
     assert gold.schedule.shape == (32, 1)
     assert set(gold.steps) == {1}
     for row in (0, 17):
-        state, position, past = first_look(model, task, row)
-        look, target = model.look(state, position, past), torch.tensor(task.gold[row])
+        state, position, prefix = first_look(model, task, row)
+        look, target = model.look(state, position, prefix), torch.tensor(task.gold[row])
         for found, logits in ((gold.schedule, look.logits), (gold.proposed, look.pred_logits)):
             assert found[row, 0] == pytest.approx(cross_entropy(logits, target, reduction="sum").item(), rel=1e-4)
 
@@ -108,10 +108,10 @@ def test_with_more_steps_each_token_counts_when_it_is_written(task: Task) -> Non
     model = make_model(g_max=2).eval()
     gold = span.read_gold(model, task)
     row, target = 5, torch.tensor([task.gold[5]])
-    state, position, past = first_look(model, task, row)
-    one = model.look(state, position, past)
+    state, position, prefix = first_look(model, task, row)
+    one = model.look(state, position, prefix)
     pick = model.next_places(one, state, K // 2)
-    two = model.look(SpanState(torch.where(pick, target, state.tokens), ~pick, one.z), position, past)
+    two = model.look(SpanState(torch.where(pick, target, state.tokens), ~pick, one.z), position, prefix)
     nats = [cross_entropy(look.logits, target[0], reduction="none") for look in (one, two)]
     expected = [nats[0].sum().item(), (nats[0] * pick[0]).sum().item() + (nats[1] * ~pick[0]).sum().item()]
     assert gold.schedule[row] == pytest.approx(expected, rel=1e-4)

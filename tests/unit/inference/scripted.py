@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dualmask.config.schema import ModelConfig
 from dualmask.core.batch import Batch
+from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import Reading
 from dualmask.families.edit.picker import DeleteLogits
-from dualmask.families.edit.probe import Opinion
 from dualmask.families.outputs import InserterOut
 from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton, gap_present
@@ -52,8 +52,8 @@ class Scripted(nn.Module):
         silent = torch.zeros(batch.tokens.shape)
         beside = torch.zeros(*batch.tokens.shape, len(OFFSETS))
         return Reading(
-            opinion=Opinion(silent, silent, silent),
-            logits=DeleteLogits(alone=silent, beside=beside, wrong=wrong),
+            opinion=MaskedLMScores(silent, silent, silent),
+            logits=DeleteLogits(unary=silent, pairwise=beside, wrong=wrong),
             gate_logit=torch.logit(self.gate(batch.tokens), eps=1e-6),
         )
 

@@ -279,7 +279,7 @@ def test_a_look_behind_a_past_is_the_decoder_over_the_whole_text(model: SpanFusi
     prompts = [[BOS_ID, *prompt] for prompt in texts(16)]
     length = torch.tensor(list(map(len, prompts)))
     padded = torch.tensor([prompt + [9] * (40 - len(prompt)) for prompt in prompts])  # the padding is never looked at
-    _, past = model(Batch(padded, length, length))
+    _, prefix = model(Batch(padded, length, length))
     draw = torch.Generator().manual_seed(0)
     state = model.begin(16, 6)
     there = torch.rand(16, 6, generator=draw) < 0.5
@@ -287,7 +287,7 @@ def test_a_look_behind_a_past_is_the_decoder_over_the_whole_text(model: SpanFusi
     tokens = torch.where(there, gold, PRED_ID)
     state = type(state)(tokens, ~there, state.z)
     position = spans.positions(length, 6)
-    look = model.look(state, position, past.up_to(length, REACH))
+    look = model.look(state, position, prefix.up_to(length, REACH))
     for row, prompt in enumerate(prompts):
         whole = torch.tensor([prompt + tokens[row].tolist()])
         place = torch.arange(whole.shape[1]).float()[None]

@@ -48,9 +48,9 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
         alone = tokens[row : row + 1, :size]
         batch = Batch(alone, length[row : row + 1], torch.zeros(1, dtype=torch.long))
         exact = loaded.model.read(batch, rate[:1])
-        assert torch.allclose(logits.alone[row, : size - 1], exact.logits.alone[0, :-1], atol=1e-4)
+        assert torch.allclose(logits.unary[row, : size - 1], exact.logits.unary[0, :-1], atol=1e-4)
         assert torch.allclose(logits.wrong[row, : size - 1], exact.logits.wrong[0, :-1], atol=1e-4)
-        assert torch.allclose(logits.beside[row, : size - 1], exact.logits.beside[0, :-1], atol=1e-4)
+        assert torch.allclose(logits.pairwise[row, : size - 1], exact.logits.pairwise[0, :-1], atol=1e-4)
         assert torch.allclose(reading.gate_logit[row, : size - 1], exact.gate_logit, atol=1e-4)
         counts = loaded.model.count(Skeleton(alone, length[row : row + 1])).gap_logits
         assert torch.allclose(gaps[row, : size - 1], counts[0], atol=1e-4)

@@ -19,7 +19,7 @@ ROWS = 24
 def out() -> RoundOut:
     """Round 0 of random texts, with the Gate's logits as a leaf in float64."""
     starts = {"rewrite": 0.2, "corrupted": 0.5, "clean": 0.3}
-    model, batch, plan = make_model(), make_batch(ROWS), rounds_plan(oracle_deletions=1.0, starts=starts)
+    model, batch, plan = make_model(), make_batch(ROWS), rounds_plan(teacher_forced_deletions=1.0, starts=starts)
     _, (out,) = multi_round.unroll(model, multi_round.begin(batch, plan), batch, plan, range(1))
     return replace(out, gate=replace(out.gate, logit=out.gate.logit.detach().double().requires_grad_()))
 

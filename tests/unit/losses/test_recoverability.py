@@ -24,8 +24,8 @@ def out() -> RoundOut:
     """A round on corrupted and on whole texts with many deletions, of right tokens and of wrong ones."""
     model, batch = make_model(max_gap_count=MOST), make_batch(ROWS)
     how = {
-        "own_counts": 0.3,
-        "oracle_deletions": 0.7,
+        "on_policy_counts": 0.3,
+        "teacher_forced_deletions": 0.7,
         "starts": {"rewrite": 0.5, "corrupted": 0.5},
         "corruption": {"rate_low": 0.3, "rate_high": 0.5, "double": 4.0},
     }

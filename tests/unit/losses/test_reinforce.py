@@ -17,9 +17,9 @@ from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.families.edit import multi_round, starts
 from dualmask.families.edit.decisions import Decision, decide_round
 from dualmask.families.edit.losses import reinforce
+from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import Reading
 from dualmask.families.edit.picker import DeleteLogits
-from dualmask.families.edit.probe import Opinion
 from dualmask.families.outputs import RoundOut, RoundState
 from dualmask.ops.deletion import OFFSETS
 
@@ -70,7 +70,7 @@ def assert_unbiased(seen: Tensor, exact: Tensor) -> None:
 
 
 def test_tokens() -> None:
-    state, out = round_of(texts(3), own_counts=0.0, token_estimator="reinforce")
+    state, out = round_of(texts(3), on_policy_counts=0.0, token_estimator="reinforce")
     logits = out.filler.logits
     top = logits[0].detach().topk(2)
     prob = torch.softmax(top.values / HEAT, -1)
@@ -79,7 +79,7 @@ def test_tokens() -> None:
 
 
 def test_counts() -> None:
-    state, out = round_of(texts(6), own_counts=1.0, count_estimator="reinforce")
+    state, out = round_of(texts(6), on_policy_counts=1.0, count_estimator="reinforce")
     logits = out.inserter.gap_logits
     prob = torch.softmax(logits[0, 0].detach() / HEAT, -1)
     number = torch.arange(len(prob))
@@ -92,13 +92,13 @@ def decisions(wrong: Tensor, gate: Tensor, losses: dict[str, float]) -> Decision
     plan = make_plan(
         losses=losses,
         deletion={"temperature": HEAT},
-        rollout={"rounds": 2, "samples": SAMPLES, "oracle_deletions": 0.3},
+        rollout={"rounds": 2, "samples": SAMPLES, "teacher_forced_deletions": 0.3},
     )
     batch = multi_round.copies(texts(3), SAMPLES)
     one = torch.ones(batch.tokens.shape)
     beside = one[..., None].expand(-1, -1, len(OFFSETS))
     logits = DeleteLogits(0.2 * one, beside, wrong[:, None] * one)
-    reading = Reading(logits=logits, gate_logit=gate, opinion=Opinion(one, one, one))
+    reading = Reading(logits=logits, gate_logit=gate, opinion=MaskedLMScores(one, one, one))
     kind = torch.full_like(batch.length, starts.KINDS.index("clean"))
     match = torch.arange(3).expand_as(batch.tokens)
     always = torch.ones_like(kind, dtype=torch.bool)

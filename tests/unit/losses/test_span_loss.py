@@ -80,7 +80,7 @@ def test_the_gate_hears_the_true_slope(loss: str) -> None:
     """Finite differences in float64, parameter by parameter, along the gradient. The gate's own parameters move its
     logits and nothing else of a span: what stopping behind a step costs stays as it is."""
     model, batch = make_model(), make_texts(ROWS)
-    plan = span_plan(gate_estimator="expected", gold_writes=1.0)
+    plan = span_plan(gate_estimator="expected", teacher_forcing=1.0)
     out, stage = rollout(model, batch, plan), plan.stage.span
     assert stage is not None
     model.double()
@@ -119,7 +119,7 @@ def test_texts_in_which_tokens_were_drawn_tell_the_gate_nothing() -> None:
     """Where gold is written in some; without any, all do."""
     model = make_model()
     for share in (0.5, 0.0):
-        plan = span_plan(gate_estimator="expected", gold_writes=share)
+        plan = span_plan(gate_estimator="expected", teacher_forcing=share)
         out, stage = rollout(model, make_texts(ROWS), plan), plan.stage.span
         assert stage is not None
         go_on = out.go_on.detach().requires_grad_()
@@ -152,7 +152,7 @@ def test_stop_costs_of_a_hand_made_span() -> None:
 def test_token_loss_of_a_hand_made_span(explore: float) -> None:
     """stop_weights (0.5, 0.375, 0.125) of costs 7/3, 4.5/3 and 1.75/3 nats a token."""
     out = hand_made(True)
-    how = SpanStageConfig(gold_writes=0.5, explore=explore)
+    how = SpanStageConfig(teacher_forcing=0.5, explore=explore)
     weights = spans.stop_weights(out.go_on)
     assert weights[0].tolist() == [0.5, 0.375, 0.125]
     cost = torch.tensor([7.0, 4.5, 1.75]) / 3

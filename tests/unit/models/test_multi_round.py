@@ -19,7 +19,7 @@ from dualmask.ops import deletion
 
 ROWS = 24
 GATED = {"gate": 1.0}
-LABELS_ONLY = {"own_counts": 0.0, "oracle_deletions": 1.0}  # all is done as the alignment says
+LABELS_ONLY = {"on_policy_counts": 0.0, "teacher_forced_deletions": 1.0}  # all is done as the alignment says
 
 
 def unroll(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[RoundState, list[RoundOut]]:
@@ -97,7 +97,7 @@ def test_the_first_round_generates_unless_the_text_is_to_be_shortened(first: str
 
 def test_before_the_gate_learns_the_start_state_decides():
     model, batch = make_model(), make_batch(ROWS)
-    plan = make_plan(train=["filler", "inserter", "picker"], rollout={"rounds": 2, "oracle_deletions": 1.0})
+    plan = make_plan(train=["filler", "inserter", "picker"], rollout={"rounds": 2, "teacher_forced_deletions": 1.0})
     _, out = play(model, batch, plan)
     assert out.gate is None
     wrong = (out.match < 0) & Batch(out.draft, out.length, batch.key).deletable
@@ -133,7 +133,9 @@ def test_the_costs_compared_are_those_of_the_gate_forced_open_and_closed():
 
 def test_comparing_changes_no_decision_of_the_others():
     model, batch = make_model(), make_batch(ROWS)
-    drafts = [unroll(model, batch, rounds_plan(gate_rows=rows, own_counts=0.0))[0].tokens for rows in (0.0, 0.5, 1.0)]
+    drafts = [
+        unroll(model, batch, rounds_plan(gate_rows=rows, on_policy_counts=0.0))[0].tokens for rows in (0.0, 0.5, 1.0)
+    ]
     assert torch.equal(drafts[0], drafts[1])
     assert torch.equal(drafts[0], drafts[2])
 
@@ -146,7 +148,7 @@ def test_a_batch_without_a_single_slot_still_teaches_every_module(kind: str):
     batch = Batch(make_batch().tokens, torch.full((6,), length), torch.arange(6))
     tokens = torch.where(torch.arange(WIDTH) == length - 1, EOS_ID, batch.tokens)
     batch = replace(batch, tokens=torch.where(batch.present, tokens, PAD_ID))
-    plan = rounds_plan(losses=EVERY_LOSS | GATED, rounds=1, first_round="generate", own_counts=0.0, **only(kind))
+    plan = rounds_plan(losses=EVERY_LOSS | GATED, rounds=1, first_round="generate", on_policy_counts=0.0, **only(kind))
     _, out = play(model, batch, plan)
     assert len(out.filler.slot) == 0
     round_loss(out, plan).total.backward()

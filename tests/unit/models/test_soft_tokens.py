@@ -35,7 +35,13 @@ class TwoRounds:
 
     def __init__(self, **rollout) -> None:
         self.model, self.batch = make_model().to(torch.get_default_dtype()), make_batch(12)
-        how = {"rounds": 2, "top_k": 8, "count_estimator": "none", "own_counts": 0.0, "oracle_deletions": 0.0}
+        how = {
+            "rounds": 2,
+            "top_k": 8,
+            "count_estimator": "none",
+            "on_policy_counts": 0.0,
+            "teacher_forced_deletions": 0.0,
+        }
         self.plan: StepPlan = make_plan(
             train=["filler", "inserter", "picker"],
             losses=SMOOTH,
@@ -68,7 +74,7 @@ class TwoRounds:
         """The relaxed draw from the top logits: softmax((logits) / temperature + the noise of each place's tokens)."""
         soft, width = self.state.soft, self.batch.tokens.shape[1]
         key = noise.mix(self.batch.key[soft.place // width] + soft.place % width)
-        uniform = noise.uniform_at(key, "fill", self.plan.step * multi_round.TICKS, soft.token)
+        uniform = noise.uniform_at(key, "fill", self.plan.step * multi_round.COUNTERS_PER_STEP, soft.token)
         return torch.softmax(top / self.plan.fill_temperature - torch.log(-torch.log(uniform)), -1)
 
 

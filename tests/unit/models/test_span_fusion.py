@@ -71,13 +71,13 @@ def slow(model: SpanFusion, prompt: Tensor, width: int, gold: Tensor | None) -> 
 
 def fast(model: SpanFusion, batch: Batch, cut: spans.Spans, *, gold: bool) -> list[Step]:
     """What training does with the same spans: one pass over all texts, then the spans behind their prompts."""
-    _, past = model(batch)
+    _, prefix = model(batch)
     write = span_rollout._likeliest(model)
     how = span_plan().stage.span
     assert how is not None
     width = cut.target.shape[1]
     told = (lambda look, turn: cut.target) if gold else write
-    return play(model, past.up_to(cut.prompt_length, REACH), spans.positions(cut.prompt_length, width), told, how)
+    return play(model, prefix.up_to(cut.prompt_length, REACH), spans.positions(cut.prompt_length, width), told, how)
 
 
 @torch.no_grad()
@@ -109,7 +109,7 @@ def test_the_steps_are_those_of_the_seed(width: int, parts: dict[str, Any], gold
 @pytest.mark.parametrize("order", ORDERS)
 def test_written_gold_is_the_likelihood_of_the_span(order: str) -> None:
     """−log p of the tokens in the order of writing, when the text stops behind each of the steps."""
-    model, batch, plan = make_model(fill_order=order), make_texts(), span_plan(gold_writes=1.0)
+    model, batch, plan = make_model(fill_order=order), make_texts(), span_plan(teacher_forcing=1.0)
     out, cut = rollout(model, batch, plan), spans.cut(batch, plan.step, SPAN)
     assert out.forced.all()
     costs = stop_costs(out).sum(-1)
@@ -131,7 +131,7 @@ def by_row(out: SpanOut, row: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("teacher", [True, False])
 def test_companions_and_padding_mean_nothing(teacher: bool) -> None:
     """Each text alone, in a row as long as itself, and with noise for padding: the same draws, stops and losses."""
-    model, batch, plan = make_model(), make_texts(), span_plan(gold_writes=0.3)
+    model, batch, plan = make_model(), make_texts(), span_plan(teacher_forcing=0.3)
     tutor = make_model(fill_order="confidence") if teacher else None
     together = rollout(model, batch, plan, tutor)
     assert together.forced.any()
@@ -151,7 +151,7 @@ def test_companions_and_padding_mean_nothing(teacher: bool) -> None:
 
 def test_a_loss_is_the_mean_of_the_losses_of_the_parts() -> None:
     """What makes ranks and gradient accumulation exact."""
-    model, batch, plan = make_model(), make_texts(12), span_plan(gold_writes=0.5, explore=0.5)
+    model, batch, plan = make_model(), make_texts(12), span_plan(teacher_forcing=0.5, explore=0.5)
     parts = [batch, batch.rows(slice(0, 6)), batch.rows(slice(6, 12))]
     whole, first, second = (span_loss(rollout(model, part, plan), part, plan) for part in parts)
     assert whole.total.item() == pytest.approx((first.total + second.total).item() / 2, rel=1e-6)
@@ -161,7 +161,7 @@ STAGES = {
     "seed": {"losses": {}, "gate_gradient": "none"},
     "every loss": {},
     "no latent, no gate": {"losses": {"latent": 0, "gate_cost": 0}, "gate_gradient": "none", "detach_entropy": True},
-    "expected": {"gate_estimator": "expected", "explore": 1.0, "gold_writes": 1.0},
+    "expected": {"gate_estimator": "expected", "explore": 1.0, "teacher_forcing": 1.0},
     "teacher": {"teacher": "ema", "detach_pred": False},
 }
 
@@ -197,8 +197,8 @@ def gradients(model: SpanFusion, batch: Batch, **how: object) -> tuple[float, di
 
 @pytest.mark.parametrize("detach_pred", [True, False])
 def test_checkpointing_changes_no_gradient(detach_pred: bool) -> None:
-    """Keys and values leave a checkpointed block by the past, not by its output. Each block is repeated once."""
-    how = {"detach_pred": detach_pred, "gold_writes": 0.5, "gate_estimator": "expected"}
+    """Keys and values leave a checkpointed block by the prefix, not by its output. Each block is repeated once."""
+    how = {"detach_pred": detach_pred, "teacher_forcing": 0.5, "gate_estimator": "expected"}
     batch = make_texts()
     loss, wanted = gradients(make_model(), batch, **how)
     calls = {Block: 0, SpanBlock: 0}
@@ -225,9 +225,9 @@ def test_a_span_teaches_the_decoder_by_the_keys_of_its_prompt() -> None:
     """The gradient through the prompt's keys and values is that of the whole sequence."""
     model, batch, width = make_model(), make_texts(), 3
     cut = spans.cut(batch, 5, width)
-    _, past = model(batch)
+    _, prefix = model(batch)
     state = model.begin(len(cut.target), width)
-    look = model.look(state, cut.position, past.up_to(cut.prompt_length, REACH))
+    look = model.look(state, cut.position, prefix.up_to(cut.prompt_length, REACH))
     by_past = torch.autograd.grad(look.z.pow(3).sum(), list(model.decoder.parameters()))
     total = torch.zeros(())
     for row in EVERY_TEXT:

@@ -40,51 +40,51 @@ def test_spans_have_the_asked_mean_length():
 
 def pairwise_model(rows=5, width=9):
     draw = torch.Generator().manual_seed(3)
-    alone = torch.randn(rows, width, generator=draw)
-    beside = torch.randn(rows, width, len(deletion.OFFSETS), generator=draw)
-    return alone, beside
+    unary = torch.randn(rows, width, generator=draw)
+    pairwise = torch.randn(rows, width, len(deletion.OFFSETS), generator=draw)
+    return unary, pairwise
 
 
-def expected_restored(alone, beside, chosen):
-    return (torch.sigmoid(deletion.given_neighbours(alone, beside, chosen)) * chosen).sum(1)
+def expected_restored(unary, pairwise, chosen):
+    return (torch.sigmoid(deletion.given_neighbours(unary, pairwise, chosen)) * chosen).sum(1)
 
 
 def test_neighbours_count_from_the_side_that_they_stand_on():
-    alone, beside = torch.zeros(1, 5), torch.zeros(1, 5, len(deletion.OFFSETS))
-    beside[0, 2] = torch.tensor([1.0, 10.0, 100.0, 1000.0])  # of the tokens two and one before, one and two behind
+    unary, pairwise = torch.zeros(1, 5), torch.zeros(1, 5, len(deletion.OFFSETS))
+    pairwise[0, 2] = torch.tensor([1.0, 10.0, 100.0, 1000.0])  # of the tokens two and one before, one and two behind
     for place, effect in ((0, 1.0), (1, 10.0), (3, 100.0), (4, 1000.0)):
         gone = torch.zeros(1, 5, dtype=torch.bool)
         gone[0, place] = True
-        assert deletion.given_neighbours(alone, beside, gone)[0, 2] == effect
+        assert deletion.given_neighbours(unary, pairwise, gone)[0, 2] == effect
 
 
 def test_gain_is_the_change_of_the_expected_number_restored():
-    alone, beside = pairwise_model()
+    unary, pairwise = pairwise_model()
     chosen = torch.rand(5, 9, generator=torch.Generator().manual_seed(4)) < 0.4
-    gain = deletion.gains(alone, beside, chosen)
-    before = expected_restored(alone, beside, chosen)
+    gain = deletion.gains(unary, pairwise, chosen)
+    before = expected_restored(unary, pairwise, chosen)
     for place in range(9):
         more = chosen.clone()
         more[:, place] = True
         free = ~chosen[:, place]
-        change = expected_restored(alone, beside, more) - before
+        change = expected_restored(unary, pairwise, more) - before
         assert torch.allclose(gain[free, place], change[free], atol=1e-5)
 
 
 def test_choosing_meets_the_budget_and_beats_scores_alone():
     rows, width = 200, 40
     draw = torch.Generator().manual_seed(5)
-    alone = torch.randn(rows, width, generator=draw) * 2
-    beside = -2 * torch.rand(rows, width, len(deletion.OFFSETS), generator=draw)
+    unary = torch.randn(rows, width, generator=draw) * 2
+    pairwise = -2 * torch.rand(rows, width, len(deletion.OFFSETS), generator=draw)
     where = torch.ones(rows, width, dtype=torch.bool)
     where[:, 0] = where[:, -1] = False
     for count in (0, 1, 12, 38):
         number = torch.full((rows,), count)
-        chosen = deletion.choose(alone, beside, where, number)
+        chosen = deletion.choose(unary, pairwise, where, number)
         assert torch.equal(chosen.sum(1), number)
         assert not (chosen & ~where).any()
-        simple = deletion.best_first(alone, where, number)
-        better = expected_restored(alone, beside, chosen) - expected_restored(alone, beside, simple)
+        simple = deletion.best_first(unary, where, number)
+        better = expected_restored(unary, pairwise, chosen) - expected_restored(unary, pairwise, simple)
         assert better.mean() >= 0
         if count == 12:
             assert better.mean() > 1.0

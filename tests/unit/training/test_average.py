@@ -32,7 +32,7 @@ def _world() -> None:
 
 
 def make_run(**parallel: Any) -> RunConfig:
-    span = {"teacher": "ema", "ema_decay": DECAY, "lengths": [SPAN], "losses": {"latent": 2.0}, "gold_writes": 0.5}
+    span = {"teacher": "ema", "ema_decay": DECAY, "lengths": [SPAN], "losses": {"latent": 2.0}, "teacher_forcing": 0.5}
     train = ["decoder", "encoder", "gate"]
     stage = {"name": "span", "steps": 9, "train": train, "lr": {"peak": 1e-2, "decay": "constant"}, "span": span}
     return RunConfig.model_validate(

@@ -1,4 +1,4 @@
-"""Stage `reward`: what is paid, that pay changes the decisions, and that the leash holds them."""
+"""Stage `reward`: what is paid, that pay changes the decisions, and that the kl_coefficient holds them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ FIRST = len(SPECIAL_IDS)
 
 
 def make_stage(**changes: Any) -> StageConfig:
-    rollout = {"samples": 8, "oracle_deletions": 0, "own_counts": 1, "gate_rows": 0, "first_round": "gate"}
+    rollout = {
+        "samples": 8,
+        "teacher_forced_deletions": 0,
+        "on_policy_counts": 1,
+        "gate_rows": 0,
+        "first_round": "gate",
+    }
     stage: dict[str, Any] = {
         "name": "reward",
         "steps": 100,
@@ -35,7 +41,7 @@ def make_stage(**changes: Any) -> StageConfig:
         "losses": {"recon": 0, "reinforce": 1},
         "deletion": {"temperature": 1.0},
         "rollout": rollout | {"starts": {"clean": 1}} | changes.pop("rollout", {}),
-        "reward": {"source": "exact", "leash": 0.0} | changes.pop("reward", {}),
+        "reward": {"source": "exact", "kl_coefficient": 0.0} | changes.pop("reward", {}),
     }
     return StageConfig.model_validate(stage | changes)
 
@@ -111,8 +117,13 @@ def test_the_picker_alone() -> None:
 
 def test_the_leash_holds() -> None:
     seen = {
-        leash: learn(make_model(), make_stage(steps=40, reward={"leash": leash}), good_riddance, lambda s: texts(8, s))
-        for leash in (0.0, 1.0)
+        kl_coefficient: learn(
+            make_model(),
+            make_stage(steps=40, reward={"kl_coefficient": kl_coefficient}),
+            good_riddance,
+            lambda s: texts(8, s),
+        )
+        for kl_coefficient in (0.0, 1.0)
     }
     loose, held = (mean(each[-10:], "divergence") for each in seen.values())
     assert seen[1.0][0]["divergence"] == 0, "the stage begins where its reference stands"
@@ -130,7 +141,7 @@ def test_scores_teach_without_a_rollout() -> None:
         edits.append((inner, inner, 2.0))
     source = ScoredTexts(edits, width=WIDTH, batch_size=24)
     model = make_model()
-    seen = learn(model, make_stage(reward={"source": "scores", "scores": "f", "leash": 1.0}), None, source.at)
+    seen = learn(model, make_stage(reward={"source": "scores", "scores": "f", "kl_coefficient": 1.0}), None, source.at)
     batch = texts(64, 10_000)
     gain = model.read(batch, torch.ones(64)).logits.gain()
     is_bad = batch.tokens == BAD
@@ -217,7 +228,7 @@ def test_the_shipped_configuration_fits_what_it_begins_with() -> None:
         ({"deletion": {"temperature": 0.0}}, "deletion.temperature=0.0"),
         ({"rollout": {"samples": 3}}, "samples=3"),
         ({"rollout": {"rounds": 4, "window": 2}}, "rollout.window=2"),
-        ({"rollout": {"own_counts": 0.5}}, "own_counts=1"),
+        ({"rollout": {"on_policy_counts": 0.5}}, "on_policy_counts=1"),
         ({"reward": {"source": "scores", "scores": "f"}, "rollout": {"rounds": 2}}, "rounds=2"),
         ({"reward": {"source": "scores"}}, "scores=None"),
     ],

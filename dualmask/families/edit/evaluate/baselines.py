@@ -11,12 +11,12 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.core.batch import Batch
+from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
 from dualmask.families.edit.model import DualMask
-from dualmask.families.edit.probe import Opinion, filler_opinion
-from dualmask.nn.parallel.vocabulary import surprise
+from dualmask.nn.parallel.vocabulary import target_and_best_nll
 from dualmask.ops import deletion
 
-PROBE_STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
+STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
 
 Deleter = Callable[[Batch, Tensor], Tensor]  # (batch, keep rate [B]) → deleted [B, T]
 
@@ -41,14 +41,14 @@ class FillerScores:
 
     def __init__(self, model: DualMask) -> None:
         self._model = model
-        self._known: dict[int, tuple[Batch, Opinion]] = {}  # holds the batch too, so that its id stays its own
+        self._known: dict[int, tuple[Batch, MaskedLMScores]] = {}  # holds the batch too, so that its id stays its own
 
     def __call__(self, batch: Batch) -> Tensor:
         return self.opinion(batch).prob
 
-    def opinion(self, batch: Batch) -> Opinion:
+    def opinion(self, batch: Batch) -> MaskedLMScores:
         if id(batch) not in self._known:
-            self._known[id(batch)] = batch, filler_opinion(self._model.look, surprise, batch, PROBE_STRIDE)
+            self._known[id(batch)] = batch, masked_lm_scores(self._model.look, target_and_best_nll, batch, STRIDE)
         return self._known[id(batch)][1]
 
     def ratio(self, batch: Batch) -> Tensor:

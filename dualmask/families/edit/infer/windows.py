@@ -104,9 +104,9 @@ class WindowedModel:
             known = torch.where(batch.deletable, sure[view.row, view.place], 1.0)  # a window's BOS was not written
             reading = self.model.read(batch, keep_rate[view.row[:, 0]], known)
             logits, gate = reading.logits, reading.gate_logit[:, None].expand(view.tokens.shape)
-            single = torch.stack([logits.alone, logits.wrong, gate], dim=-1)
-            self._collect(out, view, torch.cat([single, logits.beside], dim=-1))
-        return Reading(DeleteLogits(alone=out[..., 0], beside=out[..., 3:], wrong=out[..., 1]), out[..., 2])
+            single = torch.stack([logits.unary, logits.wrong, gate], dim=-1)
+            self._collect(out, view, torch.cat([single, logits.pairwise], dim=-1))
+        return Reading(DeleteLogits(unary=out[..., 0], pairwise=out[..., 3:], wrong=out[..., 1]), out[..., 2])
 
     def gap_logits(self, skeleton: Skeleton, expected: Tensor) -> Tensor:
         """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened.

@@ -175,8 +175,8 @@ def read_gold(model: SpanFusion, task: Task, at_once: int = 64) -> Gold:
 
 def _read_gold(model: SpanFusion, batch: Batch, cut: Spans) -> tuple[Tensor, ...]:
     """The fields of Gold behind its width."""
-    ar, past = model(batch)
-    behind = past.up_to(cut.prompt_length, REACH)
+    ar, prefix = model(batch)
+    behind = prefix.up_to(cut.prompt_length, REACH)
     steps = play(model, behind, cut.position, lambda look, turn: cut.target, SpanStageConfig())
     steps = steps[: most_steps(model, cut.target.shape[1])]
     go_on = torch.stack([step.gate_logits.argmax(-1) == CONTINUE for step in steps], 1).float()

@@ -16,18 +16,18 @@ from dualmask.core.tokenizer import MASK_ID
 # (tokens [B, W], length [B], slot [M]) → logits [M, V / tensor], states [B, W, D]
 Look = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 # (logits, target [M]) → cross entropy of the target and of the likeliest token, each [M]
-Surprise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+TargetAndBestNLL = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Opinion:
+class MaskedLMScores:
     prob: Tensor  # [B, T] probability of each deletable token; 0 at the others
     best: Tensor  # [B, T] probability of the likeliest token there: is the filler sure of something else?
     pooled: Tensor  # [B, D] mean of the filler's states over the text
 
 
 @torch.no_grad()
-def filler_opinion(look: Look, surprise: Surprise, batch: Batch, stride: int) -> Opinion:
+def masked_lm_scores(look: Look, target_and_best_nll: TargetAndBestNLL, batch: Batch, stride: int) -> MaskedLMScores:
     """Each token's probability, and that of the likeliest, when it and every ``stride``-th token from it are masked.
 
     One filler pass over ``stride`` copies of the batch, each with other tokens hidden.
@@ -42,8 +42,8 @@ def filler_opinion(look: Look, surprise: Surprise, batch: Batch, stride: int) ->
     logits, states = look(masked.flatten(0, 1), batch.length.repeat(stride), slot)
     prob, best = (
         torch.zeros(rows * width, device=slot.device).index_copy(0, slot % (rows * width), torch.exp(-nats))
-        for nats in surprise(logits, target)
+        for nats in target_and_best_nll(logits, target)
     )
     present = batch.present[None, :, :, None]
     pooled = (states.view(stride, rows, width, -1) * present).sum((0, 2)) / (stride * batch.length[:, None])
-    return Opinion(prob.view(rows, width), best.view(rows, width), pooled)
+    return MaskedLMScores(prob.view(rows, width), best.view(rows, width), pooled)
