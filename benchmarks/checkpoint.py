@@ -22,10 +22,9 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.curriculum import plan_at
 from dualmask.evaluation.report import write
-from dualmask.families.build import build
+from dualmask.families.task import build
 from dualmask.training.checkpoint import Checkpoints, TrainingState
-from dualmask.training.engine import StageEngine, init_distributed
-from dualmask.training.step import run_step
+from dualmask.training.engine import StageEngine, init_distributed, run_step
 
 LENGTH, SEQUENCES, VOCABULARY = 128, 8, 8192
 ARMS = {"background": True, "waited for": False}

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from dualmask.training.objective import objective
 from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
@@ -26,10 +27,9 @@ from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
-from dualmask.training.objective import objective
 
 MARK = "measured step"
 CUDA = torch.cuda.is_available()

@@ -42,7 +42,7 @@ from dualmask.families.span.evaluate import spans as span
 from dualmask.families.span.evaluate.spans import Task
 from dualmask.families.span.model import SpanFusion
 from dualmask.inference.folder import open_folder
-from dualmask.inference.loading import load_span_fusion
+from dualmask.inference.loading import load
 from dualmask.training.export import write_export
 from dualmask.training.metrics import read_lines
 
@@ -177,7 +177,7 @@ def untaught(run: RunConfig, origin: Path, runs: Path) -> Path:
 
 def measure(run: RunConfig, task: Task) -> list[Row]:
     """The rows of a finished run: first its own, then with a ``repair`` and an ``arm`` what needs no other weights."""
-    model = load_span_fusion(run.output).model
+    model = load(run.output, family="spanfusion").model
     rows = figures(model, task)
     other = "confidence" if model.span.fill_order == "entropy" else "entropy"
     asides = {

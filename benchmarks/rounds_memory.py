@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from dualmask.training.objective import Objective
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from benchmarks.rows import median_row
-from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.stage import StageConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.curriculum import StepPlan, plan_at
 from dualmask.evaluation.report import write
 from dualmask.families.edit.model import DualMask
 from dualmask.nn.parallel import mesh
-from dualmask.training.objective import Objective
 
 ROUNDS, WINDOWS = (1, 2, 4, 8, 16), (1, 2, 4)  # W = L as well
 Row = dict[str, Any]

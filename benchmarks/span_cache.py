@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.rows import median_row
 from dualmask.config.load import load_run
-from dualmask.config.schema import ModelConfig
+from dualmask.config.model import ModelConfig
 from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.evaluation.report import write
 from dualmask.families.span import generate as span

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from dualmask.training.objective import objective
 from torch import nn
 
 from benchmarks import matrix_products
@@ -25,13 +26,11 @@ from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.families.build import build
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
-from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
+from dualmask.training.engine import StageEngine, init_distributed, parameter_groups, run_step
 from dualmask.training.metrics import MetricsFile
-from dualmask.training.objective import objective
-from dualmask.training.step import run_step
 from dualmask.training.trainer import RunContext, Trainer
 from launcher.planner.flops import Cost, Shape, step_cost
 

@@ -22,7 +22,7 @@ from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.families.build import build
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
 from launcher.planner.flops import Draws

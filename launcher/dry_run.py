@@ -10,8 +10,7 @@ import yaml
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.curriculum import learning_rate, total_steps
-from dualmask.families.build import build
-from dualmask.families.edit.model import trainable
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from launcher.preflight import Preflight
 
@@ -27,7 +26,7 @@ def describe(ready: Preflight, world: int) -> str:
     for stage in run.stages:
         learning: Counter[str] = Counter()
         for name, number in counts.items():
-            learning[trainable(name, stage) or "frozen"] += number
+            learning[stage.module_of(name) or "frozen"] += number
         lr = {"first": learning_rate(stage, 0), "peak": stage.lr.peak, "last": learning_rate(stage, stage.steps - 1)}
         stages.append({"name": stage.name, "steps": stage.steps, "lr": lr, "parameters": dict(learning)})
     data_size = world // run.parallel.tensor

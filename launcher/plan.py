@@ -19,13 +19,15 @@ from data_pipeline.manifest import Manifest
 from dualmask.config.deepspeed import micro_batches
 from dualmask.config.hardware import Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
 from dualmask.evaluation.report import write
 from launcher.plan_tables import Row, show
 from launcher.planner.flops import Shape, step_cost
 from launcher.planner.memory import memory
 from launcher.planner.parameters import by_module, parameters
 from launcher.planner.recommend import GIB, Advice, Choice, Site, largest, planned, recommend
+from launcher.planner.sections import of
 from launcher.planner.time import Cluster, run_seconds, step_time
 from launcher.planner.traffic import traffic
 
@@ -122,7 +124,7 @@ def plan(run: RunConfig, vocab_size: int, data_size: int) -> list[Row]:
     ]
     rows.append({"metric": "parameters", "value": sum(row["value"] for row in rows), "n": 1, "module": "all"})
     for stage in run.stages:
-        if stage.reward is None:  # its rollouts are not counted
+        if of(stage).reward is None:  # its rollouts are not counted
             rows += _flops(run, stage, vocab_size)
             rows += _sent(run, stage, vocab_size, data_size)
         rows += memory_rows(run, stage, vocab_size, data_size)

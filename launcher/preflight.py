@@ -12,28 +12,17 @@ from typing import Any
 
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest
 from dualmask.config.deepspeed import load_user_config, micro_batches
-from dualmask.config.load import ConfigError, load_run
+from dualmask.config.load import ConfigError, flatten, load_run
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import total_steps
+from dualmask.families.registry import resolve
 from dualmask.inference.folder import open_folder
-from launcher.scores import Edit, read_scores
 
-# of the section model: what weights are made for
-SHAPES = (
-    "hidden",
-    "heads",
-    "filler_layers",
-    "inserter_layers",
-    "picker_layers",
-    "layers",
-    "ffn_multiple",
-    "max_gap_count",
-    "picker_probes",
-    "rope_theta",
-)
+# of the section model: what may differ from the model that weights were made for, because no weight depends on it
+NOT_OF_WEIGHTS = frozenset({"vocab_size", "max_length", "init_std", "estimator", "selection"})
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,6 @@ class Preflight:
     tokenizer: Path
     data_digest: str
     deepspeed: dict[str, Any]  # the user's additions
-    scores: dict[int, list[Edit]]  # by stage: edits that people have scored
     init: Path | None  # the weights that the run begins with
 
 
@@ -78,37 +66,30 @@ def check(
         )
     init = _initial_weights(config, run, data.tokenizer_digest) if run.init else None
     extra = load_user_config(deepspeed_file) if deepspeed_file else {}
-    files = [run.data.path / MANIFEST_FILE, *_score_files(run).values()]
-    scores = {
-        index: read_scores(file, Tokenizer(tokenizer), run.model.max_length)
-        for index, file in _score_files(run).items()
-    }
+    if run.family.check:
+        resolve(run.family.check)(run, Tokenizer(tokenizer))
+    files = [run.data.path / MANIFEST_FILE, *(file for stage in run.stages for file in stage.files)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-    return Preflight(run, data.vocab_size, tokenizer, digest, extra, scores, init)
+    return Preflight(run, data.vocab_size, tokenizer, digest, extra, init)
 
 
 def _initial_weights(config: str, run: RunConfig, tokenizer_digest: str) -> Path:
     """The file of weights to begin with, whose digest is right. Raises ValueError where they are another model's."""
     assert run.init is not None
     try:
-        found = open_folder(run.init, run.model.family)
+        opened = open_folder(run.init, run.model.family)
     except ValueError as error:
         raise ConfigError(f"{config}: init: {error}") from None
-    if manifest.digest(found.path / TOKENIZER_FILE) != tokenizer_digest:
+    if manifest.digest(opened.path / TOKENIZER_FILE) != tokenizer_digest:
         raise ConfigError(f"{config}: init={run.init} has another tokenizer than {run.data.path}: give a model of that")
-    theirs, ours = found.config.model_dump(), run.model.model_dump()
-    for key in SHAPES:
-        if theirs[key] != ours[key]:
+    theirs, ours = flatten(opened.config), flatten(run.model)
+    for key in sorted(theirs.keys() | ours.keys()):
+        if key not in NOT_OF_WEIGHTS and theirs.get(key) != ours.get(key):
             raise ConfigError(
-                f"{config}: model.{key}={ours[key]} differs from {theirs[key]} of init={run.init}: set it to that"
+                f"{config}: model.{key}={ours.get(key)} differs from {theirs.get(key)} of init={run.init}: "
+                "set it to that"
             )
-    return found.path / "model.safetensors"
-
-
-def _score_files(run: RunConfig) -> dict[int, Path]:
-    """By stage."""
-    paid = {index: stage.reward for index, stage in enumerate(run.stages) if stage.reward}
-    return {index: reward.scores for index, reward in paid.items() if reward.scores}
+    return opened.path / "model.safetensors"
 
 
 class RunRecord:

@@ -6,7 +6,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -23,9 +22,7 @@ from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.core.typos import typo_table
 from dualmask.curriculum import total_steps
-from dualmask.families.edit.scored import ScoredTexts
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import init_distributed
@@ -35,10 +32,8 @@ from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
 from dualmask.training.tracking import Tracker
-from dualmask.training.trainer import RunContext, Trainer, steps_done_in_stage
+from dualmask.training.trainer import Stages, Trainer, steps_done_in_stage
 from launcher.preflight import Preflight, RunRecord, new_key
-from launcher.samples import sample_rounds
-from launcher.scores import Edit
 
 Resume = tuple[Path, TrainingState] | None
 
@@ -56,21 +51,22 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     tokenizer = Tokenizer(ready.tokenizer)
     data = open_data(run, resume, tokenizer)
     observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
-    context = RunContext(
-        vocab_size=ready.vocab_size,
-        data_digest=ready.data_digest,
-        checkpoints=checkpoints,
-        observers=observers,
-        tracking={"key": key},
+    stages = Stages(
+        run,
+        ready.vocab_size,
+        tokenizer,
         deepspeed=ready.deepspeed,
-        typos=_typos(run, tokenizer),
-        decode=tokenizer.decode,
-        scored={index: _scored(run, edits) for index, edits in ready.scores.items()},
         initial=load_file(ready.init) if ready.init and resume is None else None,
-        sampler=lambda engine, batch, plan: sample_rounds(engine, batch, plan, tokenizer),
+    )
+    trainer = Trainer(
+        stages,
+        data,
+        checkpoints,
+        data_digest=ready.data_digest,
+        tracking={"key": key},
+        observers=observers,
         stop_wanted=lambda: stop.wanted,
     )
-    trainer = Trainer(run, data, context)
     heartbeat.follow(lambda: trainer.step)
     status = "failed"
     try:
@@ -153,29 +149,12 @@ def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:
     run, total = ready.run, total_steps(ready.run.stages)
     run.output.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ready.tokenizer, run.output / "tokenizer.model")  # the run folder stands on its own
-    observers: list[Observer] = [MetricsFile(run.output / "metrics.jsonl", step), Progress(step, total)]
+    shown = run.family.shown
+    observers: list[Observer] = [MetricsFile(run.output / "metrics.jsonl", step), Progress(step, total, shown)]
     if run.tracking.enabled:
         dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
         observers.append(Tracker(run, key, dataset=dataset))
     return observers
-
-
-def _typos(run: RunConfig, tokenizer: Tokenizer) -> torch.Tensor | None:
-    """Misspellings of every piece, if some stage wants them."""
-    wanted = any("picker" in stage.train and stage.rollout.corruption.typo > 0 for stage in run.stages)
-    return typo_table(tokenizer) if wanted else None
-
-
-def _scored(run: RunConfig, edits: Sequence[Edit]) -> ScoredTexts:
-    """This rank's batches of scored edits."""
-    return ScoredTexts(
-        edits,
-        width=run.model.max_length,
-        batch_size=run.batch.sequences // mesh.data_size(),
-        data_rank=mesh.data_rank(),
-        data_world=mesh.data_size(),
-        seed=run.data.shuffle_seed,
-    )
 
 
 def _device(asked: str) -> torch.device:

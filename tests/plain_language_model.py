@@ -10,9 +10,9 @@ from torch import Tensor
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
-from dualmask.families.lm.losses import language_model_loss
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
+from dualmask.nn.token_losses import mean_token_loss
 
 
 def train(run: RunConfig, vocab_size: int, batches: Iterable[Batch]) -> tuple[list[float], dict[str, Tensor]]:
@@ -29,7 +29,7 @@ def train(run: RunConfig, vocab_size: int, batches: Iterable[Batch]) -> tuple[li
         plan = plan_at(run.stages, step)
         for group in optimizer.param_groups:
             group["lr"] = plan.lr
-        loss = language_model_loss(model(batch, plan), batch, model.given).total
+        loss = mean_token_loss(model(batch, plan), batch, model.given)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.clip)

@@ -8,14 +8,17 @@ from pathlib import Path
 import sentencepiece as spm
 import torch
 
-from dualmask.config.schema import Family, ModelConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.schema import Family
 from dualmask.core.tokenizer import BOS, EOS, MASK, PAD, PRED, Tokenizer
-from dualmask.families.build import build
+from dualmask.families.edit.config import EditConfig
+from dualmask.families.lm.config import LanguageModelConfig
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.export import write_export
 
 VOCABULARY = 512
-CONFIG = ModelConfig(hidden=32, heads=2, filler_layers=1, inserter_layers=1, picker_layers=1, max_length=32)
+CONFIG = EditConfig(hidden=32, heads=2, filler_layers=1, inserter_layers=1, picker_layers=1, max_length=32)
 
 
 def make_tokenizer(path: Path, first: int = 0) -> Path:
@@ -50,7 +53,7 @@ def make_model_folder(folder: Path) -> Path:
 
 
 def language_model_config(family: Family) -> ModelConfig:
-    return ModelConfig(family=family, hidden=32, heads=2, layers=2, max_length=CONFIG.max_length)
+    return LanguageModelConfig(family=family, hidden=32, heads=2, layers=2, max_length=CONFIG.max_length)
 
 
 def write_random_model(folder: Path, config: ModelConfig, tokenizer: Path, seed: int = 0) -> Path:

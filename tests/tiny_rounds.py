@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from stages import make_stage
 
-from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from dualmask.curriculum import StepPlan, plan_at
+from dualmask.curriculum import plan_at
+from dualmask.families.edit.config import EditConfig
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.model import DualMask
 from dualmask.nn.parallel import mesh
 
 VOCAB, WIDTH = 300, 20
-CONFIG = ModelConfig(hidden=32, heads=4, filler_layers=2, inserter_layers=1, picker_layers=1, max_length=WIDTH)
+CONFIG = EditConfig(hidden=32, heads=4, filler_layers=2, inserter_layers=1, picker_layers=1, max_length=WIDTH)
 ALL = ["filler", "inserter", "picker", "gate"]
 EVERY_LOSS = dict.fromkeys(
     ("recon", "comp_hinge", "comp_kl", "ptr_count", "ptr_match", "ptr_uniform", "keep_recover", "keep_oracle"), 1.0
@@ -44,12 +46,12 @@ def make_batch(rows: int = 6) -> Batch:
     return Batch(tokens, length, torch.arange(rows) * 7919)
 
 
-def make_plan(step: int = 3, **changes: Any) -> StepPlan:
+def make_plan(step: int = 3, **changes: Any) -> EditPlan:
     stage = {"name": "joint", "steps": 10, "train": ALL, "lr": {"peak": 1e-3}, "losses": EVERY_LOSS}
-    return plan_at([StageConfig.model_validate(stage | changes)], step)
+    return EditPlan.of(plan_at([make_stage(stage | changes)], step))
 
 
-def rounds_plan(step: int = 3, losses: dict[str, float] | None = None, **rollout: Any) -> StepPlan:
+def rounds_plan(step: int = 3, losses: dict[str, float] | None = None, **rollout: Any) -> EditPlan:
     """Four rounds in which everything that can be drawn is drawn, and everything that can carry a gradient does."""
     how = {"rounds": 4, "window": 2, "first_round": "gate", "on_policy_counts": 0.5, "starts": EVERY_START}
     every = EVERY_LOSS | {"gate": 1.0, "gate_cost": 0.1}

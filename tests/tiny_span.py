@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from stages import make_stage
 from tiny_rounds import make_batch
 
-from dualmask.config.schema import ModelConfig, SpanModelConfig, StageConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
+from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 from dualmask.families.span.model import SpanFusion
 from dualmask.nn.parallel import mesh
 
 VOCAB, WIDTH, SPAN = 64, 20, 6
-PARTS = ModelConfig(
+PARTS = SpanFusionConfig(
     family="spanfusion",
     hidden=32,
     heads=4,
@@ -49,4 +50,4 @@ def span_plan(step: int = 3, losses: dict[str, float] | None = None, **how: Any)
     section = {"lengths": [SPAN], "losses": LOSSES if losses is None else losses} | how
     train = ["decoder", "encoder", "gate"]
     stage = {"name": "span", "steps": 10, "train": train, "lr": {"peak": 1e-3}, "span": section}
-    return plan_at([StageConfig.model_validate(stage)], step)
+    return plan_at([make_stage(stage)], step)

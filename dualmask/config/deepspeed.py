@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dualmask.config.load import ConfigError, flatten
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
 
 # DeepSpeed's key: the key of the run file that decides it
 _OWNED = {

@@ -22,6 +22,15 @@ from dualmask.config.schema import RunConfig
 Model = TypeVar("Model", bound=BaseModel)
 
 
+# keys that earlier versions had, and what they are called now
+RENAMED = {
+    "gold_writes": "teacher_forcing",
+    "oracle_deletions": "teacher_forced_deletions",
+    "own_counts": "on_policy_counts",
+    "leash": "kl_coefficient",
+}
+
+
 class ConfigError(ValueError):
     """A configuration that cannot run: one line that names the file, the key, the value and what is allowed."""
 
@@ -82,7 +91,7 @@ def check(tree: Any, model_class: type[Model], source: str) -> Model:
             item for item in error.errors(include_url=False) if item["type"] != "too_short" or not item["input"]
         ]
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise ConfigError(f"{source}: {_explain(problems[0], model_class)}{more}") from None
+        raise ConfigError(f"{source}: {_explain(problems[0], Sections(model_class, tree))}{more}") from None
 
 
 def dump(config: BaseModel) -> str:
@@ -154,15 +163,48 @@ def _into_list(place: list[Any], part: str, value: Any, last: bool, where: str) 
     return place[int(part)]
 
 
-def _explain(problem: ErrorDetails, model_class: type[BaseModel]) -> str:
+class Sections:
+    """The classes that check the sections of one configuration: those of its family where they depend on it."""
+
+    def __init__(self, model_class: type[BaseModel], tree: Any) -> None:
+        self._root, self._tree = model_class, tree
+
+    def at(self, location: Sequence[int | str]) -> type[BaseModel]:
+        """The class that describes what stands at ``location``."""
+        here = self._root
+        for depth, part in enumerate(location):
+            field = here.model_fields.get(str(part))
+            if field is None:
+                continue
+            index = next((number for number in location[depth + 1 : depth + 2] if isinstance(number, int)), None)
+            here = self._own(here, str(part), index) or next(_models_in(field.annotation), here)
+        return here
+
+    def all_keys(self) -> Iterator[tuple[str, str]]:
+        """(dotted key, its last part) of all that the configuration may hold."""
+        yield from self._keys(self._root, "")
+
+    def _keys(self, section: type[BaseModel], prefix: str) -> Iterator[tuple[str, str]]:
+        for name, field in section.model_fields.items():
+            yield f"{prefix}{name}", name
+            many = "tuple" in str(field.annotation)
+            own = self._own(section, name, 0 if many else None)
+            for inner in [own] if own else _models_in(field.annotation):
+                yield from self._keys(inner, f"{prefix}{name}.{'0.' if many else ''}")
+
+    def _own(self, section: type[BaseModel], key: str, index: int | None) -> type[BaseModel] | None:
+        return section.section_at(key, self._tree, index) if issubclass(section, RunConfig) else None
+
+
+def _explain(problem: ErrorDetails, sections: Sections) -> str:
     """``stages.0.lr.peak = -1: should be greater than 0``."""
     location = problem["loc"]
     key = ".".join(str(part) for part in location)
     message = " ".join(problem["msg"].removeprefix("Value error, ").removeprefix("Input ").split())
     if problem["type"] == "extra_forbidden":
-        return f"{key} is not a key; {_suggest(location, model_class)}"
+        return f"{key} is not a key; {_suggest(location, sections)}"
     if problem["type"] == "missing":
-        field = _section(model_class, location[:-1]).model_fields.get(str(location[-1]))
+        field = sections.at(location[:-1]).model_fields.get(str(location[-1]))
         meaning = f" ({field.description})" if field and field.description else ""
         return f"{key}{meaning} is missing; add it"
     if problem["type"] == "value_error":  # our own validators already name keys and values
@@ -170,24 +212,17 @@ def _explain(problem: ErrorDetails, model_class: type[BaseModel]) -> str:
     return f"{key} = {_show(problem['input'])}: {message}"
 
 
-def _suggest(location: tuple[int | str, ...], model_class: type[BaseModel]) -> str:
-    wrong = str(location[-1])
-    here = _section(model_class, location[:-1]).model_fields
+def _suggest(location: tuple[int | str, ...], sections: Sections) -> str:
+    wrong, parent = str(location[-1]), location[:-1]
+    here = sections.at(parent).model_fields
+    if (new := RENAMED.get(wrong)) in here:
+        return f"it is called {'.'.join(str(part) for part in (*parent, new))} now: rename it"
     if near := difflib.get_close_matches(wrong, here, n=1):
-        return f"did you mean {'.'.join(str(part) for part in (*location[:-1], near[0]))}?"
-    everywhere = {name: dotted for dotted, name in _all_keys(model_class)}
+        return f"did you mean {'.'.join(str(part) for part in (*parent, near[0]))}?"
+    everywhere = {name: dotted for dotted, name in sections.all_keys()}
     if near := difflib.get_close_matches(wrong, everywhere, n=1, cutoff=0.75):
         return f"did you mean {everywhere[near[0]]}?"
     return f"allowed here: {', '.join(here)}"
-
-
-def _section(model_class: type[BaseModel], location: Sequence[int | str]) -> type[BaseModel]:
-    """The model class that describes what stands at ``location``."""
-    for part in location:
-        field = model_class.model_fields.get(str(part))
-        if field is not None:
-            model_class = next(_models_in(field.annotation), model_class)
-    return model_class
 
 
 def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
@@ -195,14 +230,6 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield annotation
     for argument in get_args(annotation):
         yield from _models_in(argument)
-
-
-def _all_keys(model_class: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, field in model_class.model_fields.items():
-        yield f"{prefix}{name}", name
-        for inner in _models_in(field.annotation):
-            many = "0." if "tuple" in str(field.annotation) else ""
-            yield from _all_keys(inner, f"{prefix}{name}.{many}")
 
 
 def _required(model_class: type[BaseModel]) -> str:

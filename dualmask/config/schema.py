@@ -1,105 +1,31 @@
 """Every key of a run's YAML file, with its default, meaning and bounds. Pure: imports neither torch nor an engine.
 
-A configuration that loads can run: what contradicts itself fails here, with both numbers in the message. The keys of a
-stage stand in ``stage.py``.
+A configuration that loads can run: what contradicts itself fails here, with both numbers in the message. The keys of
+``model``, ``stages`` and ``alarms`` are those of the run's family (families/*/config.py).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
-
-from dualmask.config.section import Positive, Section, Share
-from dualmask.families.edit.config import (
-    CorruptionConfig,
-    DeletionConfig,
-    LearningRate,
-    LossWeights,
-    RewardConfig,
-    RolloutConfig,
-    StageConfig,
-    StopConfig,
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    field_validator,
+    model_validator,
 )
-from dualmask.families.span.config import SpanLosses, SpanModelConfig, SpanStageConfig
 
-__all__ = [
-    "AlarmConfig",
-    "BatchSize",
-    "CheckpointConfig",
-    "CorruptionConfig",
-    "DataConfig",
-    "DeletionConfig",
-    "Family",
-    "LearningRate",
-    "LossWeights",
-    "ModelConfig",
-    "OptimizerConfig",
-    "ParallelConfig",
-    "RewardConfig",
-    "RolloutConfig",
-    "RunConfig",
-    "SpanLosses",
-    "SpanModelConfig",
-    "SpanStageConfig",
-    "StageConfig",
-    "StopConfig",
-    "TrackingConfig",
-]
-
-Family = Literal["dualmask", "spanfusion", "autoregressive", "diffusion"]
-STAGES: dict[Family, tuple[str, ...]] = {
-    "dualmask": ("filler", "inserter", "picker", "joint", "reward"),
-    "spanfusion": ("decoder", "span"),
-    "autoregressive": ("lm",),
-    "diffusion": ("lm",),
-}
-
-
-class ModelConfig(Section):
-    family: Family = Field("dualmask", description="autoregressive and diffusion are language models to compare with")
-    vocab_size: Positive | None = Field(None, description="rows of the token table; None: from the data's tokenizer")
-    hidden: Positive = Field(128, description="width D of every trunk")
-    heads: Positive = Field(4, description="attention heads; must be a multiple of parallel.tensor")
-    filler_layers: Positive = 4
-    inserter_layers: Positive = 4
-    picker_layers: Positive = 4
-    layers: Positive | None = Field(None, description="depth of the one trunk of autoregressive and diffusion")
-    span: SpanModelConfig | None = Field(None, description="the parts of the family spanfusion")
-    ffn_multiple: Positive = Field(4, description="width of the MLP over hidden")
-    picker_probes: Annotated[int, Field(ge=0)] = Field(
-        4, description="filler passes whose opinion of every token the picker reads first; 0: it reads the text alone"
-    )
-    max_length: Annotated[int, Field(ge=8)] = Field(64, description="tokens a sequence, BOS and EOS included")
-    max_gap_count: Positive = Field(8, description="K: most [MASK]s that one gap can take in one round")
-    rope_theta: Annotated[float, Field(gt=1.0)] = 10_000.0
-    init_std: Annotated[float, Field(gt=0.0)] = 0.02
-    estimator: Literal["straight_through", "gumbel", "hard_concrete", "reinforce"] = Field(
-        "gumbel", description="how a gradient passes the picker's keep-or-delete decision"
-    )
-    selection: Literal["budget", "free"] = Field(
-        "budget",
-        description="budget: exactly the asked share of tokens is deleted; free: each token by its own draw",
-    )
-
-    @model_validator(mode="after")
-    def _head_width(self) -> ModelConfig:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden={self.hidden} must be a multiple of heads={self.heads}")
-        if (self.hidden // self.heads) % 2:
-            raise ValueError(f"hidden/heads={self.hidden // self.heads} must be even: rotary positions turn pairs")
-        return self
-
-    @model_validator(mode="after")
-    def _depth(self) -> ModelConfig:
-        keys = {"dualmask": "filler_layers, inserter_layers and picker_layers", "spanfusion": "span"}
-        if (self.family in keys) != (self.layers is None):
-            depth = keys.get(self.family, "layers")
-            raise ValueError(f"family={self.family} and layers={self.layers}: give its depth by {depth}")
-        if (self.family == "spanfusion") != (self.span is not None):
-            raise ValueError(f"family={self.family}: the section span belongs to the family spanfusion, and only there")
-        return self
+from dualmask.config.alarms import AlarmConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.section import Positive, Section, Share
+from dualmask.config.stage import StageConfig
+from dualmask.families import registry
+from dualmask.families.registry import Family
 
 
 class DataConfig(Section):
@@ -134,16 +60,6 @@ class OptimizerConfig(Section):
     clip: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the whole gradient")
 
 
-class AlarmConfig(Section):
-    """What counts as a collapse: a figure out of these bounds in so many steps on end (families/edit/alarms.py)."""
-
-    steps: Positive = Field(200, description="in a row")
-    keep_std: Share = Field(0.02, description="least spread of the picker's keep probabilities within a text")
-    gate_open_low: Share = Field(0.05, description="least mean probability with which the Gate edits")
-    gate_open_high: Share = Field(0.95, description="greatest mean probability with which the Gate edits")
-    stop: bool = Field(False, description="an alarm ends the run, behind a checkpoint")
-
-
 class CheckpointConfig(Section):
     every_steps: Positive = 200
     keep_last: Positive = 2
@@ -158,6 +74,18 @@ class TrackingConfig(Section):
     system_metrics: bool = True
 
 
+def _stage_of_the_family(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """One entry of ``stages`` as the family's class for its name."""
+    if not isinstance(value, dict) or "model" not in info.data:
+        return handler(value)
+    family = registry.find(info.data["model"].family)
+    stage = family.stage(value["name"]) if isinstance(value.get("name"), str) else None
+    if stage is None and value.get("name") is not None:
+        known = ", ".join(family.stage_names)
+        raise ValueError(f"model.family={family.name} has no stage name={value['name']!r}: its stages are {known}")
+    return stage.model_validate(value) if stage else handler(value)
+
+
 class RunConfig(Section):
     """One file, one run."""
 
@@ -168,36 +96,53 @@ class RunConfig(Section):
         None, description="exported folder or run's folder whose weights the run begins with; None: random ones"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    model: ModelConfig = ModelConfig()
+    model: SerializeAsAny[ModelConfig] = Field({}, validate_default=True)
     data: DataConfig
     batch: BatchSize = BatchSize()
     parallel: ParallelConfig = ParallelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    stages: tuple[StageConfig, ...] = Field(min_length=1)
+    stages: tuple[Annotated[SerializeAsAny[StageConfig], WrapValidator(_stage_of_the_family)], ...] = Field(
+        min_length=1
+    )
     checkpoint: CheckpointConfig = CheckpointConfig()
-    alarms: AlarmConfig = AlarmConfig()
+    alarms: SerializeAsAny[AlarmConfig] = Field({}, validate_default=True)
     tracking: TrackingConfig = TrackingConfig()
 
-    @model_validator(mode="after")
-    def _stages_of_the_family(self) -> RunConfig:
-        known = STAGES[self.model.family]
-        for stage in self.stages:
-            if stage.name not in known:
-                raise ValueError(
-                    f"model.family={self.model.family} has no stage {stage.name}: its stages are {', '.join(known)}"
-                )
-            if stage.span and max(stage.span.lengths) > self.model.max_length - 2:
-                raise ValueError(
-                    f"span.lengths={list(stage.span.lengths)} of stage {stage.name}: a span and a prompt must fit "
-                    f"into model.max_length={self.model.max_length}"
-                )
-        return self
+    @property
+    def family(self) -> Family:
+        return registry.find(self.model.family)
+
+    @field_validator("model", mode="wrap")
+    @classmethod
+    def _model_of_its_family(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        if not isinstance(value, dict):
+            return handler(value)
+        value = {"family": registry.DEFAULT} | value
+        if not isinstance(value["family"], str):
+            return handler(value)
+        return registry.find(value["family"]).model.model_validate(value)
+
+    @field_validator("alarms", mode="wrap")
+    @classmethod
+    def _alarms_of_the_family(cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        if isinstance(value, dict) and "model" in info.data:
+            return registry.find(info.data["model"].family).alarms.model_validate(value)
+        return handler(value)
+
+    @classmethod
+    def section_at(cls, key: str, tree: Any, index: int | None = None) -> type[BaseModel] | None:
+        """The class of section ``key``, or of its entry ``index``, in a ``tree`` that may be wrong anywhere."""
+        try:
+            family = registry.find(str((tree.get("model") or {}).get("family", registry.DEFAULT)))
+            if key == "stages" and index is not None:
+                return family.stage(str(tree["stages"][index]["name"]))
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            return None
+        return {"model": family.model, "alarms": family.alarms}.get(key)
 
     @model_validator(mode="after")
-    def _picker_of_reinforce(self) -> RunConfig:
-        for stage in self.stages:
-            if self.model.estimator == "reinforce" and "picker" in stage.train and stage.reward is None:
-                stage.check_reinforce()
+    def _model_and_stages_agree(self) -> RunConfig:
+        self.model.check_stages(self.stages)
         return self
 
     @model_validator(mode="after")

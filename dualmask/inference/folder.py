@@ -9,10 +9,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dualmask.config.schema import Family, ModelConfig
+from dualmask.config.model import ModelConfig
 from dualmask.core import manifest
+from dualmask.families import registry
 
-FORMAT = 1  # of config.json, as dualmask.training.export writes it
+FORMAT = 2  # of config.json, as dualmask.training.export writes it; 1 also had the keys of other families
 REMEDY = "export it again (dualmask export RUN OUT)"
 
 
@@ -29,7 +30,7 @@ class ModelFolder:
     vocab_size: int
 
 
-def open_folder(folder: str | Path, family: Family = "dualmask") -> ModelFolder:
+def open_folder(folder: str | Path, family: str = registry.DEFAULT) -> ModelFolder:
     """An exported folder, or a run's folder that holds an export, of a model of ``family``. Raises ModelFolderError."""
     path = _exported(Path(folder))
     if trouble := manifest.problem(path):
@@ -41,12 +42,12 @@ def open_folder(folder: str | Path, family: Family = "dualmask") -> ModelFolder:
     return ModelFolder(path, config, vocab_size)
 
 
-def family_of(folder: str | Path) -> Family:
+def family_of(folder: str | Path) -> str:
     """What family of model a folder claims to hold; ``open_folder`` checks its files. Raises ModelFolderError."""
     return _read_config(_exported(Path(folder)) / "config.json")[0].family
 
 
-def weights_digest(folder: str | Path, family: Family) -> str:
+def weights_digest(folder: str | Path, family: str) -> str:
     """SHA-256 of the weights of a model folder. Raises ModelFolderError."""
     return manifest.digest(open_folder(folder, family).path / "model.safetensors")
 
@@ -67,9 +68,13 @@ def _exported(folder: Path) -> Path:
 def _read_config(file: Path) -> tuple[ModelConfig, int]:
     try:
         tree: Any = json.loads(file.read_text(encoding="utf-8"))
-        if tree["format"] != FORMAT:
-            raise ModelFolderError(f"{file} has format {tree['format']!r}, this version reads {FORMAT}: {REMEDY}")
-        return ModelConfig.model_validate(tree["model"]), int(tree["vocab_size"])
+        if tree["format"] not in (1, FORMAT):
+            raise ModelFolderError(f"{file} has format {tree['format']!r}, this version reads 1 and {FORMAT}: {REMEDY}")
+        model = registry.find(tree["model"].get("family", registry.DEFAULT)).model
+        section = tree["model"]
+        if tree["format"] == 1:
+            section = {key: value for key, value in section.items() if key in model.model_fields}
+        return model.model_validate(section), int(tree["vocab_size"])
     except ModelFolderError:
         raise
     except ValidationError as error:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from dualmask.config.schema import Family, ModelConfig
+from dualmask.config.model import ModelConfig
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.families.build import build
-from dualmask.families.edit.model import DualMask
-from dualmask.families.lm.model import Autoregressive, MaskedDiffusion
-from dualmask.families.span.model import SpanFusion
+from dualmask.families.registry import DEFAULT
+from dualmask.families.task import build
 from dualmask.inference.folder import REMEDY, ModelFolderError, open_folder
 from dualmask.nn.parallel import mesh
 
@@ -30,40 +28,21 @@ class Loaded(Generic[AnyModel]):
     config: ModelConfig
 
 
-def load(folder: str | Path, device: str = "auto") -> Loaded[DualMask]:
+def load(folder: str | Path, device: str = "auto", *, family: str = DEFAULT) -> Loaded[Any]:
     """The model of an exported folder, or of a run's folder that holds an export, on auto, cpu or cuda.
 
     Raises ModelFolderError, also for a model of another family, or ValueError for the device.
     """
-    return cast(Loaded[DualMask], _load(folder, device, "dualmask"))
-
-
-def load_span_fusion(folder: str | Path, device: str = "auto") -> Loaded[SpanFusion]:
-    """``load`` for SpanFusionLM."""
-    return cast(Loaded[SpanFusion], _load(folder, device, "spanfusion"))
-
-
-def load_autoregressive(folder: str | Path, device: str = "auto") -> Loaded[Autoregressive]:
-    """``load`` for the autoregressive language model."""
-    return cast(Loaded[Autoregressive], _load(folder, device, "autoregressive"))
-
-
-def load_diffusion(folder: str | Path, device: str = "auto") -> Loaded[MaskedDiffusion]:
-    """``load`` for the masked-diffusion language model."""
-    return cast(Loaded[MaskedDiffusion], _load(folder, device, "diffusion"))
-
-
-def _load(folder: str | Path, device: str, family: Family) -> Loaded[nn.Module]:
     where = _resolve_device(device)
-    found = open_folder(folder, family)
-    tokenizer = Tokenizer(found.path / "tokenizer.model")
-    if tokenizer.vocab_size != found.vocab_size:
-        sizes = f"the tokenizer has {tokenizer.vocab_size} pieces, the model {found.vocab_size}"
-        raise ModelFolderError(f"model folder {found.path}: {sizes}; {REMEDY}")
+    opened = open_folder(folder, family)
+    tokenizer = Tokenizer(opened.path / "tokenizer.model")
+    if tokenizer.vocab_size != opened.vocab_size:
+        sizes = f"the tokenizer has {tokenizer.vocab_size} pieces, the model {opened.vocab_size}"
+        raise ModelFolderError(f"model folder {opened.path}: {sizes}; {REMEDY}")
     mesh.single_process()
-    model = build(found.config, found.vocab_size)
-    _fill_weights(model, found.path / "model.safetensors")
-    return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, found.config)
+    model = build(opened.config, opened.vocab_size)
+    _fill_weights(model, opened.path / "model.safetensors")
+    return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, opened.config)
 
 
 def _resolve_device(device: str) -> torch.device:

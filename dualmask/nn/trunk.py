@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dualmask.config.schema import ModelConfig
+from dualmask.config.model import ModelConfig
 from dualmask.nn.block import Block, causal_mask, key_mask
 from dualmask.nn.cache import Appendable, TrunkCache
 from dualmask.nn.parallel.linear import shared

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dualmask.config.schema import CorruptionConfig
+from dualmask.config.corruption import CorruptionConfig
 from dualmask.core import noise
 from dualmask.core.batch import deletable, present
 from dualmask.core.tokenizer import PAD_ID

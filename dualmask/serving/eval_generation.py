@@ -123,7 +123,7 @@ def _dualmask_writers(loaded: Loaded[DualMask], written: Written) -> list[Writer
 def _baselines(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> list[Writer]:
     from dualmask.evaluation import writers
     from dualmask.families.lm.diffusion import ORDERS
-    from dualmask.inference.loading import load_autoregressive, load_diffusion
+    from dualmask.inference.loading import load
 
     order = next((order for order in ORDERS if order == compared.order), None)
     if order is None:
@@ -131,11 +131,11 @@ def _baselines(loaded: Loaded[DualMask], measured: Measured, compared: Compared)
     steps = numbers("--steps", compared.steps, int, lambda n: n >= 1, COUNTS)
     found: list[Writer] = []
     if compared.ar:
-        left_to_right = load_autoregressive(compared.ar, measured.device)
+        left_to_right = load(compared.ar, measured.device, family="autoregressive")
         require_alike(loaded, left_to_right, f"--ar {compared.ar}", measured)
         found.append(writers.left_to_right(left_to_right))
     if compared.diffusion:
-        unmasking = load_diffusion(compared.diffusion, measured.device)
+        unmasking = load(compared.diffusion, measured.device, family="diffusion")
         require_alike(loaded, unmasking, f"--diffusion {compared.diffusion}", measured)
         found += [writers.unmasking(unmasking, number, order) for number in steps]
     return found

@@ -50,11 +50,11 @@ def numbers(
 def load_judge(scorer: Path | None, loaded: Loaded[Any], measured: Measured) -> Judge | None:
     """The outside judge of what ``loaded`` writes; None without a ``--scorer``. Raises ValueError."""
     from dualmask.evaluation.judge import Judge
-    from dualmask.inference.loading import load_autoregressive
+    from dualmask.inference.loading import load
 
     if scorer is None:
         return None
-    judge = load_autoregressive(scorer, measured.device)
+    judge = load(scorer, measured.device, family="autoregressive")
     require_alike(loaded, judge, f"--scorer {scorer}", measured)
     return Judge(judge)
 

@@ -41,8 +41,7 @@ class TrainingState:
     ranks: dict[str, int]  # that wrote it: {"data": …, "tensor": …}; any others can read it
     tracking: dict[str, Any]
     skipped: int = 0  # steps that were not finite so far
-    earned: dict[str, Any] = field(default_factory=dict)  # of ``curriculum.Earned``
-    watch: dict[str, Any] = field(default_factory=dict)  # of ``alarms.Watch``
+    memory: dict[str, Any] = field(default_factory=dict)  # of the stage's task (``families.task.AfterStep``)
 
     @staticmethod
     def read(folder: Path) -> TrainingState:

@@ -1,8 +1,10 @@
-"""One stage's model under DeepSpeed: distributed start, optimizer groups, one step, whole weights.
+"""One stage's task under DeepSpeed: distributed start, optimizer groups, one step on one global batch, whole weights.
 
-Beside partition.py the only importer of deepspeed. Knows nothing of time: which step it is, and what comes next, is
-the trainer's business.
+Beside partition.py the only importer of deepspeed. Knows nothing of files, clocks or what comes next: that is the
+trainer's business.
 """
+
+# B sequences of this rank
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import math
 import os
 import warnings
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
@@ -21,17 +24,16 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import Tensor, nn
 
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
 from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit.model import trainable
-from dualmask.families.edit.reward import Reward
-from dualmask.families.outputs import RoundOut, RoundState, SpanDraft
+from dualmask.families.task import Preview, Task
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage
 from dualmask.training.errors import TrainingError
-from dualmask.training.objective import SpanObjective, objective
 from dualmask.training.partition import Partition, split_axis
 
 
@@ -68,7 +70,7 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
     """
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        module = trainable(name, stage)
+        module = stage.module_of(name)
         parameter.requires_grad_(module is not None)
         if module is None:
             continue
@@ -76,7 +78,7 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
         fresh = {
             "name": f"{module}.{'matrices' if decays else 'vectors'}",
             "params": [],
-            "lr_scale": stage.lr_scale.get(module, 1.0),  # type: ignore[call-overload]
+            "lr_scale": stage.lr_scale.get(module, 1.0),
             "weight_decay": weight_decay if decays else 0.0,
         }
         groups.setdefault((module, decays), fresh)["params"].append(parameter)
@@ -84,33 +86,25 @@ def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) 
 
 
 class StageEngine:
-    """A model that learns what one stage teaches. Every method is collective: all ranks call it, in the same order."""
+    """A task whose model learns. Every method is collective: all ranks call it, in the same order."""
 
-    def __init__(
-        self,
-        run: RunConfig,
-        stage: StageConfig,
-        model: nn.Module,
-        ds_config: dict[str, Any],
-        typos: Tensor | None = None,
-        reward: Reward | None = None,
-    ) -> None:
+    def __init__(self, run: RunConfig, stage: StageConfig, task: Task, ds_config: dict[str, Any]) -> None:
         self.stage = stage
-        self.model = model
+        self.task, self.model = task, task.model
         self._zero_stage = run.parallel.zero_stage
         self._clip = run.optimizer.clip
-        groups = parameter_groups(model, stage, run.optimizer.weight_decay)
-        taught = objective(model, stage, typos, reward)
+        groups = parameter_groups(self.model, stage, run.optimizer.weight_decay)
         self._engine, *_ = deepspeed.initialize(
-            model=taught,
+            model=task,
             model_parameters=groups,
             config=ds_config,
             mpu=deepspeed_mpu(),
         )
         self._average: MovingAverage | None = None
-        if isinstance(taught, SpanObjective) and taught.teacher is not None:
-            self._average = MovingAverage(taught.teacher, model, taught.decay)
-        self._learning = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        if (follower := task.follower()) is not None:
+            copy, decay = follower
+            self._average = MovingAverage(copy, self.model, decay)
+        self._learning = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._touched: set[str] = set()
         for name, parameter in self._learning.items():
             parameter.register_post_accumulate_grad_hook(self._note(name))
@@ -120,21 +114,23 @@ class StageEngine:
         return torch.device(self._engine.device)
 
     def forward_backward(self, batch: Batch, plan: StepPlan, *, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds one micro-batch's gradient, window by window of its rounds; ``last`` says that ``step`` follows.
+        """Adds one micro-batch's gradient, window by window; ``last`` says that ``step`` follows.
 
         Returns the loss and its parts. Raises TrainingError if a window gives a learning parameter no gradient: ranks
         that differ in this hang, and what a whole step leaves out would silently get the gradient of the step before.
         """
         total, state = torch.zeros((), device=self.device), None
         seen: dict[str, Tensor] = {}
-        for rounds in plan.windows:
-            self._engine.set_gradient_accumulation_boundary(last and rounds == plan.windows[-1])
-            loss, parts, state = self._engine(batch, plan, rounds, state)
+        windows = self.task.windows(plan)
+        for rounds in windows:
+            self._engine.set_gradient_accumulation_boundary(last and rounds == windows[-1])
+            out = self._engine(self.task.window, batch, plan, rounds, state)
+            loss, state = out.total, out.state
             # a loss that is not finite makes every gradient NaN, on every rank: then no rank takes the step
             self._engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan))
             self._require_all_touched(rounds)
             total = total + loss.detach()
-            for name, value in parts.items():
+            for name, value in out.parts.items():
                 seen[name] = seen.get(name, 0.0) + value
         return total, seen
 
@@ -166,13 +162,12 @@ class StageEngine:
         return norm, taken
 
     @torch.no_grad()
-    def inspect(self, batch: Batch, plan: StepPlan) -> tuple[list[RoundOut], RoundState | SpanDraft | None]:
-        """All rounds without learning from them, and the drafts that they led to (None: the stage plays no rounds);
-        spans step by step where the stage teaches those."""
+    def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
+        """What the task makes of a few texts, without learning from them."""
         self._engine.eval()
         try:
-            outs, state = self._engine(batch, plan, range(plan.rounds), None, inspect=True)
-            return outs, state
+            shown: Preview = self._engine(self.task.preview, batch.to(self.device), plan, tokenizer)
+            return shown
         finally:
             self._engine.train()
 
@@ -198,7 +193,7 @@ class StageEngine:
     def close(self) -> None:
         """Frees everything, hooks included; the object is of no use afterwards."""
         self._engine.destroy()
-        del self._engine, self.model, self._learning, self._average
+        del self._engine, self.task, self.model, self._learning, self._average
         gc.collect()
 
     def _note(self, name: str) -> Any:
@@ -219,6 +214,47 @@ class StageEngine:
         square = torch.nn.utils.get_total_norm([p.grad for p in counted]).double().square()
         dist.all_reduce(square, group=mesh.tensor_group())
         return math.sqrt(square.item())
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """The same on every rank."""
+
+    losses: dict[str, float]  # "total", each loss unweighted, and diagnostics: means over the global batch
+    grad_norm: float  # of the whole gradient before clipping; not finite if the step was skipped
+    taken: bool  # False: something was NaN or infinite, and no rank changed anything
+    tokens: int  # of the global batch, without padding
+    stop: bool  # some rank was asked to stop
+
+
+def run_step(engine: StageEngine, batch: Batch, plan: StepPlan, *, micros: int, stop: bool = False) -> StepResult:
+    """Forward and backward over ``micros`` equal parts of this rank's ``batch``, then one step of all ranks together.
+
+    ``stop``: this rank wants to end after the step; the result says whether any rank does.
+    """
+    size = len(batch.length) // micros
+    sums: dict[str, Tensor] = {}
+    for number in range(micros):
+        part = batch.rows(slice(number * size, (number + 1) * size)).to(engine.device)
+        total, parts = engine.forward_backward(part, plan, last=number == micros - 1)
+        for name, value in {"total": total, **parts}.items():
+            sums[name] = sums.get(name, 0.0) + value.double() / micros
+    grad_norm, taken = engine.step(plan.lr)
+    losses, tokens, any_stop = _over_ranks(sums, int(batch.length.sum()), stop, engine.device)
+    return StepResult(losses, grad_norm, taken, tokens, any_stop)
+
+
+def _over_ranks(
+    sums: dict[str, Tensor], tokens: int, stop: bool, device: torch.device
+) -> tuple[dict[str, float], int, bool]:
+    """Means of the figures, sum of the tokens, any of the stops: in one collective and one transfer."""
+    counts = torch.tensor([tokens, stop], dtype=torch.float64, device=device)
+    vector = torch.cat([counts, torch.stack(list(sums.values()))])
+    dist.all_reduce(vector)
+    token_sum, stops, *totals = vector.tolist()
+    world = dist.get_world_size()
+    means = {name: value / world for name, value in zip(sums, totals, strict=True)}
+    return means, round(token_sum / mesh.tensor_size()), stops > 0
 
 
 def join(part: Tensor, axis: int | None, device: torch.device) -> Tensor:

@@ -13,12 +13,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dualmask.config.schema import ModelConfig, RunConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
+from dualmask.inference.folder import FORMAT
 from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merged
 from dualmask.training.shards import ShardFolder
 
-FORMAT = 1
 TRAINING = "training"
 MODEL = "model."  # name of the model within what is trained
 

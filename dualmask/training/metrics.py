@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dualmask.core import manifest
-from dualmask.families.edit.alarms import Alarm
+from dualmask.families.task import Alarm
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dualmask.config.schema import StageConfig
+from dualmask.config.stage import StageConfig
 from dualmask.curriculum import first_step
 from dualmask.training.metrics import read_lines
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 from tqdm import tqdm
 
 from dualmask.training.metrics import StepRecord
 
 LINE_SECONDS = 10.0
-_SHOWN = ("total", "recon", "ptr_count", "keep_recover", "reward", "ar", "token", "steps")
 
 
 class Progress:
-    def __init__(self, first_step: int, total_steps: int) -> None:
+    def __init__(self, first_step: int, total_steps: int, shown: Sequence[str] = ()) -> None:
+        """shown: losses that people see, beside the total."""
+        self._shown = ("total", *shown)
         self._terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total_steps, initial=first_step, disable=not self._terminal, dynamic_ncols=True, unit="step"
@@ -44,7 +46,7 @@ class Progress:
         self._bar.close()
 
     def _figures(self, record: StepRecord) -> str:
-        losses = " ".join(f"{name} {record.losses[name]:.3f}" for name in _SHOWN if name in record.losses)
+        losses = " ".join(f"{name} {record.losses[name]:.3f}" for name in self._shown if name in record.losses)
         return f"{self._rate:,.0f} tok/s {losses}"
 
     def _eta(self, done: int, now: float) -> str:

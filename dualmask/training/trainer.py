@@ -1,4 +1,4 @@
-"""The loop over a run's steps. Owns time: stages, checkpoints, when to stop. The step owns the batch (step.py)."""
+"""The loop over a run's steps. Owns time: stages, checkpoints, when to stop. What a step does is a task's business."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,24 +14,21 @@ import torch
 import torch.distributed as dist
 
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
-from dualmask.curriculum import Earned, StepPlan, first_step, plan_at, total_steps
-from dualmask.families.build import build
-from dualmask.families.edit.alarms import Alarm, Watch
-from dualmask.families.edit.model import start_from
-from dualmask.families.edit.reward import Decode, Reward, make_reward
-from dualmask.families.edit.scored import ScoredTexts
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.curriculum import StepPlan, first_step, plan_at, total_steps
+from dualmask.families.task import AfterStep
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState
-from dualmask.training.engine import StageEngine, load_slices
+from dualmask.training.engine import StageEngine, StepResult, load_slices, run_step
 from dualmask.training.errors import TrainingError
 from dualmask.training.initial import begin_with
 from dualmask.training.metrics import Observer, StepRecord
 from dualmask.training.shards import ShardFolder
-from dualmask.training.step import StepResult, run_step
 
 MOST_SKIPPED = 20  # steps in a row that may be not finite
+PREVIEWED = 8  # texts that are shown at the end of a stage
 
 
 class Cursor(Protocol):
@@ -47,38 +44,55 @@ class BatchSource(Protocol):
     def cursor(self) -> Cursor: ...
 
 
-Sampler = Callable[[StageEngine, Batch, StepPlan], dict[str, str]]
-
-
 @dataclass(frozen=True)
-class RunContext:
-    """What a run needs beside its configuration and its data."""
+class Stages:
+    """Builds the engine of each stage: a fresh model of the run's family under DeepSpeed."""
 
+    run: RunConfig
     vocab_size: int
-    data_digest: str
-    checkpoints: Checkpoints
-    observers: Sequence[Observer] = ()  # on global rank 0 only
-    tracking: Mapping[str, Any] | None = None  # kept in checkpoints for the tracker
-    deepspeed: Mapping[str, Any] | None = None  # the user's additions
-    typos: torch.Tensor | None = None  # see dualmask/core/typos.py
-    decode: Decode | None = None  # ids → text, for rewards on text
-    scored: Mapping[int, ScoredTexts] = field(default_factory=dict)  # by stage: edits that people have scored
+    tokenizer: Tokenizer | None = None  # None: ids only, no text is known
+    deepspeed: Mapping[str, Any] | None = None  # the user's additions to DeepSpeed's settings
     initial: Mapping[str, torch.Tensor] | None = None  # whole weights to begin with; None: random ones
-    sampler: Sampler | None = None  # collective; shows at the end of a stage what it learnt
-    stop_wanted: Callable[[], bool] = lambda: False
+
+    def build(self, index: int, weights: dict[str, torch.Tensor] | None = None) -> StageEngine:
+        """``weights``: this rank's slices; None: those that the run begins with."""
+        run, stage, runtime = self.run, self.run.stages[index], self.run.family.load_runtime()
+        torch.manual_seed(run.seed)
+        checkpointing = run.parallel.activation_checkpointing
+        model = runtime.build(run.model, self.vocab_size, activation_checkpointing=checkpointing)
+        if weights is None:
+            weights, fresh = begin_with(model, self.initial or {})
+            if self.initial and fresh and dist.get_rank() == 0:
+                print(f"init: {run.init} holds no {', '.join(fresh)}: begun anew", file=sys.stderr, flush=True)
+        load_slices(model, runtime.begin_stage(weights, stage))
+        cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
+        settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.deepspeed)
+        return StageEngine(run, stage, runtime.task(model, stage, run, self.tokenizer), settings)
 
 
 class Trainer:
-    def __init__(self, run: RunConfig, data: BatchSource, context: RunContext) -> None:
-        self.run, self.data, self.context = run, data, context
-        self.total = total_steps(run.stages)
+    def __init__(
+        self,
+        stages: Stages,
+        data: BatchSource,
+        checkpoints: Checkpoints,
+        *,
+        data_digest: str = "",
+        tracking: Mapping[str, Any] | None = None,
+        observers: Sequence[Observer] = (),
+        stop_wanted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """data_digest, tracking: kept in checkpoints, for whoever goes on from them. observers: on global rank 0."""
+        self.run, self.stages, self.data, self.checkpoints = stages.run, stages, data, checkpoints
+        self._kept: dict[str, Any] = {"data_digest": data_digest, "tracking": dict(tracking or {})}
+        self.observers, self.stop_wanted = observers, stop_wanted
+        self.total = total_steps(self.run.stages)
         self.step = 0
         self.skipped = 0
-        self.earned = Earned()
-        self.watch = Watch()
+        self.memory: Mapping[str, Any] = {}  # what the stage's task remembers from step to step
         self._stage_index = 0
         self._skipped_in_a_row = 0
-        self._micros = micro_batches(run, mesh.data_size())
+        self._micros = micro_batches(self.run, mesh.data_size())
 
     def fit(self, resume: tuple[Path, TrainingState] | None = None) -> StageEngine | None:
         """Trains to the end, or until a stop is wanted; then, with a checkpoint just written, returns None.
@@ -88,101 +102,72 @@ class Trainer:
         try:
             engine = self._steps(resume)
         except TrainingError:  # all ranks have met it
-            self.context.checkpoints.wait()
+            self.checkpoints.wait()
             raise
-        self.context.checkpoints.wait()
+        self.checkpoints.wait()
         return engine
 
     def _steps(self, resume: tuple[Path, TrainingState] | None) -> StageEngine | None:
         engine = self._begin(resume)
         batches = iter(self.data)
         while self.step < self.total:
-            plan = plan_at(self.run.stages, self.step, self.earned.rounds)
+            plan = plan_at(self.run.stages, self.step, self.memory)
             if plan.stage_index != self._stage_index:
                 engine = self._next_stage(engine, plan.stage_index)
+                plan = plan_at(self.run.stages, self.step, self.memory)
             began = time.perf_counter()
-            scored = self.context.scored.get(plan.stage_index)
-            batch = scored.at(plan.step_in_stage) if scored else next(batches)
+            own = engine.task.batch(plan)
+            batch = next(batches) if own is None else own
             waited = time.perf_counter() - began
-            result = run_step(engine, batch, plan, micros=self._micros, stop=self.context.stop_wanted())
-            alarms = self._alarms(plan, result)
-            self._observe(plan, result, batch, alarms, seconds=time.perf_counter() - began, waited=waited)
-            self.earned = self.earned.after(plan.stage, result.losses.get("restored_prob", 0.0))
+            result = run_step(engine, batch, plan, micros=self._micros, stop=self.stop_wanted())
+            after = self._after(engine, plan, result)
+            self._observe(plan, result, after, batch, seconds=time.perf_counter() - began, waited=waited)
+            self.memory = after.memory
             self.step += 1
             if plan.is_last_of_stage:
                 self._end_stage(engine, batch, plan)
-            stop = result.stop or (bool(alarms) and self.run.alarms.stop)
+            stop = result.stop or (bool(after.alarms) and self.run.alarms.stop)
             if stop or plan.is_last_of_stage or self.step % self.run.checkpoint.every_steps == 0:
                 self._save(engine)
-            if alarms and self.run.alarms.stop:
-                raise TrainingError(f"{alarms[0].text} The run ends here, behind a checkpoint (alarms.stop)")
+            if after.alarms and self.run.alarms.stop:
+                raise TrainingError(f"{after.alarms[0].text} The run ends here, behind a checkpoint (alarms.stop)")
             if result.stop and self.step < self.total:
                 return None
         return engine
 
     def _begin(self, resume: tuple[Path, TrainingState] | None) -> StageEngine:
         if resume is None:
-            return self._build(0, None)
+            return self.stages.build(0)
         folder, state = resume
         self.step, self.skipped, self._stage_index = state.step, state.skipped, state.stage_index
-        self.earned, self.watch = Earned(**state.earned), Watch(**state.watch)
-        engine = self._build(state.stage_index, None)
+        self.memory = state.memory
+        engine = self.stages.build(state.stage_index)
         engine.partition.fill(ShardFolder(folder))
         return engine
-
-    def _build(self, stage_index: int, weights: dict[str, torch.Tensor] | None) -> StageEngine:
-        """A fresh model and engine. ``weights``: this rank's slices; None: those that the run begins with."""
-        run, stage = self.run, self.run.stages[stage_index]
-        torch.manual_seed(run.seed)
-        model = build(
-            run.model, self.context.vocab_size, activation_checkpointing=run.parallel.activation_checkpointing
-        )
-        if weights is None:
-            weights, fresh = begin_with(model, self.context.initial or {})
-            if self.context.initial and fresh and dist.get_rank() == 0:
-                print(f"init: {self.run.init} holds no {', '.join(fresh)}: begun anew", file=sys.stderr, flush=True)
-        load_slices(model, start_from(weights, stage))
-        cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
-        settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.context.deepspeed)
-        self._stage_index = stage_index
-        return StageEngine(run, stage, model, settings, self.context.typos, self._reward(stage))
-
-    def _reward(self, stage: StageConfig) -> Reward | None:
-        if stage.reward is None or stage.reward.source == "scores":
-            return None
-        assert self.context.decode is not None
-        return make_reward(stage.reward.source, self.context.decode)
 
     def _next_stage(self, engine: StageEngine, stage_index: int) -> StageEngine:
         weights = engine.slices()
         engine.close()
-        self.earned, self.watch = Earned(), Watch()
-        return self._build(stage_index, weights)
+        self.memory, self._stage_index = {}, stage_index
+        return self.stages.build(stage_index, weights)
 
-    def _alarms(self, plan: StepPlan, result: StepResult) -> tuple[Alarm, ...]:
-        """Those that this step raises: the same on every rank, said aloud by the first."""
-        self.watch, alarms = self.watch.after(self.run.alarms, result.losses, plan.stage.name, plan.step)
+    def _after(self, engine: StageEngine, plan: StepPlan, result: StepResult) -> AfterStep:
+        """What the task makes of the step's figures: the same on every rank; the first says its alarms aloud."""
+        after = engine.task.after_step(plan, result.losses)
         if dist.get_rank() == 0:
-            for alarm in alarms:
+            for alarm in after.alarms:
                 print(alarm.text, file=sys.stderr, flush=True)
-        return alarms
+        return after
 
     def _observe(
-        self,
-        plan: StepPlan,
-        result: StepResult,
-        batch: Batch,
-        alarms: tuple[Alarm, ...],
-        *,
-        seconds: float,
-        waited: float,
+        self, plan: StepPlan, result: StepResult, after: AfterStep, batch: Batch, *, seconds: float, waited: float
     ) -> None:
         record = StepRecord(
             step=plan.step,
             step_in_stage=plan.step_in_stage,
             stage_index=plan.stage_index,
             stage=plan.stage.name,
-            losses=result.losses,
+            losses=after.metrics,
             lr=plan.lr,
             grad_norm=result.grad_norm,
             taken=result.taken,
@@ -190,9 +175,9 @@ class Trainer:
             seconds=seconds,
             data_wait=waited / seconds,
             keys=f"{zlib.crc32(batch.key.numpy().tobytes()):08x}",
-            alarms=alarms,
+            alarms=after.alarms,
         )
-        for observer in self.context.observers:
+        for observer in self.observers:
             observer.on_step(record)
         self._skipped_in_a_row = 0 if result.taken else self._skipped_in_a_row + 1
         if not result.taken:
@@ -211,26 +196,28 @@ class Trainer:
             )
 
     def _end_stage(self, engine: StageEngine, batch: Batch, plan: StepPlan) -> None:
-        texts = self.context.sampler(engine, batch, plan) if self.context.sampler else {}
-        for observer in self.context.observers:
+        texts = {}
+        if self.stages.tokenizer is not None:
+            shown = engine.preview(batch.rows(slice(0, PREVIEWED)), plan, self.stages.tokenizer)
+            name = f"stage-{plan.stage_index}-{plan.stage.name}.txt"
+            texts = {name: "\n\n".join(shown.blocks) + "\n"} if shown.blocks else {}
+        for observer in self.observers:
             observer.on_stage_end(plan.stage_index, plan.stage.name, texts)
 
     def _save(self, engine: StageEngine) -> None:
         state = TrainingState(
             step=self.step,
             stage_index=self._stage_index,
+            vocab_size=self.stages.vocab_size,
             cursor=self.data.cursor.to_dict(),
             config=self.run.model_dump(mode="json"),
-            vocab_size=self.context.vocab_size,
-            data_digest=self.context.data_digest,
             ranks={"data": mesh.data_size(), "tensor": mesh.tensor_size()},
-            tracking=dict(self.context.tracking or {}),
             skipped=self.skipped,
-            earned=asdict(self.earned),
-            watch=asdict(self.watch),
+            memory=dict(self.memory),
+            **self._kept,
         )
         partition = engine.partition
-        self.context.checkpoints.save(list(partition.pieces()), state, partition.updates)
+        self.checkpoints.save(list(partition.pieces()), state, partition.updates)
 
 
 def steps_done_in_stage(run: RunConfig, state: TrainingState) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dualmask.config.schema import ModelConfig
+from dualmask.config.model import ModelConfig
 from launcher.planner.flops import Gradient
 from launcher.planner.parameters import NEIGHBOURS, padded
 

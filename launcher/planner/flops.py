@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from dualmask.config.model import ModelConfig
 from dualmask.config.schedule import Schedule
-from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.parameters import OPINIONS, PICKER_OUTPUTS, RATE_FEATURES, STATISTICS, padded
+from launcher.planner.sections import of
 
 # learn: gradients of weights and inputs; through: of inputs only; position: of rotary positions only; none: no gradient
 Gradient = Literal["learn", "through", "position", "none"]
@@ -61,7 +63,7 @@ def step_cost(shape: Shape, stage: StageConfig, draws: Sequence[Draws] | None = 
 
     Raises ValueError for stage `reward`, which is not planned.
     """
-    if stage.reward is not None:
+    if of(stage).reward is not None:
         raise ValueError(f"stage {stage.name} is not planned: its rollouts are made by a second model")
     draws = expected(shape, stage) if draws is None else draws
     family = shape.config.family
@@ -71,7 +73,7 @@ def step_cost(shape: Shape, stage: StageConfig, draws: Sequence[Draws] | None = 
         return _span(shape, stage)
     if "picker" not in stage.train:
         return _random_holes(shape, stage, draws[0])
-    first = set(range(0, len(draws), stage.rollout.window))
+    first = set(range(0, len(draws), of(stage).rollout.window))
     rounds = [
         _round(shape, stage, here, None if number in first else draws[number - 1]) for number, here in enumerate(draws)
     ]
@@ -80,20 +82,20 @@ def step_cost(shape: Shape, stage: StageConfig, draws: Sequence[Draws] | None = 
 
 def expected(shape: Shape, stage: StageConfig) -> list[Draws]:
     """For full-length sequences, schedules at their mean, and every later round as full of holes as the first."""
-    config, how = shape.config, stage.rollout
+    config, how = shape.config, of(stage).rollout
     inner, rows = config.max_length - 2, shape.sequences
     if config.family != "dualmask":
         slots = rows * ((inner + 1) / 2 if config.family == "diffusion" else inner + 1)
         return [Draws(slots, slots)]
-    kept = (mean(stage.deletion.keep_rate_low) + mean(stage.deletion.keep_rate_high)) / 2
+    kept = (mean(of(stage).deletion.keep_rate_low) + mean(of(stage).deletion.keep_rate_high)) / 2
     holes = {"rewrite": (1 - kept) * inner, "skeleton": (1 - kept) * inner}
-    holes |= dict.fromkeys(("prefix", "empty"), min(config.max_gap_count, inner))  # one gap takes no more a round
+    holes |= dict.fromkeys(("prefix", "empty"), min(of(config).max_gap_count, inner))  # one gap takes no more a round
     holes["corrupted"] = (how.corruption.rate_low + how.corruption.rate_high) / 2 * inner
-    picks = "picker" in stage.train
+    picks = of(stage).plays_rounds
     shares = {str(kind): share for kind, share in how.starts.items()} if picks else {"skeleton": 1.0}
     masks = sum(share * holes.get(kind, 0.0) for kind, share in shares.items()) / sum(shares.values())
     copies = rows * (how.samples if picks else 1)
-    slots = copies * (inner if stage.losses.kept_weight > 0 else masks)
+    slots = copies * (inner if of(stage).losses.kept_weight > 0 else masks)
     free = 1 - shares.get("rewrite", 0.0) / sum(shares.values())
     compared = max(1.0, copies * free * how.gate_rows) if _compares(stage) else 0.0
     return [Draws(slots, copies * masks, compared)] * (how.rounds if picks else 1)
@@ -149,28 +151,30 @@ def _logits(shape: Shape, slots: float, gradient: Gradient) -> Cost:
 
 
 def _language_model(shape: Shape, draws: Draws) -> Cost:
-    assert shape.config.layers is not None
-    return _texts(shape, shape.config.layers, shape.sequences, "learn") + _logits(shape, draws.slots, "learn")
+    assert of(shape.config).layers is not None
+    return _texts(shape, of(shape.config).layers, shape.sequences, "learn") + _logits(shape, draws.slots, "learn")
 
 
 def _filler(shape: Shape, rows: float, slots: float, gradient: Gradient) -> Cost:
     width = shape.config.hidden
     head = linear(slots, width, width, gradient) * 2 + _logits(shape, slots, gradient)
-    return _texts(shape, shape.config.filler_layers, rows, gradient) + head
+    return _texts(shape, of(shape.config).filler_layers, rows, gradient) + head
 
 
 def _inserter(shape: Shape, rows: float, gradient: Gradient) -> Cost:
     config, gaps = shape.config, rows * (shape.config.max_length - 1)
     head = linear(gaps, config.hidden, config.hidden, gradient) * 2
-    head += linear(gaps, config.hidden, config.max_gap_count + 1, gradient)
-    return _texts(shape, config.inserter_layers, rows, gradient) + head
+    head += linear(gaps, config.hidden, of(config).max_gap_count + 1, gradient)
+    return _texts(shape, of(config).inserter_layers, rows, gradient) + head
 
 
 def _picker(shape: Shape, rows: float) -> Cost:
     config, tokens = shape.config, rows * shape.config.max_length
     small = linear(rows, RATE_FEATURES, config.hidden, "through")  # their inputs carry no gradient
     small += linear(tokens, OPINIONS, config.hidden, "through")
-    return _texts(shape, config.picker_layers, rows, "learn") + small + linear(tokens, config.hidden, PICKER_OUTPUTS)
+    return (
+        _texts(shape, of(config).picker_layers, rows, "learn") + small + linear(tokens, config.hidden, PICKER_OUTPUTS)
+    )
 
 
 def _gate(shape: Shape, rows: float, gradient: Gradient) -> Cost:
@@ -184,7 +188,7 @@ def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Cost:
     cost = Cost()
     if "inserter" in stage.train:
         cost += _inserter(shape, shape.sequences, "learn")
-    if mean(stage.losses.recon) > 0:
+    if mean(of(stage).losses.recon) > 0:
         cost += _filler(shape, shape.sequences, draws.slots, filling_alone(stage))
     return cost
 
@@ -196,14 +200,14 @@ def filling_alone(stage: StageConfig) -> Gradient:
 
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Cost:
     """``before``: the round whose tokens carry a gradient into this one; None at the head of a window."""
-    how, rows = stage.rollout, float(shape.sequences * stage.rollout.samples)
+    how, rows = of(stage).rollout, float(shape.sequences * of(stage).rollout.samples)
     filling, counting = gradients(stage, before is not None)
-    softened = stage.soft_tokens and before is not None and filling != "none"
+    softened = of(stage).soft_tokens and before is not None and filling != "none"
     cost = (
         _probes(shape, rows) + _picker(shape, rows) + _gate(shape, rows, "learn" if "gate" in stage.train else "none")
     )
     cost += _inserter(shape, rows, counting) + _filler(shape, rows, draws.slots, filling)
-    if stage.soft_tokens and before is not None:
+    if of(stage).soft_tokens and before is not None:
         cost += linear(before.masks, how.top_k, shape.config.hidden, "through" if softened else "none")
     if draws.compared:
         other = draws.slots / rows * draws.compared
@@ -214,10 +218,10 @@ def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None)
 def gradients(stage: StageConfig, follows: bool) -> tuple[Gradient, Gradient]:
     """Of filler and inserter in a round. ``follows``: another round of the window handed its tokens on to it."""
     fills, counts = "filler" in stage.train, "inserter" in stage.train
-    positions = counts and stage.rollout.count_estimator == "straight_through"
-    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
+    positions = counts and of(stage).rollout.count_estimator == "straight_through"
+    frozen: Gradient = "through" if of(stage).picker_gradient > 0 else "position" if positions else "none"
     filling: Gradient = "learn" if fills else frozen
-    softened = stage.soft_tokens and follows and filling != "none"
+    softened = of(stage).soft_tokens and follows and filling != "none"
     if softened and not fills:
         filling = "through"
     counting: Gradient = "learn" if counts else "through" if fills or softened else "none"
@@ -226,24 +230,24 @@ def gradients(stage: StageConfig, follows: bool) -> tuple[Gradient, Gradient]:
 
 def _probes(shape: Shape, rows: float) -> Cost:
     """What the filler thinks of every token, for the picker."""
-    probes = shape.config.picker_probes
+    probes = of(shape.config).picker_probes
     if not probes:
         return Cost()
     return _filler(shape, rows * probes, rows * (shape.config.max_length - 2), "none")
 
 
 def _compares(stage: StageConfig) -> bool:
-    return stage.gate_decides and stage.rollout.gate_rows > 0
+    return of(stage).gate_decides and of(stage).rollout.gate_rows > 0
 
 
 def _span(shape: Shape, stage: StageConfig) -> Cost:
     """The decoder over whole texts, and the steps of one span a text, of each length alike."""
-    parts, rows = shape.config.span, shape.sequences
+    parts, rows = of(shape.config).span, shape.sequences
     assert parts is not None
     reads: Gradient = "learn" if "decoder" in stage.train else "none"
     cost = _texts(shape, parts.decoder_layers, rows, reads)
     cost += _logits(shape, rows * (shape.config.max_length - 1), reads)
-    how = stage.span
+    how = of(stage).span
     if how is None:
         return cost
     heard, said, refines = span_gradients(stage)
@@ -259,7 +263,7 @@ def _span(shape: Shape, stage: StageConfig) -> Cost:
 
 def span_gradients(stage: StageConfig) -> tuple[Gradient, Gradient, Gradient]:
     """In a refinement step: of the decoder, of its own logits, and of the encoder."""
-    how = stage.span
+    how = of(stage).span
     assert how is not None
     reads: Gradient = "learn" if "decoder" in stage.train else "none"
     said = how.losses.pred > 0 or not how.detach_entropy  # something hears the decoder's logits
@@ -272,7 +276,7 @@ def _steps(
     shape: Shape, places: int, heard: Gradient, said: Gradient, refines: Gradient, projects: Gradient
 ) -> Cost:  # fmt: skip
     """One refinement step: decoder behind its memory of the text, encoder, both logits. The GateNet is left out."""
-    config, parts = shape.config, shape.config.span
+    config, parts = shape.config, of(shape.config).span
     assert parts is not None
     tokens, width = float(shape.sequences * places), config.hidden
     cost = _trunk(shape, parts.decoder_layers, tokens, tokens * (config.max_length + places), heard)

@@ -12,12 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from dualmask.config.deepspeed import deepspeed_config
-from dualmask.config.schema import ParallelConfig, RunConfig, StageConfig
+from dualmask.config.schema import ParallelConfig, RunConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.activations import Moment, Sizes
 from launcher.planner.flops import Draws, mean
 from launcher.planner.gathers import Distances
 from launcher.planner.moments import moments
 from launcher.planner.parameters import Parameter, learning, learns_with, parameters
+from launcher.planner.sections import of
 from launcher.planner.traffic import traffic
 
 SINGLE = 4  # bytes of a float32
@@ -88,18 +90,18 @@ def states(found: Sequence[Parameter], taught: Sequence[Parameter], parallel: Pa
 
 def copied(found: Sequence[Parameter], stage: StageConfig) -> list[Parameter]:
     """Frozen parameters beside the model: a teacher that follows it, the reference of stage `reward`."""
-    if stage.span is not None and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
+    if of(stage).span is not None and of(stage).span.teacher == "ema" and of(stage).span.losses.latent > 0:
         return list(found)
-    return [p for p in found if p.module in ("picker", "gate")] if stage.reward is not None else []
+    return [p for p in found if p.module in ("picker", "gate")] if of(stage).reward is not None else []
 
 
 def visited(stage: StageConfig) -> set[str]:
     """Modules that a stage calls, the table left out."""
-    if "picker" in stage.train:
+    if of(stage).plays_rounds:
         return {"filler", "inserter", "picker", "gate"}
-    if stage.span is not None:
+    if of(stage).span is not None:
         return {"decoder", "encoder", "gate"}
-    return set(stage.train) | ({"filler"} if mean(stage.losses.recon) > 0 else set())
+    return set(stage.train) | ({"filler"} if mean(of(stage).losses.recon) > 0 else set())
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class _Rank:
     def held(self) -> Memory:
         copies = copied(self.found, self.stage)
         held = states([*self.found, *copies], self.taught, self.run.parallel, self.data_size)
-        if copies and self.stage.span is not None and self.width < SINGLE:
+        if copies and of(self.stage).span is not None and self.width < SINGLE:
             own = states(copies, [], self.run.parallel, self.data_size).weights
             return replace(held, weights=held.weights + own * SINGLE / self.width)  # the average itself, as float32
         return held
@@ -162,8 +164,8 @@ class _Rank:
     @property
     def passes(self) -> int:
         """Backward ones of a step."""
-        rounds = self.stage.rollout.rounds if "picker" in self.stage.train else 1
-        return int(self.config["gradient_accumulation_steps"]) * -(-rounds // self.stage.rollout.window)
+        rounds = of(self.stage).rollout.rounds if of(self.stage).plays_rounds else 1
+        return int(self.config["gradient_accumulation_steps"]) * -(-rounds // of(self.stage).rollout.window)
 
     @cached_property
     def used(self) -> int:
@@ -177,7 +179,7 @@ class _Rank:
     @cached_property
     def gathered(self) -> float:
         """Bytes of the weights that are whole at a time; stage `reward` is not followed: all of them."""
-        if self.used == 0 or self.stage.reward is not None:
+        if self.used == 0 or of(self.stage).reward is not None:
             return self.used * self.width
         sizes = [p.size(self.run.parallel.tensor) for p in self.found]
         persistent = sum(size for size in sizes if size <= Distances().persistent)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dualmask.config.schema import StageConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.activations import (
     INDEX,
     SINGLE,
@@ -20,6 +20,7 @@ from launcher.planner.activations import (
 )
 from launcher.planner.flops import Draws, Gradient, Shape, expected, filling_alone, gradients, mean
 from launcher.planner.parameters import OPINIONS
+from launcher.planner.sections import of
 from launcher.planner.span_moments import span_moments
 
 FIGURES = 60  # float32 a token: decisions of picker, inserter and Gate, and their losses
@@ -33,7 +34,7 @@ def moments(stage: StageConfig, sizes: Sizes, draws: Sequence[Draws] | None = No
         return span_moments(sizes, stage)
     if sizes.config.family in ("autoregressive", "diffusion"):
         return language_model(
-            sizes, sizes.config.layers or 0, draws[0].slots, causal=sizes.config.family == "autoregressive"
+            sizes, of(sizes.config).layers or 0, draws[0].slots, causal=sizes.config.family == "autoregressive"
         )
     if "picker" not in stage.train:
         return _random_holes(sizes, stage, draws[0])
@@ -50,7 +51,7 @@ def head(sizes: Sizes, slots: float, gradient: Gradient) -> float:
 
 
 def _random_holes(sizes: Sizes, stage: StageConfig, draws: Draws) -> list[Moment]:
-    filling = filling_alone(stage) if mean(stage.losses.recon) > 0 else "none"
+    filling = filling_alone(stage) if mean(of(stage).losses.recon) > 0 else "none"
     rows, tokens = float(sizes.sequences), float(sizes.sequences * sizes.config.max_length)
     counted = _inserter(sizes, rows, "learn" if "inserter" in stage.train else "none")
     body, said = _filler(sizes, rows, filling), head(sizes, draws.slots, filling)
@@ -72,7 +73,7 @@ def _way_back(sizes: Sizes, others: float, body: float, filling: Gradient, token
 
 def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Moment]:
     """Of all windows."""
-    width = stage.rollout.window
+    width = of(stage).rollout.window
     return [
         moment
         for first in range(0, len(draws), width)
@@ -81,7 +82,7 @@ def _rounds(sizes: Sizes, stage: StageConfig, draws: Sequence[Draws]) -> list[Mo
 
 
 def _window(sizes: Sizes, stage: StageConfig, window: Sequence[Draws]) -> list[Moment]:
-    rows = float(sizes.sequences * stage.rollout.samples)
+    rows = float(sizes.sequences * of(stage).rollout.samples)
     rounds = [_round(sizes, stage, rows, here, window[n - 1] if n else None) for n, here in enumerate(window)]
     saved, last = sum(rounds), window[-1]
     filling, _ = gradients(stage, len(window) > 1)
@@ -98,7 +99,7 @@ def _window(sizes: Sizes, stage: StageConfig, window: Sequence[Draws]) -> list[M
     ]
     body = _filler(sizes, rows, filling)
     found += _way_back(sizes, saved - said - body, body, filling, tokens)
-    if sizes.config.picker_probes:
+    if of(sizes.config).picker_probes:
         found.append(Moment(sum(rounds[:-1]), before + _probes(sizes, rows)))
     return found
 
@@ -108,12 +109,12 @@ def _round(sizes: Sizes, stage: StageConfig, rows: float, draws: Draws, before: 
     tokens, width = rows * config.max_length, config.hidden
     filling, counting = gradients(stage, before is not None)
     soft = 0.0
-    if before is not None and stage.soft_tokens:
-        top = stage.rollout.top_k
+    if before is not None and of(stage).soft_tokens:
+        top = of(stage).rollout.top_k
         soft = before.masks * ((top + 1) * width * element + top * (INDEX + 3 * SINGLE))
     embedded = tokens * width * element if "filler" in stage.train or soft else 0.0  # where drafts are cut and masked
-    revealed = tokens * width * element if stage.picker_gradient > 0 else 0.0
-    picked = trunk(sizes, config.picker_layers, rows, "learn") + tokens * (width + OPINIONS) * element
+    revealed = tokens * width * element if of(stage).picker_gradient > 0 else 0.0
+    picked = trunk(sizes, of(config).picker_layers, rows, "learn") + tokens * (width + OPINIONS) * element
     return (
         soft
         + embedded
@@ -127,7 +128,7 @@ def _round(sizes: Sizes, stage: StageConfig, rows: float, draws: Draws, before: 
 
 
 def _filler(sizes: Sizes, rows: float, gradient: Gradient) -> float:
-    body = trunk(sizes, sizes.config.filler_layers, rows, gradient)
+    body = trunk(sizes, of(sizes.config).filler_layers, rows, gradient)
     if gradient == "position" and not sizes.checkpointing:  # it enters behind the first block's norm
         body -= rows * sizes.config.max_length * (sizes.config.hidden + 2) * sizes.element
     return body
@@ -139,13 +140,13 @@ def _inserter(sizes: Sizes, rows: float, gradient: Gradient) -> float:
     config, gaps = sizes.config, rows * (sizes.config.max_length - 1)
     head = gaps * sizes.split * (2 if gradient == "learn" else 1)  # inputs of gelu and of the count
     head += rows * config.max_length * config.hidden if gradient == "learn" else 0.0
-    counts = 4 * gaps * (config.max_gap_count + 1) * SINGLE  # probabilities: for places, for two losses
-    return trunk(sizes, config.inserter_layers, rows, gradient) + head * sizes.element + counts
+    counts = 4 * gaps * (of(config).max_gap_count + 1) * SINGLE  # probabilities: for places, for two losses
+    return trunk(sizes, of(config).inserter_layers, rows, gradient) + head * sizes.element + counts
 
 
 def _probes(sizes: Sizes, rows: float) -> float:
     """A pass of the filler without gradient over copies of the batch: its widest block, or all the logits."""
-    config, probes = sizes.config, sizes.config.picker_probes
+    config, probes = sizes.config, of(sizes.config).picker_probes
     tokens, asked = rows * config.max_length * probes, rows * (config.max_length - 2)
     walk = tokens * (3 * config.hidden + 2 * sizes.inner) * sizes.element
     rounded = SINGLE if sizes.element < SINGLE else 0

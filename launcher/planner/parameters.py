@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.stage import StageConfig
+from launcher.planner.sections import of
 
 TABLE_MULTIPLE = 64  # rows of a token table are padded to a multiple of this
 NEIGHBOURS = 5  # tokens that a trunk mixes before its blocks
@@ -41,8 +43,8 @@ def _every(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
         return tuple(_dualmask(config, vocab_size))
     if config.family == "spanfusion":
         return tuple(_span_fusion(config, vocab_size))
-    assert config.layers is not None
-    return (*_table("table", vocab_size, config.hidden), *_trunk("lm", config, config.layers))
+    assert of(config).layers is not None
+    return (*_table("table", vocab_size, config.hidden), *_trunk("lm", config, of(config).layers))
 
 
 def learning(found: list[Parameter], stage: StageConfig) -> list[Parameter]:
@@ -73,16 +75,16 @@ def padded(vocab_size: int) -> int:
 def _dualmask(config: ModelConfig, vocab_size: int) -> Iterator[Parameter]:
     width = config.hidden
     yield from _table("table", vocab_size, width)
-    yield from _trunk("filler.trunk", config, config.filler_layers)
+    yield from _trunk("filler.trunk", config, of(config).filler_layers)
     yield Parameter("filler.up.weight", (width, width), 0)
     yield Parameter("filler.down.weight", (width, width), 1)
     yield from _norm("filler.norm", width)
-    yield from _trunk("inserter.trunk", config, config.inserter_layers)
+    yield from _trunk("inserter.trunk", config, of(config).inserter_layers)
     yield Parameter("inserter.left.weight", (width, width), 0)
     yield Parameter("inserter.right.weight", (width, width), 0)
-    yield Parameter("inserter.count.weight", (config.max_gap_count + 1, width), 1)
+    yield Parameter("inserter.count.weight", (of(config).max_gap_count + 1, width), 1)
     yield Parameter("picker.trust", (4,))
-    yield from _trunk("picker.trunk", config, config.picker_layers)
+    yield from _trunk("picker.trunk", config, of(config).picker_layers)
     yield from _linear("picker.rate", RATE_FEATURES, width)
     yield from _linear("picker.opinion", OPINIONS, width)
     yield from _linear("picker.delete", width, PICKER_OUTPUTS)
@@ -93,13 +95,13 @@ def _dualmask(config: ModelConfig, vocab_size: int) -> Iterator[Parameter]:
 
 
 def _span_fusion(config: ModelConfig, vocab_size: int) -> Iterator[Parameter]:
-    assert config.span is not None
-    width, gate = config.hidden, config.span.gate_hidden
-    yield from _table("table", vocab_size, width, bias=config.span.shared_projection)
-    if not config.span.shared_projection:
+    assert of(config).span is not None
+    width, gate = config.hidden, of(config).span.gate_hidden
+    yield from _table("table", vocab_size, width, bias=of(config).span.shared_projection)
+    if not of(config).span.shared_projection:
         yield from _table("projection", vocab_size, width)
-    yield from _trunk("decoder", config, config.span.decoder_layers)
-    for number in range(config.span.encoder_layers):
+    yield from _trunk("decoder", config, of(config).span.decoder_layers)
+    for number in range(of(config).span.encoder_layers):
         yield from _block(f"encoder.blocks.{number}", config, cross=True)
     yield from _norm("encoder.norm", width)
     yield from _linear("gate.first", 1, gate)

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.flops import Draws, Gradient, Shape, filling_alone, gradients, mean
+from launcher.planner.sections import of
 
 # lookup and logits are the token table's; a loss reads logits once, an opinion and a draw also ask for the likeliest
 Module = Literal["lookup", "logits", "filler", "inserter", "picker", "gate", "lm", "decoder", "encoder"]
@@ -32,11 +34,11 @@ class Pass:
 def layers(config: ModelConfig, module: Module) -> int:
     """Blocks of a module's trunk; 0: it has none."""
     depth = {
-        "filler": config.filler_layers, "inserter": config.inserter_layers, "picker": config.picker_layers,
-        "lm": config.layers or 0,
+        "filler": of(config).filler_layers, "inserter": of(config).inserter_layers, "picker": of(config).picker_layers,
+        "lm": of(config).layers or 0,
     }  # fmt: skip
-    if config.span is not None:
-        depth |= {"decoder": config.span.decoder_layers, "encoder": config.span.encoder_layers}
+    if of(config).span is not None:
+        depth |= {"decoder": of(config).span.decoder_layers, "encoder": of(config).span.encoder_layers}
     return depth.get(module, 0)
 
 
@@ -51,7 +53,7 @@ def windows(shape: Shape, stage: StageConfig, draws: Sequence[Draws]) -> list[li
         return [list(_span(shape, stage))]
     if "picker" not in stage.train:
         return [list(_random_holes(shape, stage, draws[0]))]
-    width = stage.rollout.window
+    width = of(stage).rollout.window
     rounds = range(len(draws))
     return [
         [
@@ -69,7 +71,7 @@ def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Iterator[Pa
     if "inserter" in stage.train:
         yield Pass("lookup", places, looked_up)
         yield _inserter(shape, shape.sequences, "learn")
-    if mean(stage.losses.recon) > 0:
+    if mean(of(stage).losses.recon) > 0:
         yield Pass("lookup", places, looked_up)
         yield Pass("filler", places, filling_alone(stage), draws.slots)
         yield Pass("logits", draws.slots, filling_alone(stage), reading="loss")
@@ -77,12 +79,12 @@ def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Iterator[Pa
 
 def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Iterator[Pass]:
     config, filling = shape.config, gradients(stage, before is not None)
-    rows = float(shape.sequences * stage.rollout.samples)
-    places, probes = rows * config.max_length, config.picker_probes
+    rows = float(shape.sequences * of(stage).rollout.samples)
+    places, probes = rows * config.max_length, of(config).picker_probes
     looked_up: Gradient = "learn" if "filler" in stage.train else "none"
     yield Pass("lookup", places, looked_up)
-    if stage.soft_tokens and before is not None:
-        yield Pass("lookup", before.masks * stage.rollout.top_k, "none")
+    if of(stage).soft_tokens and before is not None:
+        yield Pass("lookup", before.masks * of(stage).rollout.top_k, "none")
     if probes:
         asked = rows * (config.max_length - 2)
         yield from _filled(places * probes, asked, "none", "none", "opinion")
@@ -117,7 +119,7 @@ def _inserter(shape: Shape, rows: float, gradient: Gradient) -> Pass:
 
 def _span(shape: Shape, stage: StageConfig) -> Iterator[Pass]:
     """The decoder over whole texts, then the steps of one span; of the mean length where there are several."""
-    parts, how, rows = shape.config.span, stage.span, shape.sequences
+    parts, how, rows = of(shape.config).span, of(stage).span, shape.sequences
     assert parts is not None
     reads: Gradient = "learn" if "decoder" in stage.train else "none"
     texts = float(rows * shape.config.max_length)

@@ -10,8 +10,10 @@ from functools import cached_property
 from dualmask.config.deepspeed import micro_batches
 from dualmask.config.hardware import Hardware
 from dualmask.config.load import ConfigError
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.memory import Memory, memory
+from launcher.planner.sections import of
 from launcher.planner.time import Cluster, StepTime, run_seconds, step_time
 
 GIB = 2**30
@@ -53,7 +55,7 @@ class Choice:
 
     @property
     def window(self) -> int:
-        return max((stage.rollout.window for stage in played(self.run)), default=1)
+        return max((of(stage).rollout.window for stage in played(self.run)), default=1)
 
     @cached_property
     def memory(self) -> tuple[StageConfig, Memory]:
@@ -91,7 +93,7 @@ class Advice:
         run, choice = self.choice.run, self.choice
         checkpointing = str(choice.checkpointing).lower()
         windows = [
-            f"stages.{number}.rollout.window={stage.rollout.window}"
+            f"stages.{number}.rollout.window={of(stage).rollout.window}"
             for number, stage in enumerate(run.stages)
             if stage in played(run)
         ]
@@ -101,12 +103,12 @@ class Advice:
 
 def planned(run: RunConfig) -> list[StageConfig]:
     """Stages that can be planned: rollouts of stage reward are a second model's."""
-    return [stage for stage in run.stages if stage.reward is None]
+    return [stage for stage in run.stages if of(stage).reward is None]
 
 
 def played(run: RunConfig) -> list[StageConfig]:
     """Those that unroll rounds."""
-    return [stage for stage in planned(run) if "picker" in stage.train]
+    return [stage for stage in planned(run) if of(stage).plays_rounds]
 
 
 def recommend(run: RunConfig, site: Site) -> Advice:
@@ -167,7 +169,7 @@ def _with_micro(run: RunConfig, micro: int) -> RunConfig:
 
 def _one_round_a_window(run: RunConfig) -> RunConfig:
     stages = [
-        stage.model_copy(update={"rollout": stage.rollout.model_copy(update={"window": 1})}) for stage in run.stages
+        stage.model_copy(update={"rollout": of(stage).rollout.model_copy(update={"window": 1})}) for stage in run.stages
     ]
     return run.model_copy(update={"stages": tuple(stages)})
 

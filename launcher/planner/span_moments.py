@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dualmask.config.schema import SpanModelConfig, StageConfig
+from dualmask.config.stage import StageConfig
+from dualmask.families.span.config import SpanModelConfig
 from launcher.planner.activations import (
     SINGLE,
     Moment,
@@ -18,17 +19,18 @@ from launcher.planner.activations import (
 )
 from launcher.planner.flops import Gradient, span_gradients
 from launcher.planner.parameters import NEIGHBOURS
+from launcher.planner.sections import of
 
 
 def span_moments(sizes: Sizes, stage: StageConfig) -> list[Moment]:
     """Of the longest span of the stage."""
-    parts, config = sizes.config.span, sizes.config
+    parts, config = of(sizes.config).span, sizes.config
     assert parts is not None
     slots = float(sizes.sequences * (config.max_length - 1))
-    if stage.span is None:
+    if of(stage).span is None:
         return language_model(sizes, parts.decoder_layers, slots, causal=True)
     reads: Gradient = "learn" if "decoder" in stage.train else "none"
-    places = max(stage.span.lengths)
+    places = max(of(stage).span.lengths)
     tokens = float(sizes.sequences * config.max_length)
     text = trunk(sizes, parts.decoder_layers, sizes.sequences, reads, causal=True, remembers=True)
     said = 0.0 if reads == "none" else slots * config.hidden * sizes.element + logits(sizes, slots)
@@ -48,7 +50,7 @@ def span_moments(sizes: Sizes, stage: StageConfig) -> list[Moment]:
 
 def _steps(sizes: Sizes, parts: SpanModelConfig, stage: StageConfig, places: int) -> float:
     """All refinement steps of a span, kept for backward."""
-    assert stage.span is not None
+    assert of(stage).span is not None
     _, _, refines = span_gradients(stage)
     # what nothing hears is kept all the same, as long as the forward pass lasts
     heard: Gradient = "learn" if "decoder" in stage.train else "none"
@@ -68,7 +70,7 @@ def _steps(sizes: Sizes, parts: SpanModelConfig, stage: StageConfig, places: int
     spoken = figures if heard != "none" or refines != "none" else 0.0  # cross entropy
     heads = 0.0
     if heard != "none":
-        spoken += figures * (3 if stage.span.losses.pred else 2)  # the decoder's cross entropy, and its entropy
+        spoken += figures * (3 if of(stage).span.losses.pred else 2)  # the decoder's cross entropy, and its entropy
         heads = 2 * tokens * width * element  # states whose logits are asked for
     return parts.g_max * (decoder + encoder + spoken + heads)
 
@@ -95,10 +97,10 @@ def _looks(sizes: Sizes, parts: SpanModelConfig, places: int, *, heard: bool) ->
 def _teacher(sizes: Sizes, parts: SpanModelConfig, stage: StageConfig, places: int, memory: float) -> float:
     """Its own steps, of which it keeps the logits, and the last step's keys and values; a copy that follows the model
     slowly has a memory of the texts, too. Entropies take two floats a logit."""
-    assert stage.span is not None
-    if stage.span.losses.latent == 0:
+    assert of(stage).span is not None
+    if of(stage).span.losses.latent == 0:
         return 0.0
     spoken = sizes.sequences * places * sizes.logits
     whole = memory * (sizes.config.max_length + places) / sizes.config.max_length
     kept = parts.g_max * 2 * spoken * sizes.element + whole + 2 * spoken * SINGLE
-    return kept + (memory if stage.span.teacher == "ema" else 0.0)
+    return kept + (memory if of(stage).span.teacher == "ema" else 0.0)

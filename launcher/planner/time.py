@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dualmask.config.hardware import Hardware
-from dualmask.config.schema import RunConfig, StageConfig
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.flops import Shape, step_cost
 from launcher.planner.parameters import learning, parameters
 from launcher.planner.traffic import Traffic, traffic

@@ -14,11 +14,13 @@ from math import ceil
 from typing import Any
 
 from dualmask.config.deepspeed import micro_batches
-from dualmask.config.schema import ParallelConfig, RunConfig, StageConfig
+from dualmask.config.schema import ParallelConfig, RunConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.flops import Draws, Shape, expected
 from launcher.planner.gathers import FORGETFUL, Distances, Gathers, gathers
 from launcher.planner.parameters import learning, parameters
 from launcher.planner.passes import Pass, layers, windows
+from launcher.planner.sections import of
 
 BUCKET = 2**24  # elements of gradients that are reduced at a time (dualmask/config/deepspeed.py)
 SINGLE, LONG = 4, 8  # bytes of a float32 and of an id
@@ -134,7 +136,7 @@ def _activations(
         return Traffic(data_size, tensor)
     passes = [one for window in played for one in window]
     reductions = [_reductions(run, one) for one in passes]
-    top = stage.span.top_k if stage.span else stage.rollout.top_k
+    top = of(stage).span.top_k if of(stage).span else of(stage).rollout.top_k
     figures = [_figures(one, top, tensor) for one in passes]
     wide = sum(number * places for pairs in reductions for number, places in pairs) * width(run.parallel)
     return Traffic(
@@ -165,7 +167,7 @@ def _reductions(run: RunConfig, one: Pass) -> list[tuple[int, float]]:
     if one.module == "filler":
         return [blocks, (1 + back, asked)]
     if one.module == "inserter":
-        return [blocks, (2 * back, asked), (1, one.slots * (config.max_gap_count + 1))]
+        return [blocks, (2 * back, asked), (1, one.slots * (of(config).max_gap_count + 1))]
     return [blocks]
 
 

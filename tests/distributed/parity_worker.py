@@ -15,7 +15,7 @@ from dualmask.config.load import load_run
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import init_distributed
-from dualmask.training.trainer import RunContext, Trainer
+from dualmask.training.trainer import Stages, Trainer
 
 
 class Watch:
@@ -50,8 +50,8 @@ def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra:
     )
     with decisions.recorded() as record:
         watch = Watch(record)
-        context = RunContext(vocab_size, "", Checkpoints(out / "run", 1), observers=[watch], deepspeed=extra)
-        engine = Trainer(run, data, context).fit()
+        stages = Stages(run, vocab_size, deepspeed=extra)
+        engine = Trainer(stages, data, Checkpoints(out / "run", 1), observers=[watch]).fit()
     decided = torch.tensor(watch.decisions)
     dist.all_reduce(decided, group=mesh.data_group())
     weights = engine.whole_weights()

@@ -12,10 +12,12 @@ from torch import Tensor
 from data_pipeline.reader import ShardReader
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
-from dualmask.curriculum import StepPlan, plan_at, total_steps
+from dualmask.curriculum import plan_at, total_steps
 from dualmask.families.edit import multi_round
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.losses.total import round_loss
-from dualmask.families.edit.model import DualMask, start_from, trainable
+from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.runtime import begin_stage
 from dualmask.nn.parallel import mesh
 
 
@@ -36,9 +38,9 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     )
     losses, norms, decided = [], [], []
     for step in range(total_steps(run.stages)):
-        plan = plan_at(run.stages, step)
+        plan = EditPlan.of(plan_at(run.stages, step))
         if plan.step_in_stage == 0:
-            copies = start_from({name: p.detach() for name, p in model.named_parameters()}, plan.stage)
+            copies = begin_stage({name: p.detach() for name, p in model.named_parameters()}, plan.stage)
             model.load_state_dict(copies, strict=False)  # Megatron adds empty "_extra_state" entries
             optimizer = make_optimizer(run, model, plan.stage)
         for group in optimizer.param_groups:
@@ -56,9 +58,9 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     return Trained(losses, norms, weights, decided)
 
 
-def backward(model: DualMask, batch: Batch, plan: StepPlan) -> float:
+def backward(model: DualMask, batch: Batch, plan: EditPlan) -> float:
     """One batch's loss, its gradient added to the parameters'."""
-    if "picker" not in plan.stage.train:
+    if not plan.stage.plays_rounds:
         loss = round_loss(model(batch, plan), plan).total
         loss.backward()
         return loss.item()
@@ -80,7 +82,7 @@ def backward(model: DualMask, batch: Batch, plan: StepPlan) -> float:
 def make_optimizer(run, model, stage) -> torch.optim.AdamW:
     groups = []
     for name, parameter in model.named_parameters():
-        module = trainable(name, stage)
+        module = stage.module_of(name)
         parameter.requires_grad_(module is not None)
         if module is not None:
             decay = run.optimizer.weight_decay if parameter.ndim > 1 else 0.0

@@ -9,11 +9,11 @@ from plain import Trained, make_optimizer
 from data_pipeline.reader import ShardReader
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import plan_at, total_steps
-from dualmask.families.lm.losses import language_model_loss
 from dualmask.families.span.losses import GIVEN, span_loss
 from dualmask.families.span.model import SpanFusion
 from dualmask.families.span.rollout import rollout
 from dualmask.nn.parallel import mesh
+from dualmask.nn.token_losses import mean_token_loss
 
 
 def train(run: RunConfig, vocab_size: int) -> Trained:
@@ -26,7 +26,7 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     losses, norms, decided = [], [], []
     for step in range(total_steps(run.stages)):
         plan, batch = plan_at(run.stages, step), next(data)
-        how = plan.stage.span
+        how = getattr(plan.stage, "span", None)
         if plan.step_in_stage == 0:
             optimizer = make_optimizer(run, model, plan.stage)
             teacher = twin(model, vocab_size) if how and how.teacher == "ema" else None
@@ -35,7 +35,7 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
         optimizer.zero_grad()
         with decisions.recorded() as record:
             if how is None:
-                loss = language_model_loss(model(batch)[0], batch, GIVEN).total
+                loss = mean_token_loss(model(batch)[0], batch, GIVEN)
             else:
                 loss = span_loss(rollout(model, batch, plan, teacher), batch, plan).total
         loss.backward()

@@ -15,7 +15,7 @@ import torch
 import warm
 
 from dualmask.core import manifest
-from dualmask.inference.loading import load_span_fusion
+from dualmask.inference.loading import load
 from dualmask.training.export import export
 
 pytestmark = pytest.mark.distributed
@@ -67,7 +67,7 @@ def test_in_the_middle_of_a_stage_with_a_teacher(data: Path, folder: Path) -> No
     assert manifest.digest(folder / "span" / same) == manifest.digest(folder / "span-again" / same)
     shutil.rmtree(folder / "span" / "export")
     export(folder / "span", folder / "exported")  # from the newest checkpoint
-    loaded = load_span_fusion(folder / "exported", "cpu")
-    finished = load_span_fusion(folder / "span-again", "cpu")
+    loaded = load(folder / "exported", "cpu", family="spanfusion")
+    finished = load(folder / "span-again", "cpu", family="spanfusion")
     for mine, theirs in zip(loaded.model.parameters(), finished.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)

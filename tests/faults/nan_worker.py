@@ -12,18 +12,20 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from stages import make_task
 
 from data_pipeline.reader import ShardReader
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run
 from dualmask.curriculum import first_step, plan_at
-from dualmask.families.edit.losses.total import LossReport, round_loss, window_loss
+from dualmask.families.edit import task
+from dualmask.families.edit.losses.total import round_loss, window_loss
 from dualmask.families.edit.model import DualMask
+from dualmask.families.task import WindowLoss
 from dualmask.nn.parallel import mesh
 from dualmask.training import engine as engine_module
-from dualmask.training import objective
+from dualmask.training.engine import run_step
 from dualmask.training.errors import TrainingError
-from dualmask.training.step import run_step
 
 Bad = dict[int, tuple[int, str]]  # step of the stage: rank, and what is spoilt: its loss or its gradient
 
@@ -41,22 +43,20 @@ class SpoilGradient(torch.autograd.Function):
 
 
 def spoilt(bad: Bad):
-    """The loss that ``Objective`` calls, spoilt at some steps of a rank: of a stage with rounds in its last window."""
+    """The loss that ``RoundsTask`` calls, spoilt at some steps of a rank: of a stage with rounds in its last window."""
 
-    def spoil(report: LossReport, plan) -> LossReport:
+    def spoil(report: WindowLoss, plan) -> WindowLoss:
         rank, kind = bad.get(plan.step_in_stage, (None, ""))
         if dist.get_rank() != rank:
             return report
         total = report.total * math.nan if kind == "loss" else SpoilGradient.apply(report.total)
-        return LossReport(total, report.parts)
+        return WindowLoss(total, report.parts)
 
-    def of_window(outs, rounds, plan) -> LossReport:
+    def of_window(outs, rounds, plan) -> WindowLoss:
         report = window_loss(outs, rounds, plan)
         return spoil(report, plan) if rounds == plan.windows[-1] else report
 
-    return patch.multiple(
-        objective, round_loss=lambda out, plan: spoil(round_loss(out, plan), plan), window_loss=of_window
-    )
+    return patch.multiple(task, round_loss=lambda out, plan: spoil(round_loss(out, plan), plan), window_loss=of_window)
 
 
 def train(config: Path, overrides: list[str], bad: Bad, number: int, steps: int, *, leave_out: bool) -> dict:
@@ -65,7 +65,7 @@ def train(config: Path, overrides: list[str], bad: Bad, number: int, steps: int,
     stage, begin = run.stages[number], first_step(run.stages, number)
     torch.manual_seed(run.seed)
     settings = deepspeed_config(run, stage, data_size=2, cuda=False)
-    engine = engine_module.StageEngine(run, stage, DualMask(run.model, 300), settings)
+    engine = engine_module.StageEngine(run, stage, make_task(DualMask(run.model, 300), stage, run), settings)
     data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
     taken = []
     with spoilt(bad):
@@ -89,15 +89,15 @@ def without_gate_in_the_last_window(config: Path, overrides: list[str]) -> str:
     run = load_run(config, overrides)
     stage, plan = run.stages[3], plan_at(run.stages, first_step(run.stages, 3))
 
-    def deaf(outs, rounds, plan) -> LossReport:
+    def deaf(outs, rounds, plan) -> WindowLoss:
         last = rounds == plan.windows[-1]
         return window_loss([replace(out, gate=None) for out in outs] if last else outs, rounds, plan)
 
     settings = deepspeed_config(run, stage, data_size=2, cuda=False)
-    engine = engine_module.StageEngine(run, stage, DualMask(run.model, 300), settings)
+    engine = engine_module.StageEngine(run, stage, make_task(DualMask(run.model, 300), stage, run), settings)
     data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
     try:
-        with patch.object(objective, "window_loss", deaf):
+        with patch.object(task, "window_loss", deaf):
             run_step(engine, next(data), plan, micros=settings["gradient_accumulation_steps"])
     except TrainingError as error:
         return str(error)

@@ -8,10 +8,10 @@ import pytest
 from test_trace_page import inside, needs_browser, open_page, words
 from tiny_model import write_random_model
 
-from dualmask.config.schema import ModelConfig, SpanModelConfig
+from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 from launcher import command
 
-CONFIG = ModelConfig(
+CONFIG = SpanFusionConfig(
     family="spanfusion",
     hidden=32,
     heads=2,

@@ -1,14 +1,15 @@
 from itertools import pairwise, product
 
 import pytest
+from stages import make_stage
 
 from dualmask.config.schedule import Schedule
-from dualmask.config.schema import StageConfig
-from dualmask.curriculum import EARN_STEPS, Earned, first_step, plan_at, total_steps
+from dualmask.curriculum import first_step, plan_at, total_steps
+from dualmask.families.edit.curriculum import EARN_STEPS, Earned, EditPlan
 
 
 def stage(steps, **changes):
-    return StageConfig.model_validate(
+    return make_stage(
         {"name": "filler", "steps": steps, "train": ["filler"], "lr": {"peak": 1.0, "warmup_steps": 2}, **changes}
     )
 
@@ -40,7 +41,7 @@ def test_learning_rate_warms_up_and_decays_to_its_share(decay, last):
 
 def test_annealed_values_follow_the_progress_of_their_stage():
     annealed = stage(10, losses={"recon": {"start": 1.0, "end": 0.0}}, deletion={"temperature": {"start": 2, "end": 1}})
-    plan = plan_at([stage(4), annealed], 4 + 5)
+    plan = EditPlan.of(plan_at([stage(4), annealed], 4 + 5))
     assert plan.loss_weight["recon"] == pytest.approx(0.5)
     assert plan.temperature == pytest.approx(1.5)
     assert Schedule(start=0, end=1, shape="cosine").at(0.5) == pytest.approx(0.5)
@@ -66,7 +67,13 @@ def test_contradictions_fail_with_both_numbers():
     with pytest.raises(ValueError, match="add picker to train"):
         stage(4, name="joint", train=["filler", "gate"])
     with pytest.raises(ValueError, match="raise picker_gradient"):
-        stage(4, train=["filler", "picker", "gate"], losses={"gate": 1}, rollout={"gate_estimator": "straight_through"})
+        stage(
+            4,
+            name="joint",
+            train=["filler", "picker", "gate"],
+            losses={"gate": 1},
+            rollout={"gate_estimator": "straight_through"},
+        )
 
 
 @pytest.mark.parametrize(
@@ -79,20 +86,26 @@ def test_contradictions_fail_with_both_numbers():
 )
 def test_rounds_grow_by_steps_or_when_they_are_earned(rollout, rounds):
     stages = [joint(7, **rollout)]
-    assert [plan_at(stages, step).rounds for step in range(7)] == rounds
+    assert [EditPlan.of(plan_at(stages, step)).rounds for step in range(7)] == rounds
     if "add_round_at" in rollout:
-        assert [plan_at(stages, 0, earned).rounds for earned in range(5)] == [2, 3, 4, 4, 4]
+        assert [EditPlan.of(plan_at(stages, 0, {"earned": {"rounds": earned}})).rounds for earned in range(5)] == [
+            2,
+            3,
+            4,
+            4,
+            4,
+        ]
 
 
 def test_a_stage_in_which_nobody_picks_has_one_round():
-    plan = plan_at([stage(4, rollout={"rounds": 4, "window": 2})], 0)
+    plan = EditPlan.of(plan_at([stage(4)], 0))
     assert plan.rounds == 1
     assert plan.windows == [range(1)]
 
 
 def test_windows_are_all_rounds_in_order():
     for rounds, window in product(range(1, 8), range(1, 9)):
-        windows = plan_at([joint(4, rounds=rounds, window=window)], 0).windows
+        windows = EditPlan.of(plan_at([joint(4, rounds=rounds, window=window)], 0)).windows
         assert [number for part in windows for number in part] == list(range(rounds))
         assert all(len(part) == window for part in windows[:-1])
         assert 1 <= len(windows[-1]) <= window

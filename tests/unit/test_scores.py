@@ -10,7 +10,7 @@ from tiny_model import make_tokenizer
 
 from dualmask.config.load import ConfigError
 from dualmask.core.tokenizer import Tokenizer
-from launcher.scores import read_scores
+from dualmask.families.edit.scores import read_scores
 
 GOOD = [{"draft": "a word", "output": "a", "score": 3}, {"draft": "a", "output": "", "score": 1.5}]
 

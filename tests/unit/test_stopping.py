@@ -1,6 +1,6 @@
 import torch
 
-from dualmask.config.schema import StopConfig
+from dualmask.families.edit.config import StopConfig
 from dualmask.families.edit.stopping import Reason, draft_digest, fill_confidence, reasons
 
 

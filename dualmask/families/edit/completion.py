@@ -15,8 +15,9 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch, present
 from dualmask.core.tokenizer import MASK_ID
-from dualmask.families.edit.model import DualMask, scored
-from dualmask.families.outputs import FillerOut, InserterOut
+from dualmask.families.edit.model import DualMask
+from dualmask.families.outputs import InserterOut
+from dualmask.nn.token_losses import FillerOut, scored
 from dualmask.ops import allocate, gaps
 from dualmask.ops.alignment import Holes, holes, within
 

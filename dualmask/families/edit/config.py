@@ -1,25 +1,22 @@
-"""The keys of one stage: what learns, from which losses, on which texts. Pure: imports neither torch nor an engine."""
+"""The keys of DualMaskLM: the model, and of each stage what learns, from which losses, on which texts. Pure."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from dualmask.config.alarms import AlarmConfig
+from dualmask.config.corruption import CorruptionConfig
+from dualmask.config.model import ModelConfig
 from dualmask.config.schedule import Schedule, constant
 from dualmask.config.section import Positive, Section, Share, Weight
-from dualmask.families.span.config import SpanStageConfig
+from dualmask.config.stage import StageConfig
 
-Module = Literal["filler", "inserter", "picker", "gate", "lm", "decoder", "encoder"]
+Module = Literal["filler", "inserter", "picker"]
 StartKind = Literal["rewrite", "skeleton", "prefix", "empty", "corrupted", "clean"]
-
-
-class LearningRate(Section):
-    peak: Annotated[float, Field(gt=0.0)]
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["constant", "linear", "cosine"] = "linear"
-    final_share: Share = Field(0.1, description="learning rate at the last step over the peak")
 
 
 class LossWeights(Section):
@@ -56,28 +53,6 @@ class DeletionConfig(Section):
     max_delete_rate: Schedule = Field(
         constant(0.9), description="r_max of `comp_kl`: the largest share that may be deleted"
     )
-
-
-class CorruptionConfig(Section):
-    """What makes a text wrong. Of a corrupted sequence a share of the tokens is hit, each by one of the kinds below."""
-
-    rate_low: Share = 0.05
-    rate_high: Share = 0.2
-    substitute: Weight = Field(4.0, description="weight: replaced by a token of another place of the same text")
-    drop: Weight = Field(1.0, description="weight: left out")
-    double: Weight = Field(1.0, description="weight: written twice")
-    swap: Weight = Field(1.0, description="weight: exchanged with the token behind it")
-    typo: Weight = Field(1.0, description="weight: characters of the token substituted, dropped, doubled or swapped")
-    shuffle_share: Share = Field(0.1, description="share of corrupted sequences that also have one span shuffled")
-    mean_span: Annotated[float, Field(ge=2.0)] = Field(4.0, description="mean length of a shuffled span, tokens")
-
-    @model_validator(mode="after")
-    def _consistent(self) -> CorruptionConfig:
-        if self.rate_low > self.rate_high:
-            raise ValueError(f"rate_low={self.rate_low} exceeds rate_high={self.rate_high}")
-        if not self.substitute + self.drop + self.double + self.swap + self.typo > 0:
-            raise ValueError("substitute, drop, double, swap and typo are all 0: give one of them a weight")
-        return self
 
 
 class StopConfig(Section):
@@ -163,65 +138,52 @@ class RewardConfig(Section):
         return self
 
 
-_TAUGHT: dict[str, tuple[Module, ...]] = {
-    "lm": ("lm",),
-    "decoder": ("decoder",),
-    "span": ("decoder", "encoder", "gate"),
-}
+class EditConfig(ModelConfig):
+    """DualMaskLM: picker, inserter and filler have trunks of their own over one token table."""
 
-
-class StageConfig(Section):
-    name: Literal["filler", "inserter", "picker", "joint", "reward", "lm", "decoder", "span"]
-    steps: Positive
-    train: tuple[Module, ...] = Field(min_length=1, description="modules that learn; the others are frozen")
-    start_from: dict[Module, Module] = Field({}, description="module: trunk it is copied from when the stage begins")
-    lr: LearningRate
-    lr_scale: dict[Module, Annotated[float, Field(gt=0.0)]] = Field(
-        {}, description="learning rate of a module over the stage's"
+    family: Literal["dualmask"] = "dualmask"
+    filler_layers: Positive = 4
+    inserter_layers: Positive = 4
+    picker_layers: Positive = 4
+    picker_probes: Annotated[int, Field(ge=0)] = Field(
+        4, description="filler passes whose opinion of every token the picker reads first; 0: it reads the text alone"
     )
+    max_gap_count: Positive = Field(8, description="K: most [MASK]s that one gap can take in one round")
+    estimator: Literal["straight_through", "gumbel", "hard_concrete", "reinforce"] = Field(
+        "gumbel", description="how a gradient passes the picker's keep-or-delete decision"
+    )
+    selection: Literal["budget", "free"] = Field(
+        "budget",
+        description="budget: exactly the requested share of tokens is deleted; free: each token by its own draw",
+    )
+
+    def check_stages(self, stages: Sequence[StageConfig]) -> None:
+        for stage in stages:
+            if self.estimator == "reinforce" and isinstance(stage, RoundStage) and not isinstance(stage, RewardStage):
+                stage.check_reinforce()
+
+
+class EditAlarms(AlarmConfig):
+    """Collapses of picker and Gate (families/edit/alarms.py)."""
+
+    keep_std: Share = Field(0.02, description="least spread of the picker's keep probabilities within a text")
+    gate_open_low: Share = Field(0.05, description="least mean probability with which the Gate edits")
+    gate_open_high: Share = Field(0.95, description="greatest mean probability with which the Gate edits")
+
+
+class EditStage(StageConfig):
+    """What all stages of DualMaskLM have. Here holes are random, and in place."""
+
+    TRAINABLE: ClassVar[tuple[str, ...]] = ("filler", "inserter")
+    TIED: ClassVar[Mapping[str, str]] = {"table": "filler"}  # the filler's input and output
+    plays_rounds: ClassVar[bool] = False  # the picker deletes, and what is filled may go into a further round
+
+    start_from: dict[Module, Module] = Field({}, description="module: trunk it is copied from when the stage begins")
     losses: LossWeights = LossWeights()
     deletion: DeletionConfig = DeletionConfig()
-    rollout: RolloutConfig = RolloutConfig()
-    reward: RewardConfig | None = Field(None, description="stage reward: what is paid; other stages: none")
-    span: SpanStageConfig | None = Field(None, description="stage span: how spans are taught; other stages: none")
-    picker_gradient: Share = Field(
-        0.0, description="share of the reconstruction gradient that reaches the picker's decision (0: labels only)"
-    )
-
-    @property
-    def gate_decides(self) -> bool:
-        """The Gate learns from what its decisions cost; labels alone teach it while others decide."""
-        asked = (self.losses.gate, self.losses.gate_cost, self.losses.reinforce)
-        return "gate" in self.train and any(weight.start > 0 or weight.end > 0 for weight in asked)
-
-    @property
-    def soft_tokens(self) -> bool:
-        """Filled tokens carry a gradient into the next round of a window."""
-        how = self.rollout
-        return how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through")
 
     @model_validator(mode="after")
-    def _consistent(self) -> StageConfig:
-        if self.lr.warmup_steps > self.steps:
-            raise ValueError(f"lr.warmup_steps={self.lr.warmup_steps} must not exceed steps={self.steps}")
-        if frozen := sorted(set(self.lr_scale) - set(self.train)):
-            raise ValueError(f"lr_scale names {frozen}, which train={list(self.train)} leaves frozen")
-        if (self.name == "reward") != (self.reward is not None):
-            raise ValueError(f"stage {self.name}: the section reward belongs to the stage reward, and only there")
-        if (self.name == "span") != (self.span is not None):
-            raise ValueError(f"stage {self.name}: the section span belongs to the stage span, and only there")
-        self._modules()
-        if self.reward is not None:
-            self._paid(self.reward)
-        elif "reinforce" in (self.rollout.gate_estimator, self.rollout.count_estimator, self.rollout.token_estimator):
-            self.check_reinforce()
-        if self.gate_decides and self.rollout.gate_estimator == "straight_through" and self.picker_gradient == 0:
-            raise ValueError(
-                "rollout.gate_estimator=straight_through learns from the reconstruction gradient, of which "
-                "picker_gradient=0 leaves nothing: raise picker_gradient"
-            )
-        if self.span is None and "gate" in self.train and "picker" not in self.train:
-            raise ValueError(f"the gate learns beside the picker: add picker to train={list(self.train)}")
+    def _deletes_something(self) -> EditStage:
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
         if low.start > high.start or low.end > high.end:
             raise ValueError(
@@ -233,13 +195,66 @@ class StageConfig(Section):
             )
         return self
 
-    def _modules(self) -> None:
-        """A stage trains what it can teach. Raises ValueError."""
-        able = _TAUGHT.get(self.name, ("filler", "inserter", "picker", "gate"))
-        if foreign := sorted(set(self.train) - set(able)):
-            raise ValueError(f"stage {self.name} cannot train {foreign}: it trains some of {list(able)}")
-        if self.name == "filler" and "filler" not in self.train:
+
+class FillerStage(EditStage):
+    name: Literal["filler"]
+
+    @model_validator(mode="after")
+    def _trains_the_filler(self) -> FillerStage:
+        if "filler" not in self.train:
             raise ValueError(f"stage filler must train the filler, train={list(self.train)}")
+        return self
+
+
+class InserterStage(EditStage):
+    name: Literal["inserter"]
+
+
+class RoundStage(EditStage):
+    """Stages that play rounds: the picker decides what goes."""
+
+    TRAINABLE: ClassVar[tuple[str, ...]] = ("filler", "inserter", "picker", "gate")
+    plays_rounds: ClassVar[bool] = True
+
+    name: Literal["picker", "joint"]
+    rollout: RolloutConfig = RolloutConfig()
+    picker_gradient: Share = Field(
+        0.0, description="share of the reconstruction gradient that reaches the picker's decision (0: labels only)"
+    )
+
+    @property
+    def gate_decides(self) -> bool:
+        """The Gate learns from what its decisions cost; labels alone teach it while others decide."""
+        weights = (self.losses.gate, self.losses.gate_cost, self.losses.reinforce)
+        return "gate" in self.train and any(weight.start > 0 or weight.end > 0 for weight in weights)
+
+    @property
+    def soft_tokens(self) -> bool:
+        """Filled tokens carry a gradient into the next round of a window."""
+        rollout = self.rollout
+        return rollout.cross_round_gradient and rollout.token_estimator in ("gumbel", "straight_through")
+
+    @model_validator(mode="after")
+    def _teaches_the_picker(self) -> RoundStage:
+        if "picker" not in self.train:
+            raise ValueError(f"stage {self.name} plays rounds: add picker to train={list(self.train)}")
+        return self
+
+    @model_validator(mode="after")
+    def _estimators_can_learn(self) -> RoundStage:
+        rollout = self.rollout
+        if self.name != "reward" and "reinforce" in (
+            rollout.gate_estimator,
+            rollout.count_estimator,
+            rollout.token_estimator,
+        ):
+            self.check_reinforce()
+        if self.gate_decides and rollout.gate_estimator == "straight_through" and self.picker_gradient == 0:
+            raise ValueError(
+                "rollout.gate_estimator=straight_through learns from the reconstruction gradient, of which "
+                "picker_gradient=0 leaves nothing: raise picker_gradient"
+            )
+        return self
 
     def check_reinforce(self) -> None:
         """What an estimator `reinforce` needs. Raises ValueError."""
@@ -251,29 +266,45 @@ class StageConfig(Section):
         if self.losses.reinforce.start <= 0 and self.losses.reinforce.end <= 0:
             raise ValueError(f"stage {self.name}, losses.reinforce=0: an estimator reinforce learns by it; set it to 1")
 
-    def _paid(self, reward: RewardConfig) -> None:
-        """What REINFORCE needs: copies that differ, decisions of the model's own, one window up to the last draft."""
-        how, temperature = self.rollout, self.deletion.temperature
-        if foreign := sorted(set(self.train) - {"picker", "gate"}):
-            raise ValueError(f"stage reward teaches picker and gate: remove {foreign} from train={list(self.train)}")
+
+class RewardStage(RoundStage):
+    """Picker and Gate learn from rewards (families/edit/reward.py): copies of a text that differ, decisions of the
+    model's own, one window up to the last draft."""
+
+    TRAINABLE: ClassVar[tuple[str, ...]] = ("picker", "gate")
+
+    name: Literal["reward"]  # type: ignore[assignment]
+    reward: RewardConfig = Field(description="what is paid")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        return (self.reward.scores,) if self.reward.scores else ()
+
+    @model_validator(mode="after")
+    def _can_be_paid(self) -> RewardStage:
+        rollout, temperature = self.rollout, self.deletion.temperature
         if not min(self.losses.reinforce.start, self.losses.reinforce.end) > 0:
             raise ValueError("losses.reinforce must be above 0 in stage reward, which learns by it: set it to 1")
         if min(temperature.start, temperature.end) < 0.1:
             raise ValueError(
                 f"deletion.temperature={temperature.start}…{temperature.end}: copies hardly differ below 0.1; raise it"
             )
-        if reward.source == "scores":
-            if how.rounds > 1:
-                raise ValueError(f"rollout.rounds={how.rounds}: source=scores has one round; set it to 1")
-            return
-        if how.samples < 4:
-            raise ValueError(f"rollout.samples={how.samples}: a reward is compared with at least 3 others; set it to 4")
-        if how.window < how.rounds:
+        if self.reward.source == "scores":
+            if rollout.rounds > 1:
+                raise ValueError(f"rollout.rounds={rollout.rounds}: source=scores has one round; set it to 1")
+            return self
+        if rollout.samples < 4:
             raise ValueError(
-                f"rollout.window={how.window} must reach to the last of rollout.rounds={how.rounds}: only it is paid"
+                f"rollout.samples={rollout.samples}: a reward is compared with at least 3 others; set it to 4"
             )
-        if how.teacher_forced_deletions > 0 or how.on_policy_counts < 1 or how.gate_rows > 0:
+        if rollout.window < rollout.rounds:
+            raise ValueError(
+                f"rollout.window={rollout.window} must reach to the last of rollout.rounds={rollout.rounds}: only it "
+                "is paid"
+            )
+        if rollout.teacher_forced_deletions > 0 or rollout.on_policy_counts < 1 or rollout.gate_rows > 0:
             raise ValueError(
                 "a reward is for the model's own decisions: set rollout.teacher_forced_deletions=0, "
                 "on_policy_counts=1, gate_rows=0"
             )
+        return self

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from dualmask.config.schema import ModelConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch
-from dualmask.curriculum import StepPlan
 from dualmask.families.edit import starts
+from dualmask.families.edit.config import EditConfig
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.model import Reading
 from dualmask.families.edit.picker import COLDEST, decide, describe
 from dualmask.families.outputs import PickerOut
@@ -42,13 +42,13 @@ class Decision:
 
 
 def decide_round(
-    config: ModelConfig,
+    config: EditConfig,
     reading: Reading,
     draft: Batch,
     match: Tensor,
     keep_rate: Tensor,
     kind: Tensor,
-    plan: StepPlan,
+    plan: EditPlan,
     number: int,
     counter: int,
     live: Tensor,
@@ -83,7 +83,7 @@ def decide_round(
 
 
 def _others_deletions(
-    draft: Batch, match: Tensor, keep_rate: Tensor, plan: StepPlan, counter: int
+    draft: Batch, match: Tensor, keep_rate: Tensor, plan: EditPlan, counter: int
 ) -> tuple[Tensor, Tensor]:
     """[B, T] deletions that the picker only judges, and [B] the texts that have them: random ones where a text is to be
     shortened, what the labels say where it is to be mended."""
@@ -97,7 +97,7 @@ def _others_deletions(
 
 
 def _gate(
-    logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: StepPlan, number: int, counter: int
+    logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: EditPlan, number: int, counter: int
 ) -> tuple[Tensor, Tensor]:
     """g [B] and where the Gate itself decided [B]. A text that is to be shortened is edited. As long as the Gate learns
     nothing, or from labels alone, it decides nothing."""

@@ -6,14 +6,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
+from dualmask.families.edit.config import EditConfig
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.parallel.vocabulary import TokenTable
 from dualmask.nn.trunk import Trunk
 
 
 class Filler(nn.Module):
-    def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
+    def __init__(self, config: EditConfig, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.trunk = Trunk(config, config.filler_layers, activation_checkpointing=activation_checkpointing)
         self.up = Column(config.hidden, config.hidden, std=config.init_std)

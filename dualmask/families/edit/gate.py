@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
+from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.picker import DeleteLogits
 
 STATISTICS = 7
@@ -44,7 +44,7 @@ def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletabl
 class Gate(nn.Module):
     """One hidden layer over the pooled filler state and the draft's statistics."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: EditConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.hidden)
         self.state = nn.Linear(config.hidden, config.hidden, bias=False)

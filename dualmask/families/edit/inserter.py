@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
 from dualmask.core.batch import present
+from dualmask.families.edit.config import EditConfig
 from dualmask.families.outputs import InserterOut
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.trunk import Trunk
@@ -17,7 +17,7 @@ from dualmask.ops.gaps import contiguous_positions, gap_present
 class Inserter(nn.Module):
     """A categorical count per gap, read from the states of the gap's two neighbours (method.md §1)."""
 
-    def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
+    def __init__(self, config: EditConfig, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.trunk = Trunk(config, config.inserter_layers, activation_checkpointing=activation_checkpointing)
         self.left = Column(config.hidden, config.hidden, std=config.init_std)

@@ -13,18 +13,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch, present
 from dualmask.core.tokenizer import MASK_ID
-from dualmask.curriculum import StepPlan
+from dualmask.families.edit.config import EditConfig
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.filler import Filler
 from dualmask.families.edit.gate import Gate, statistics
 from dualmask.families.edit.inserter import Inserter
 from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
-from dualmask.families.outputs import FillerOut, InserterOut, PickerOut, RoundOut, SoftTokens
-from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, target_and_best_nll
+from dualmask.families.outputs import InserterOut, PickerOut, RoundOut, SoftTokens
+from dualmask.nn.parallel.vocabulary import TokenTable, target_and_best_nll
+from dualmask.nn.token_losses import FillerOut, scored
 from dualmask.ops import deletion, gaps
 
 
@@ -38,7 +39,7 @@ class Reading:
 
 
 class DualMask(nn.Module):
-    def __init__(self, config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
+    def __init__(self, config: EditConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self.config = config
         self.vocab_size = vocab_size
@@ -48,7 +49,7 @@ class DualMask(nn.Module):
         self.picker = Picker(config, activation_checkpointing=activation_checkpointing)
         self.gate = Gate(config)
 
-    def forward(self, batch: Batch, plan: StepPlan) -> RoundOut:
+    def forward(self, batch: Batch, plan: EditPlan) -> RoundOut:
         """One round with random holes, all in place: deletion, counts and targets are known."""
         keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
         how = plan.stage.deletion
@@ -117,7 +118,7 @@ class DualMask(nn.Module):
         silent = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
         return MaskedLMScores(silent, silent, silent.new_zeros(len(silent), self.config.hidden))
 
-    def _fill_in_place(self, batch: Batch, plan: StepPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
+    def _fill_in_place(self, batch: Batch, plan: EditPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
         """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
         masked = torch.where(deleted, MASK_ID, batch.tokens)
         position = gaps.contiguous_positions(masked)
@@ -143,34 +144,3 @@ def judge(
     """Picker and Gate on a draft of which the filler's opinion is known."""
     logits = picker(x_BTD, batch.present, keep_rate, opinion, sure)
     return Reading(opinion, logits, gate(opinion.pooled, statistics(logits, opinion.prob, sure, batch.deletable)))
-
-
-def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
-    """The filler's answers against the targets [M]."""
-    loss = cross_entropy(logits, target)
-    return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
-
-
-def trainable(name: str, stage: StageConfig) -> str | None:
-    """The module that parameter ``name`` learns with in this stage, or None if it is frozen.
-
-    The token table learns with the filler, or with the decoder or the one trunk of a language model: it is its input
-    and output.
-    """
-    module = name.split(".", 1)[0]
-    if module in ("table", "projection"):
-        module = next((owner for owner in ("lm", "decoder") if owner in stage.train), "filler")
-    return module if module in stage.train else None
-
-
-def start_from(state: dict[str, Tensor], stage: StageConfig) -> dict[str, Tensor]:
-    """A state dict in which the trunks named by ``stage.start_from`` are copies of others. Layers beyond the source's
-    depth stay as they are."""
-    copied = dict(state)
-    for module, source in stage.start_from.items():
-        prefix = f"{source}.trunk."
-        for name, value in state.items():
-            twin = f"{module}.trunk." + name[len(prefix) :]
-            if name.startswith(prefix) and twin in state:
-                copied[twin] = value.clone()
-    return copied

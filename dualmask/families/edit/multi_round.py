@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.core.batch import Batch
-from dualmask.curriculum import StepPlan
 from dualmask.families.edit import starts, stopping
 from dualmask.families.edit.completion import Completion, Deletion, complete
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.decisions import Decision, decide_round
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.picker import COLDEST
@@ -41,7 +41,7 @@ def copies(batch: Batch, samples: int) -> Batch:
     return Batch(batch.tokens.repeat_interleave(samples, 0), batch.length.repeat_interleave(samples), key)
 
 
-def begin(batch: Batch, plan: StepPlan, typos: Tensor | None = None) -> RoundState:
+def begin(batch: Batch, plan: EditPlan, typos: Tensor | None = None) -> RoundState:
     """The start states of a step. Copies of a text start alike."""
     how, stage = plan.stage.rollout, plan.stage
     start = starts.start_states(
@@ -69,7 +69,7 @@ def unroll(
     model: DualMask,
     state: RoundState,
     batch: Batch,
-    plan: StepPlan,
+    plan: EditPlan,
     rounds: range,
     reference: Reference | None = None,
 ) -> tuple[RoundState, list[RoundOut]]:
@@ -87,7 +87,7 @@ def play(
     model: DualMask,
     state: RoundState,
     target: Batch,
-    plan: StepPlan,
+    plan: EditPlan,
     number: int,
     asked: Tensor,
     reference: Reference | None = None,
@@ -135,7 +135,7 @@ def play(
 
 
 def _complete(
-    model: DualMask, cut: Deletion, target: Batch, plan: StepPlan, counter: int, on_policy: Tensor, open_gaps: Tensor
+    model: DualMask, cut: Deletion, target: Batch, plan: EditPlan, counter: int, on_policy: Tensor, open_gaps: Tensor
 ) -> Completion:
     how, stage = plan.stage.rollout, plan.stage
     gaps, counts = cut.keep.shape[1] - 1, model.config.max_gap_count + 1
@@ -155,7 +155,7 @@ def _complete(
 
 @torch.no_grad()
 def _other_cost(
-    model: DualMask, cut: Deletion, target: Batch, plan: StepPlan, counter: int, rows: Tensor, keep: Tensor
+    model: DualMask, cut: Deletion, target: Batch, plan: EditPlan, counter: int, rows: Tensor, keep: Tensor
 ) -> Tensor:
     """[b] cost of the rows [b] if the Gate had decided otherwise, with the masks where they are missing."""
     part = replace(cut, keep=keep).rows(rows)
@@ -167,7 +167,7 @@ def _compared(
     model: DualMask,
     cut: Deletion,
     target: Batch,
-    plan: StepPlan,
+    plan: EditPlan,
     counter: int,
     decision: Decision,
     done: Completion,
@@ -220,7 +220,7 @@ def _count_log_prob(done: Completion, on_policy: Tensor, temperature: float) -> 
 
 
 def _advance(
-    state: RoundState, drawn: Drawn, done: Completion, deleted: Tensor, silent: Tensor, plan: StepPlan
+    state: RoundState, drawn: Drawn, done: Completion, deleted: Tensor, silent: Tensor, plan: EditPlan
 ) -> RoundState:
     """The state behind the round, with the stop criteria applied per sample.
 
@@ -247,5 +247,5 @@ def _advance(
     )
 
 
-def _asked(batch: Batch, plan: StepPlan) -> Tensor:
+def _asked(batch: Batch, plan: EditPlan) -> Tensor:
     return deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)

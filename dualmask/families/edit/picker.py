@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
+from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.outputs import PickerOut
 from dualmask.nn.trunk import Trunk
@@ -61,7 +61,7 @@ class DeleteLogits:
 
 
 class Picker(nn.Module):
-    def __init__(self, config: ModelConfig, *, activation_checkpointing: bool) -> None:
+    def __init__(self, config: EditConfig, *, activation_checkpointing: bool) -> None:
         super().__init__()
         self.trunk = Trunk(config, config.picker_layers, activation_checkpointing=activation_checkpointing)
         self.rate = nn.Linear(RATE_FEATURES, config.hidden)
@@ -101,7 +101,7 @@ class Picker(nn.Module):
 
 @torch.no_grad()
 def decide(
-    config: ModelConfig, logits: DeleteLogits, deletable: Tensor, keep_rate: Tensor, spread: Tensor, temperature: float
+    config: EditConfig, logits: DeleteLogits, deletable: Tensor, keep_rate: Tensor, spread: Tensor, temperature: float
 ) -> Tensor:
     """[B, T] bool: what the picker deletes. ``spread`` [B, T]: logistic noise, scaled by the temperature (0: none).
 
@@ -118,7 +118,7 @@ def decide(
 
 
 def describe(
-    config: ModelConfig,
+    config: EditConfig,
     logits: DeleteLogits,
     deleted: Tensor,
     deletable: Tensor,

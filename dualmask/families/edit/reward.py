@@ -9,22 +9,26 @@ have scored edits that exist already. Knows ids; what scores text gets a decoder
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from rapidfuzz.distance import LCSseq
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit import multi_round
+from dualmask.families.edit.config import EditAlarms, RewardStage
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.decisions import decision_odds
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.total import window_loss
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.reference import Reference
-from dualmask.families.edit.scored import ScoredBatch
+from dualmask.families.edit.scored import ScoredBatch, ScoredTexts
+from dualmask.families.edit.task import RoundsTask
 from dualmask.families.outputs import RoundState
+from dualmask.families.task import WindowLoss
 from dualmask.ops.alignment import align
 
 Ids = Sequence[int]
@@ -32,11 +36,12 @@ Decode = Callable[[Ids], str]
 Reward = Callable[[Sequence[Ids], Sequence[Ids]], list[float]]  # drafts, targets → each draft's worth in [0, 1]
 
 
-def make_reward(source: Literal["exact", "bleu", "rouge"], decode: Decode) -> Reward:
+def make_reward(source: Literal["exact", "bleu", "rouge", "scores"], decode: Decode | None) -> Reward:
     """exact: tokens of the target in their order, over the longer length (1: restored exactly). bleu: sentence BLEU
     with exponential smoothing; rouge: ROUGE-L F1, both on decoded text."""
     if source == "exact":
         return lambda *sides: [LCSseq.normalized_similarity(*pair) for pair in zip(*sides, strict=True)]
+    assert decode is not None
     score = _bleu() if source == "bleu" else _rouge()
 
     def of_text(drafts: Sequence[Ids], targets: Sequence[Ids]) -> list[float]:
@@ -59,46 +64,55 @@ def _rouge() -> Callable[[str, str], float]:
     return lambda draft, target: float(metric.score(target, draft)["rougeL"].fmeasure)
 
 
-class RewardObjective(nn.Module):
-    """Model and loss of the stage (see ``objective.Objective``). ``reward`` None: the scores come with the batches."""
+class RewardTask(RoundsTask):
+    """The model plays its rounds on copies of each text, in one window: what is paid is the last draft."""
 
-    def __init__(self, model: DualMask, reward: Reward | None, typos: Tensor | None = None) -> None:
-        super().__init__()
-        self.model = model
-        self.reference = Reference(model)
+    def __init__(
+        self, model: DualMask, reward: Reward, alarms: EditAlarms | None = None, typos: Tensor | None = None
+    ) -> None:
+        super().__init__(model, alarms, typos)
+        self.before = Reference(model)
         self.reward = reward
-        self.register_buffer("typos", typos, persistent=False)
 
-    def forward(
-        self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None, *, inspect: bool = False
-    ) -> Any:
-        """As ``objective.Objective`` returns. All rounds in one window: what is paid is the last draft."""
-        if isinstance(batch, ScoredBatch) and not inspect:
-            return *self._from_scores(batch, plan), None
-        state = multi_round.begin(batch, plan, self.typos)
-        state, outs = multi_round.unroll(self.model, state, batch, plan, rounds, self.reference)
-        if inspect:
-            return outs, state
-        assert self.reward is not None
+    @property
+    def reference(self) -> Reference:
+        return self.before
+
+    def window(self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None) -> WindowLoss:
+        plan = EditPlan.of(plan)
+        outs, state = self.play(batch, plan, rounds, state)
         assert len(outs) == plan.rounds
         samples, names = plan.stage.rollout.samples, reinforce.decisions(plan.stage, self.model.config)
         target = multi_round.copies(batch, samples)
         worth = self.reward(_ids(state.tokens, state.length), _ids(target.tokens, target.length))
         paid = torch.tensor(worth, device=state.tokens.device)
         divergence = torch.stack([out.divergence * out.live for out in outs if out.divergence is not None]).sum(0)
-        report = window_loss(outs, rounds, plan)
-        total = report.total + self._weighed(reinforce.loss(outs, paid, names, samples), divergence, plan)
-        return total, report.parts | {"reward": paid.mean(), "divergence": divergence.mean().detach()}, None
+        loss = window_loss(outs, rounds, plan)
+        total = loss.total + penalised(reinforce.loss(outs, paid, names, samples), divergence, plan)
+        return WindowLoss(total, loss.parts | {"reward": paid.mean(), "divergence": divergence.mean().detach()})
 
-    def _from_scores(self, batch: ScoredBatch, plan: StepPlan) -> tuple[Tensor, dict[str, Tensor]]:
-        """REINFORCE on decisions that somebody else took: what the output lacks of the draft was deleted, and where
-        anything was, the Gate was open. The score is what they were worth."""
+
+class ScoredEditsTask(RewardTask):
+    """REINFORCE on decisions that somebody else took: what the output lacks of the draft was deleted, and where
+    anything was, the Gate was open. The score is what they were worth."""
+
+    def __init__(self, model: DualMask, edits: ScoredTexts | None, alarms: EditAlarms | None = None) -> None:
+        """``edits`` None: the caller brings batches of scored edits."""
+        super().__init__(model, lambda drafts, targets: [0.0 for _ in drafts], alarms)
+        self.edits = edits
+
+    def batch(self, plan: StepPlan) -> Batch | None:
+        return None if self.edits is None else self.edits.at(plan.step_in_stage)
+
+    def window(self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None) -> WindowLoss:
+        assert isinstance(batch, ScoredBatch)
+        plan = EditPlan.of(plan)
         whole, given = torch.ones_like(batch.score), torch.ones_like(batch.tokens, dtype=torch.float32)
         wrong = align(batch.tokens, batch.length, batch.output, batch.output_length) < 0
         gone = wrong & batch.deletable
         x_BTD = self.model.embed(batch.tokens)
         reading = self.model.read(batch, whole, given, x_BTD)
-        theirs = self.reference(x_BTD, batch, whole, reading.opinion, given)
+        theirs = self.before(x_BTD, batch, whole, reading.opinion, given)
         odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, theirs))
         ours, before = (each.log_prob(gone, batch.deletable, gone.any(1)) for each in (odds, old))
         decided = {
@@ -109,11 +123,13 @@ class RewardObjective(nn.Module):
         loss = -(batch.score * sum(decided[name] for name in names)).mean()
         divergence = odds.divergence(old, batch.deletable, torch.ones_like(batch.length, dtype=torch.bool))
         parts = {"scored": loss.detach(), "divergence": divergence.mean().detach()}
-        return self._weighed(loss, divergence, plan), parts
+        return WindowLoss(penalised(loss, divergence, plan), parts)
 
-    def _weighed(self, loss: Tensor, divergence: Tensor, plan: StepPlan) -> Tensor:
-        assert plan.stage.reward is not None
-        return plan.loss_weight["reinforce"] * (loss + plan.stage.reward.kl_coefficient * divergence.mean())
+
+def penalised(loss: Tensor, divergence: Tensor, plan: EditPlan) -> Tensor:
+    """A REINFORCE loss with the price of a divergence [B] from the decisions of the model before the stage."""
+    assert isinstance(plan.stage, RewardStage)
+    return plan.loss_weight["reinforce"] * (loss + plan.stage.reward.kl_coefficient * divergence.mean())
 
 
 def _off_policy(log_prob: Tensor, before: Tensor) -> Tensor:

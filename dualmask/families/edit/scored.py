@@ -1,5 +1,4 @@
-"""Edits that people have scored, as training batches of stage `reward`. Knows ids; where they come from is not its
-business (launcher/scores.py)."""
+"""Edits that people have scored, as training batches of stage `reward`."""
 
 # B batch, T tokens
 
@@ -7,13 +6,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from dualmask.config.schema import RunConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
+from dualmask.families.edit.scores import read_scores
+from dualmask.nn.parallel import mesh
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,18 @@ class ScoredTexts:
         score = torch.tensor([score for _, _, score in edits], dtype=torch.float64)
         self._score = ((score - score.mean()) / score.std()).float()
         self._size, self._rank, self._world, self._seed = batch_size, data_rank, data_world, seed
+
+    @classmethod
+    def of_run(cls, run: RunConfig, file: Path, tokenizer: Tokenizer) -> ScoredTexts:
+        """This data-parallel rank's batches of a run."""
+        return cls(
+            read_scores(file, tokenizer, run.model.max_length),
+            width=run.model.max_length,
+            batch_size=run.batch.sequences // mesh.data_size(),
+            data_rank=mesh.data_rank(),
+            data_world=mesh.data_size(),
+            seed=run.data.shuffle_seed,
+        )
 
     def at(self, number: int) -> ScoredBatch:
         """This rank's part of the global batch ``number`` ≥ 0."""

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.core.tokenizer import SPECIAL_IDS
-from dualmask.curriculum import StepPlan
 from dualmask.families.edit import stopping
 from dualmask.families.edit.completion import Completion
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.picker import COLDEST
 from dualmask.families.outputs import SoftTokens
@@ -31,7 +31,7 @@ class Drawn:
     soft: SoftTokens | None
 
 
-def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: StepPlan, counter: int) -> Drawn:
+def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: EditPlan, counter: int) -> Drawn:
     """Fills every [MASK] from the ``top_k`` most likely tokens.
 
     The Gumbel noise of a draw belongs to (sequence, place, token), so that no order of equal logits changes it.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualmask.config.schema import CorruptionConfig
+from dualmask.config.corruption import CorruptionConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch
 from dualmask.ops import deletion, gaps

@@ -9,8 +9,8 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from dualmask.config.schema import StopConfig
 from dualmask.core.batch import present
+from dualmask.families.edit.config import StopConfig
 
 _BASE = 0x5851F42D4C957F2D  # odd, so that none of its powers vanishes in 64 bits
 

@@ -1,26 +1,23 @@
 """Two language models to compare DualMask with, made of the same trunk and token table: autoregressive and diffusion.
 
-A batch in, every scored slot with its loss out, as the filler gives it; ``families/lm/losses.py`` sums them.
+A batch in, every scored slot with its loss out, as the filler gives it; ``task.py`` sums them.
 """
 
 # B batch, T tokens, S tokens so far, D width, M slots
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch, present
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit.model import scored
-from dualmask.families.outputs import FillerOut
+from dualmask.families.lm.config import LanguageModelConfig
 from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import TokenTable
+from dualmask.nn.token_losses import FillerOut, next_tokens, scored
 from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
 from dualmask.ops.gaps import contiguous_positions
@@ -32,9 +29,8 @@ class LanguageModel(nn.Module):
     causal: bool
     given: int
 
-    def __init__(self, config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
+    def __init__(self, config: LanguageModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
         super().__init__()
-        assert config.layers is not None
         self.config = config
         self.vocab_size = vocab_size
         self.table = TokenTable(vocab_size, config.hidden, std=config.init_std)
@@ -95,13 +91,3 @@ class MaskedDiffusion(LanguageModel):
         """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, T] that hold [MASK]s."""
         there = present(length, tokens.shape[1])
         return self.logits(self.lm(self.table(tokens), contiguous_positions(tokens), there), slot)
-
-
-def next_tokens(batch: Batch, states: Tensor, logits: Callable[[Tensor, Tensor], Tensor]) -> FillerOut:
-    """The loss of every next token, EOS included, from a causal trunk's states [B, T, D].
-
-    logits: (states, slots [M] of the flattened states) → [M, V / tensor].
-    """
-    slot = nn.functional.pad(batch.present[:, 1:], (0, 1)).flatten().nonzero().squeeze(1)
-    weight = torch.ones_like(slot, dtype=torch.float)
-    return scored(logits(states, slot), slot, weight, batch.tokens.flatten()[slot + 1])

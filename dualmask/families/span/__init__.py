@@ -1,0 +1,12 @@
+"""SpanFusionLM: an autoregressive decoder whose spans are refined in parallel by an encoder."""
+
+from dualmask.families.registry import Family
+from dualmask.families.span.config import DecoderStage, SpanFusionConfig, SpanStage
+
+FAMILY = Family(
+    name="spanfusion",
+    model=SpanFusionConfig,
+    stages=(DecoderStage, SpanStage),
+    runtime="dualmask.families.span.runtime:RUNTIME",
+    shown=("ar", "token", "steps"),
+)

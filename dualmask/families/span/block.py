@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
+from dualmask.config.model import ModelConfig
 from dualmask.nn.block import MLP, Attention
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.linear import Column, Row

@@ -5,11 +5,14 @@ Defaults are the third seed's; where they do not work as they stand, docs/spanfu
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from dualmask.config.model import ModelConfig
 from dualmask.config.section import Positive, Section, Share, Weight
+from dualmask.config.stage import StageConfig
 
 
 class SpanModelConfig(Section):
@@ -76,3 +79,35 @@ class SpanStageConfig(Section):
         if self.gate_estimator == "expected" and self.gate_gradient == "none":
             raise ValueError("gate_gradient=none is the seed's counter of drawn stops: it needs gate_estimator=gumbel")
         return self
+
+
+class SpanFusionConfig(ModelConfig):
+    family: Literal["spanfusion"] = "spanfusion"
+    span: SpanModelConfig = Field(description="depths of decoder and encoder, steps, gate")
+
+    def check_stages(self, stages: Sequence[StageConfig]) -> None:
+        for stage in stages:
+            if isinstance(stage, SpanStage) and max(stage.span.lengths) > self.max_length - 2:
+                raise ValueError(
+                    f"span.lengths={list(stage.span.lengths)} of stage {stage.name}: a span and a prompt must fit "
+                    f"into model.max_length={self.max_length}"
+                )
+
+
+class SpanFusionStage(StageConfig):
+    TIED: ClassVar[Mapping[str, str]] = {"table": "decoder", "projection": "decoder"}  # input and output of the decoder
+
+
+class DecoderStage(SpanFusionStage):
+    """The decoder alone, as a language model."""
+
+    TRAINABLE: ClassVar[tuple[str, ...]] = ("decoder",)
+
+    name: Literal["decoder"]
+
+
+class SpanStage(SpanFusionStage):
+    TRAINABLE: ClassVar[tuple[str, ...]] = ("decoder", "encoder", "gate")
+
+    name: Literal["span"]
+    span: SpanStageConfig = Field(description="how spans are taught")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dualmask.config.schema import ModelConfig
+from dualmask.config.model import ModelConfig
 from dualmask.families.span.block import SpanBlock
 from dualmask.nn.parallel.linear import shared
 from dualmask.nn.rotary import rotary

@@ -11,24 +11,23 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, layer_norm
 
-from dualmask.config.schema import SpanLosses, SpanStageConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit.losses.total import LossReport
-from dualmask.families.lm.losses import language_model_loss
-from dualmask.families.outputs import SpanOut
 from dualmask.families.span import spans
+from dualmask.families.span.config import SpanLosses, SpanStageConfig
+from dualmask.families.span.outputs import SpanOut
+from dualmask.families.task import WindowLoss
+from dualmask.nn.token_losses import mean_token_loss
 
 GIVEN = 1  # BOS, which the decoder does not predict
 
 
-def span_loss(out: SpanOut, batch: Batch, plan: StepPlan) -> LossReport:
+def span_loss(out: SpanOut, batch: Batch, plan: StepPlan) -> WindowLoss:
     how = plan.stage.span
     assert how is not None
-    ar = language_model_loss(out.ar, batch, GIVEN)
     weights = spans.stop_weights(out.go_on)
     losses = {
-        "ar": ar.total,
+        "ar": mean_token_loss(out.ar, batch, GIVEN),
         "token": token_loss(out, weights, how),
         "steps": steps_taken(out, weights, how),
     }
@@ -38,8 +37,8 @@ def span_loss(out: SpanOut, batch: Batch, plan: StepPlan) -> LossReport:
         losses["pred"] = (out.pred_nats * out.open).sum() / out.open.sum().clamp_min(1)
     untouched = 0.0 * (out.gate_logits.sum() + out.z.float().sum() + out.nats.sum())
     total = sum((_weight(name, how.losses, plan) * loss for name, loss in losses.items()), untouched)
-    seen = losses | figures(out, weights) | {"token_prob": ar.parts["token_prob"]}
-    return LossReport(total, {name: value.detach().float() for name, value in seen.items()})
+    seen = losses | figures(out, weights) | {"token_prob": out.ar.target_prob.float().mean()}
+    return WindowLoss(total, {name: value.detach().float() for name, value in seen.items()})
 
 
 def token_loss(out: SpanOut, weights: Tensor, how: SpanStageConfig) -> Tensor:

@@ -12,16 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import EOS_ID, MASK_ID, PRED_ID
-from dualmask.families.lm.model import next_tokens
-from dualmask.families.outputs import FillerOut
 from dualmask.families.span import spans
+from dualmask.families.span.config import SpanFusionConfig
 from dualmask.families.span.encoder import SpanEncoder
 from dualmask.families.span.gate_net import GateNet
 from dualmask.nn.cache import KVCache, PrefixCache
 from dualmask.nn.parallel.vocabulary import TokenTable, entropy, log_normaliser, top_logits
+from dualmask.nn.token_losses import FillerOut, next_tokens
 from dualmask.nn.trunk import DepthwiseConv, Trunk
 from dualmask.ops.gaps import contiguous_positions
 
@@ -50,9 +49,8 @@ class Look:
 
 
 class SpanFusion(nn.Module):
-    def __init__(self, config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
+    def __init__(self, config: SpanFusionConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
         super().__init__()
-        assert config.span is not None
         self.config, self.span, self.vocab_size = config, config.span, vocab_size
         shared = config.span.shared_projection
         self.table = TokenTable(vocab_size, config.hidden, std=config.init_std, bias=shared)

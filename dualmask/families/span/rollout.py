@@ -8,24 +8,26 @@ module equally often, and what a stop would have been worth is known of each ste
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dualmask.config.schema import SpanStageConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import EOS_ID
 from dualmask.curriculum import StepPlan
-from dualmask.families.outputs import FillerOut, SpanDraft, SpanOut
 from dualmask.families.span import spans
+from dualmask.families.span.config import SpanStageConfig
 from dualmask.families.span.gate_net import CONTINUE
 from dualmask.families.span.model import REACH, REFUSED, Look, SpanFusion, SpanState
+from dualmask.families.span.outputs import SpanDraft, SpanOut
 from dualmask.families.span.spans import Spans
 from dualmask.nn.cache import PrefixCache
 from dualmask.nn.parallel.vocabulary import cross_entropy, top_logits
+from dualmask.nn.token_losses import FillerOut
 
 Write = Callable[[Look, int], Tensor]  # a step's look and its number → ids [B, K] to write where it writes
 
@@ -46,7 +48,7 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
     how = plan.stage.span
     assert how is not None
     ar, prefix = model(batch)
-    cut = spans.cut(batch, plan.step, plan.span_length)
+    cut = spans.cut(batch, plan.step, span_length(plan))
     forced = noise.uniform(batch.key, "gold writes", plan.step) < how.teacher_forcing
     write = _student(model, cut, forced, batch.key, plan)
     steps = play(model, prefix.up_to(cut.prompt_length, REACH), cut.position, write, how, batch.key, plan.step)
@@ -66,7 +68,7 @@ def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
     """The spans of ``rollout``, their likeliest tokens, the likelier decisions of the gate: nothing is drawn."""
     how = plan.stage.span
     assert how is not None
-    cut = spans.cut(batch, plan.step, plan.span_length)
+    cut = spans.cut(batch, plan.step, span_length(plan))
     write = _likeliest(model)
     steps = play(model, _prefix_cache(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, how)
     best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
@@ -82,6 +84,12 @@ def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
         mean_entropy=torch.stack([step.look.mean_entropy for step in steps], 1),
         stop=_stops(_certain(steps)),
     )
+
+
+def span_length(plan: StepPlan) -> int:
+    """K of this step, the same on every rank."""
+    lengths: tuple[int, ...] = plan.stage.span.lengths
+    return lengths[zlib.crc32(f"span {plan.step}".encode()) % len(lengths)]
 
 
 def play(

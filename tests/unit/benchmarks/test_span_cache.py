@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 
 from benchmarks.span_cache import PROMPT, WIDTH, make_model, measure, time_of
-from dualmask.config.schema import ModelConfig, SpanModelConfig
+from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 
-TINY = ModelConfig(
+TINY = SpanFusionConfig(
     family="spanfusion", hidden=8, heads=2, span=SpanModelConfig(decoder_layers=1, encoder_layers=1, g_max=4)
 )
 

@@ -13,7 +13,7 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.evaluation import diversity, generation, generation_report, report, writers
 from dualmask.evaluation.judge import Judge
-from dualmask.inference.loading import Loaded, load, load_autoregressive, load_diffusion
+from dualmask.inference.loading import Loaded, load
 from launcher import command
 
 TEXT = "The value of a name is the object that it is bound to. "
@@ -53,7 +53,7 @@ def folders(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture(scope="module")
 def left_to_right(folders: dict[str, Path]) -> Loaded:
-    return load_autoregressive(folders["ar"], "cpu")
+    return load(folders["ar"], "cpu", family="autoregressive")
 
 
 def test_the_judge_sums_the_losses_of_what_was_written_alone(left_to_right: Loaded) -> None:
@@ -112,7 +112,7 @@ def test_a_task_takes_whole_groups_of_long_enough_texts() -> None:
 
 def test_all_rows_of_a_comparison(folders: dict[str, Path], left_to_right: Loaded) -> None:
     loaded = load(folders["dualmask"], "cpu")
-    unmasking = load_diffusion(folders["diffusion"], "cpu")
+    unmasking = load(folders["diffusion"], "cpu", family="diffusion")
     text = loaded.tokenizer.encode(TEXT * 40)
     task = generation.make_task([text[start : start + 20] for start in range(0, 320, 20)], 5, 20, limit=16)
     contestants = [

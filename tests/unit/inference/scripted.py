@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.schema import ModelConfig
 from dualmask.core.batch import Batch
+from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import Reading
 from dualmask.families.edit.picker import DeleteLogits
@@ -40,7 +40,7 @@ class Scripted(nn.Module):
         max_length: int = 32,
     ) -> None:
         super().__init__()
-        self.config = ModelConfig(max_length=max_length)
+        self.config = EditConfig(max_length=max_length)
         self.nothing = nn.Parameter(torch.zeros(1))  # where the engine looks for the device
         self.vocab_size = vocab_size
         self.wrong, self.gate, self.counted, self.write = wrong, gate, count, write

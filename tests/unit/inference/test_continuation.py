@@ -14,7 +14,7 @@ from dualmask.evaluation.writers import counted
 from dualmask.families.lm import diffusion
 from dualmask.inference import autoregressive
 from dualmask.inference.folder import ModelFolderError, open_folder
-from dualmask.inference.loading import Loaded, load, load_autoregressive, load_diffusion
+from dualmask.inference.loading import Loaded, load
 from launcher import command
 
 PROMPTS = [[40, 41, 42, 43, 44, 45, 46], [50], [], [60, 61, 62]]
@@ -32,12 +32,12 @@ def folders(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dic
 
 @pytest.fixture(scope="module")
 def left_to_right(folders: dict[str, Path]) -> Loaded:
-    return load_autoregressive(folders["autoregressive"], "cpu")
+    return load(folders["autoregressive"], "cpu", family="autoregressive")
 
 
 @pytest.fixture(scope="module")
 def unmasking(folders: dict[str, Path]) -> Loaded:
-    return load_diffusion(folders["diffusion"], "cpu")
+    return load(folders["diffusion"], "cpu", family="diffusion")
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.9, "top_p": 0.8}])
@@ -63,7 +63,7 @@ def test_greedy_writing_is_what_the_training_forward_finds_likeliest(left_to_rig
 
 
 def test_a_text_ends_at_eos_but_not_too_early(folders: dict[str, Path]) -> None:
-    model = load_autoregressive(folders["autoregressive"], "cpu").model
+    model = load(folders["autoregressive"], "cpu", family="autoregressive").model
     with torch.no_grad():
         model.table.output_bias[EOS_ID] = 1000.0
     assert autoregressive.write(model, PROMPTS, tokens=9, seeds=SEEDS) == [[]] * 4

@@ -10,14 +10,14 @@ import torch
 from tiny_span import SPAN, make_model, make_texts, span_plan
 from torch import Tensor
 
-from dualmask.config.schema import SpanLosses, SpanStageConfig
-from dualmask.families.lm.losses import language_model_loss
-from dualmask.families.outputs import SpanOut
 from dualmask.families.span import spans
+from dualmask.families.span.config import SpanLosses, SpanStageConfig
 from dualmask.families.span.gate_net import CONTINUE, softly_bounded
 from dualmask.families.span.losses import GIVEN, latent_loss, span_loss, steps_taken, stop_costs, token_loss
 from dualmask.families.span.model import SpanFusion
+from dualmask.families.span.outputs import SpanOut
 from dualmask.families.span.rollout import rollout
+from dualmask.nn.token_losses import mean_token_loss
 
 ROWS = 12
 OPEN = {"detach_pred": False}
@@ -50,7 +50,7 @@ def losses(model: SpanFusion, how: dict[str, Any]) -> dict[str, Tensor]:
     assert out.pred_nats is not None
     weights = spans.stop_weights(out.go_on)
     return {
-        "ar": language_model_loss(out.ar, batch, GIVEN).total,
+        "ar": mean_token_loss(out.ar, batch, GIVEN),
         "latent": latent_loss(out.z, out.z_teacher),
         "token": token_loss(out, weights, stage),
         "steps": steps_taken(out, weights, stage),

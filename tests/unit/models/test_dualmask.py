@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stages import make_stage
 from tiny_rounds import VOCAB, WIDTH, make_batch, make_model, make_plan
 
-from dualmask.config.schema import StageConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.families.edit.completion import Deletion, _masked_embeddings, _sources
 from dualmask.families.edit.losses.total import round_loss
-from dualmask.families.edit.model import start_from, trainable
+from dualmask.families.edit.runtime import begin_stage
 from dualmask.ops import gaps
 
 HOLES = {"name": "inserter", "train": ["filler", "inserter"], "losses": {"recon": 1.0, "ptr_count": 1.0}}
@@ -120,7 +120,7 @@ def test_every_estimator_gives_hard_decisions_and_a_gradient(estimator):
 
 def test_starting_from_the_filler_copies_its_trunk_and_nothing_else():
     model = make_model()
-    stage = StageConfig.model_validate(
+    stage = make_stage(
         {
             "name": "inserter",
             "steps": 1,
@@ -130,7 +130,7 @@ def test_starting_from_the_filler_copies_its_trunk_and_nothing_else():
         }
     )
     before = {name: value.clone() for name, value in model.named_parameters()}
-    after = start_from(before, stage)
+    after = begin_stage(before, stage)
     assert after.keys() == before.keys()
     for name, value in after.items():
         source = name.replace("inserter.trunk", "filler.trunk") if name.startswith("inserter.trunk") else name
@@ -138,8 +138,8 @@ def test_starting_from_the_filler_copies_its_trunk_and_nothing_else():
 
 
 def test_trainable_groups():
-    stage = StageConfig.model_validate({"name": "picker", "steps": 1, "train": ["picker"], "lr": {"peak": 1e-3}})
-    assert trainable("picker.trunk.norm.weight", stage) == "picker"
-    assert trainable("table.weight", stage) is None
-    assert trainable("filler.up.weight", stage) is None
-    assert trainable("table.weight", stage.model_copy(update={"train": ("filler",)})) == "filler"
+    stage = make_stage({"name": "picker", "steps": 1, "train": ["picker"], "lr": {"peak": 1e-3}})
+    assert stage.module_of("picker.trunk.norm.weight") == "picker"
+    assert stage.module_of("table.weight") is None
+    assert stage.module_of("filler.up.weight") is None
+    assert stage.model_copy(update={"train": ("filler",)}).module_of("table.weight") == "filler"

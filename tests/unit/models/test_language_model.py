@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from dualmask.config.load import ConfigError, load_run
-from dualmask.config.schema import ModelConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.curriculum import StepPlan, plan_at, total_steps
-from dualmask.families.build import build
-from dualmask.families.lm.losses import language_model_loss
+from dualmask.families.lm.config import LanguageModelConfig
 from dualmask.families.lm.model import Autoregressive, LanguageModel, MaskedDiffusion
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
+from dualmask.nn.token_losses import mean_token_loss
 
 CONFIGS = Path(__file__).parents[3] / "configs"
 FAMILIES = ("autoregressive", "diffusion")
@@ -31,7 +31,7 @@ def _one_process() -> None:
 def make_model(family: str, **settings: int) -> LanguageModel:
     torch.manual_seed(0)
     sizes = {"hidden": 32, "heads": 2, "layers": 2, "max_length": WIDTH} | settings
-    return build(ModelConfig(family=family, init_std=0.2, **sizes), VOCAB)
+    return build(LanguageModelConfig(family=family, init_std=0.2, **sizes), VOCAB)
 
 
 def make_batch(rows: int = 4, length: int = WIDTH) -> Batch:
@@ -53,8 +53,8 @@ def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_vocabulary(family
     with torch.no_grad():
         model.table.weight.zero_()
     for step in range(5):
-        report = language_model_loss(model(make_batch(), plan(step)), make_batch(), model.given)
-        assert report.total.item() == pytest.approx(math.log(VOCAB), rel=1e-5)
+        loss = mean_token_loss(model(make_batch(), plan(step)), make_batch(), model.given)
+        assert loss.item() == pytest.approx(math.log(VOCAB), rel=1e-5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -63,7 +63,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(family, plan) -> None:
     batch = replace(batch, length=torch.tensor([16, 9, 12, 4]))
 
     def loss(part: Batch) -> torch.Tensor:
-        return language_model_loss(model(part, plan(3)), part, model.given).total
+        return mean_token_loss(model(part, plan(3)), part, model.given)
 
     halves = loss(batch.rows(slice(0, 2))) + loss(batch.rows(slice(2, 4)))
     assert loss(batch).item() == pytest.approx(halves.item() / 2, rel=1e-5)
@@ -72,13 +72,13 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_parts(family, plan) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_parameter_learns_and_padding_means_nothing(family, plan) -> None:
     model, batch = make_model(family), make_batch(length=10)
-    report = language_model_loss(model(batch, plan(0)), batch, model.given)
-    report.total.backward()
+    loss = mean_token_loss(model(batch, plan(0)), batch, model.given)
+    loss.backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
     other = replace(batch, tokens=torch.where(batch.present, batch.tokens, 7))
-    assert torch.equal(report.total, language_model_loss(model(other, plan(0)), other, model.given).total)
+    assert torch.equal(loss, mean_token_loss(model(other, plan(0)), other, model.given))
 
 
 def test_autoregressive_scores_every_token_behind_bos() -> None:
@@ -134,12 +134,12 @@ def test_it_learns_a_language(family, plan) -> None:
         tokens = 6 + (start + torch.arange(WIDTH)) % 40
         tokens[:, 0], tokens[:, -1] = BOS_ID, EOS_ID
         batch = Batch(tokens, torch.full((32,), WIDTH), start.squeeze(1))
-        report = language_model_loss(model(batch, plan(step)), batch, model.given)
+        loss = mean_token_loss(model(batch, plan(step)), batch, model.given)
         optimizer.zero_grad()
-        report.total.backward()
+        loss.backward()
         optimizer.step()
     unknown = math.log(40) / (WIDTH - model.given)  # the start itself: nothing tells it
-    assert report.total.item() < unknown + 0.35
+    assert loss.item() < unknown + 0.35
 
 
 def parameters(name: str) -> int:
@@ -161,11 +161,11 @@ def test_the_shipped_baselines_are_as_large_and_learn_as_long_as_the_quick_start
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("model.layers=null", "family=autoregressive and layers=None"),
-        ("model.family=dualmask", "family=dualmask and layers=6"),
-        ("stages.0.name=joint", r"stage joint cannot train \['lm'\]"),
+        ("model.layers=null", "model.layers = None"),
+        ("model.family=dualmask", "model.layers is not a key"),
+        ("stages.0.name=joint", "no stage name='joint': its stages are lm"),
         ("stages.0.train=[lm,filler]", r"stage lm cannot train \['filler'\]"),
-        ("model.family=retnet", "model.family = 'retnet'"),
+        ("model.family=retnet", "family='retnet' is not known: give dualmask"),
     ],
 )
 def test_contradictions_between_family_and_stages_are_named(override: str, words: str) -> None:
@@ -175,7 +175,7 @@ def test_contradictions_between_family_and_stages_are_named(override: str, words
 
 
 def test_a_language_model_has_no_other_stage() -> None:
-    with pytest.raises(ConfigError, match=r"model\.family=autoregressive has no stage filler"):
+    with pytest.raises(ConfigError, match=r"model\.family=autoregressive has no stage name='filler'"):
         load_run(CONFIGS / "autoregressive.yaml", ["stages.0.name=filler", "stages.0.train=[filler]"])
 
 

@@ -9,25 +9,25 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from stages import make_stage
 from tiny_span import PARTS, SPAN, VOCAB, make_model, make_texts, span_plan
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dualmask.config.schema import StageConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import EOS_ID, PAD_ID, PRED_ID, SPECIAL_IDS
 from dualmask.curriculum import plan_at
-from dualmask.families.outputs import SpanOut
 from dualmask.families.span import rollout as span_rollout
 from dualmask.families.span import spans
 from dualmask.families.span.block import SpanBlock
 from dualmask.families.span.losses import span_loss, stop_costs
 from dualmask.families.span.model import REACH, SpanFusion
-from dualmask.families.span.rollout import Step, play, rollout
+from dualmask.families.span.outputs import SpanOut
+from dualmask.families.span.rollout import Step, play, rollout, span_length
+from dualmask.families.span.task import DecoderTask, SpanTask
 from dualmask.nn.block import Block
 from dualmask.nn.parallel import mesh
-from dualmask.training.objective import SpanObjective
 
 ORDERS = ("entropy", "confidence")
 EVERY_TEXT = range(6)
@@ -172,16 +172,16 @@ STAGES = {
 def test_every_parameter_has_a_gradient_in_every_stage(how: str, shared: bool, g_max: int) -> None:
     """Be it zero: one without would keep that of the step before."""
     model, batch, plan = make_model(shared_projection=shared, g_max=g_max), make_texts(3), span_plan(**STAGES[how])
-    objective = SpanObjective(model, plan.stage)
-    objective(batch, plan, range(1), None)[0].backward()
+    task = SpanTask(model, plan.stage.span)
+    task.window(batch, plan, range(1), None).total.backward()
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
-    assert objective.teacher is None or all(p.grad is None for p in objective.teacher.parameters())
+    assert task.teacher is None or all(p.grad is None for p in task.teacher.parameters())
 
 
 def test_the_first_stage_teaches_all_of_the_decoder() -> None:
     model, batch = make_model(shared_projection=False), make_texts(3)
-    first = StageConfig.model_validate({"name": "decoder", "steps": 1, "train": ["decoder"], "lr": {"peak": 1e-3}})
-    SpanObjective(model, first)(batch, plan_at([first], 0), range(1), None)[0].backward()
+    first = make_stage({"name": "decoder", "steps": 1, "train": ["decoder"], "lr": {"peak": 1e-3}})
+    DecoderTask(model).window(batch, plan_at([first], 0), range(1), None).total.backward()
     taught = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
     assert taught == {"table", "projection", "decoder"}
     assert all(p.grad is not None for p in model.decoder.parameters())
@@ -329,8 +329,8 @@ def test_eos_stands_behind_the_end() -> None:
 def test_the_spans_of_a_step_are_equally_long_everywhere() -> None:
     """K is of the step, not of the rank; both lengths come up."""
     plans = [span_plan(step=step, lengths=[2, 5]) for step in range(10)]
-    assert {plan.span_length for plan in plans} == {2, 5}
-    assert rollout(make_model(), make_texts(), plans[0]).target.shape == (6, plans[0].span_length)
+    assert {span_length(plan) for plan in plans} == {2, 5}
+    assert rollout(make_model(), make_texts(), plans[0]).target.shape == (6, span_length(plans[0]))
 
 
 def test_parts_of_the_small_model() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import pad
 
-from dualmask.config.schema import CorruptionConfig
+from dualmask.config.corruption import CorruptionConfig
 from dualmask.core.batch import deletable, present
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.ops.corruption import KINDS, by_weight, corrupt

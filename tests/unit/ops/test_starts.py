@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dualmask.config.schema import CorruptionConfig
+from dualmask.config.corruption import CorruptionConfig
 from dualmask.core.batch import Batch, deletable, present
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.families.edit.starts import KINDS, edits, start_states

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from stages import make_stage, make_task
 from test_flops import ALL, CASES, DUALMASK, EVERY
 
 from benchmarks.rounds_memory import SavedBytes, Size, random_batch
-from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.stage import StageConfig
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
-from dualmask.families.edit.model import trainable
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
-from dualmask.training.objective import objective
 from launcher.planner.activations import Sizes
 from launcher.planner.flops import Draws
 from launcher.planner.moments import moments
@@ -32,8 +32,8 @@ def kept(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> int:
     torch.manual_seed(0)
     model = build(config, SIZE.vocabulary, activation_checkpointing=checkpointing)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable(name, stage) is not None)
-    taught, plan, batch = objective(model, stage), plan_at([stage], 0), random_batch(SIZE, 0)
+        parameter.requires_grad_(stage.module_of(name) is not None)
+    taught, plan, batch = make_task(model, stage), plan_at([stage], 0), random_batch(SIZE, 0)
     meter = SavedBytes(taught.parameters())
     with meter.hooks():
         loss, _, _ = taught(batch, plan, plan.windows[0], None)
@@ -60,14 +60,14 @@ def drawn(config: ModelConfig, stage: StageConfig) -> list[Draws] | None:
 def test_bytes_kept_for_backward(case: str, checkpointing: bool):
     config, change = CASES[case]
     half = {"deletion": {"keep_rate_low": 0.5, "keep_rate_high": 0.5}}
-    stage = StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | change | half)
+    stage = make_stage({"steps": 1, "lr": {"peak": 1e-3}} | change | half)
     config = wider(config)
     assert planned(config, stage, checkpointing) == pytest.approx(kept(config, stage, checkpointing), rel=0.1)
 
 
 def stage_of(rounds: int, window: int) -> StageConfig:
     change = {"name": "joint", "train": ALL, "losses": EVERY, "rollout": {"rounds": rounds, "window": window}}
-    return StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | change)
+    return make_stage({"steps": 1, "lr": {"peak": 1e-3}} | change)
 
 
 def test_what_they_depend_on():

@@ -6,32 +6,38 @@ from typing import Any
 
 import pytest
 import torch
+from stages import make_stage, make_task
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rounds_memory import Size, random_batch
-from dualmask.config.schema import ModelConfig, SpanModelConfig, StageConfig
+from dualmask.config.model import ModelConfig
+from dualmask.config.stage import StageConfig
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
-from dualmask.families.edit.model import trainable
+from dualmask.families.edit.config import EditConfig
+from dualmask.families.lm.config import LanguageModelConfig
+from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.ops import deletion
-from dualmask.training.objective import objective
 from launcher.planner.flops import Draws, Shape, expected, step_cost
 
 SIZE = Size(hidden=32, length=24, sequences=6, vocabulary=200)
 COMMON = {"hidden": SIZE.hidden, "heads": 2, "max_length": SIZE.length}
-DUALMASK = ModelConfig(**COMMON, filler_layers=2, inserter_layers=1, picker_layers=2)
+DUALMASK = EditConfig(**COMMON, filler_layers=2, inserter_layers=1, picker_layers=2)
 WIDE = DUALMASK.model_copy(update={"hidden": 48, "filler_layers": 1, "picker_probes": 2, "ffn_multiple": 3})
-SPAN = ModelConfig(**COMMON, family="spanfusion", span=SpanModelConfig(decoder_layers=2, encoder_layers=1))
+SPAN = SpanFusionConfig(**COMMON, family="spanfusion", span=SpanModelConfig(decoder_layers=2, encoder_layers=1))
 EVERY = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1}
 ALL = ["filler", "inserter", "picker", "gate"]
 SPAN_MODULES = ["decoder", "encoder", "gate"]
 Change = dict[str, Any]
 
 CASES: dict[str, tuple[ModelConfig, Change]] = {
-    "autoregressive": (ModelConfig(**COMMON, family="autoregressive", layers=3), {"name": "lm", "train": ["lm"]}),
-    "diffusion": (ModelConfig(**COMMON, family="diffusion", layers=2), {"name": "lm", "train": ["lm"]}),
+    "autoregressive": (
+        LanguageModelConfig(**COMMON, family="autoregressive", layers=3),
+        {"name": "lm", "train": ["lm"]},
+    ),
+    "diffusion": (LanguageModelConfig(**COMMON, family="diffusion", layers=2), {"name": "lm", "train": ["lm"]}),
     "filler": (DUALMASK, {"name": "filler", "train": ["filler"]}),
     "filler, kept tokens too": (WIDE, {"name": "filler", "train": ["filler"], "losses": {"kept_weight": 0.2}}),
     "inserter behind a frozen filler": (DUALMASK, {"name": "inserter", "train": ["inserter"], "losses": EVERY}),
@@ -66,8 +72,8 @@ def measured(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> tu
     torch.manual_seed(0)
     model = build(config, SIZE.vocabulary, activation_checkpointing=checkpointing)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trainable(name, stage) is not None)
-    taught, plan, batch, seen = objective(model, stage), plan_at([stage], 0), random_batch(SIZE, 0), []
+        parameter.requires_grad_(stage.module_of(name) is not None)
+    taught, plan, batch, seen = make_task(model, stage), plan_at([stage], 0), random_batch(SIZE, 0), []
     state = None
     for rounds in plan.windows if config.family == "dualmask" else ():
         with torch.no_grad():
@@ -93,7 +99,7 @@ def _draws(out: Any) -> Draws:
 @pytest.mark.parametrize("case", CASES)
 def test_flops_of_a_step(case: str, checkpointing: bool):
     config, change = CASES[case]
-    stage = StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | change)
+    stage = make_stage({"steps": 1, "lr": {"peak": 1e-3}} | change)
     counted, draws = measured(config, stage, checkpointing)
     shape = Shape(config, SIZE.vocabulary, SIZE.sequences, checkpointing)
     assert step_cost(shape, stage, draws).total == pytest.approx(counted, rel=0.02)
@@ -101,7 +107,7 @@ def test_flops_of_a_step(case: str, checkpointing: bool):
 
 def test_expected_draws_of_random_holes():
     """Mean over many texts of what stage filler really deletes."""
-    stage = StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | CASES["filler"][1])
+    stage = make_stage({"steps": 1, "lr": {"peak": 1e-3}} | CASES["filler"][1])
     many = Size(hidden=32, length=24, sequences=2000, vocabulary=200)
     plan, batch = plan_at([stage], 0), random_batch(many, 0)
     asked = deletion.keep_rates(batch.key, 0, plan.keep_rate_low, plan.keep_rate_high)

@@ -5,21 +5,26 @@ from pathlib import Path
 import pytest
 
 from dualmask.config.load import load_run
-from dualmask.config.schema import ModelConfig, SpanModelConfig
-from dualmask.families.build import build
-from dualmask.families.edit.model import trainable
+from dualmask.families.edit.config import EditConfig
+from dualmask.families.lm.config import LanguageModelConfig
+from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
+from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from launcher.planner.parameters import by_module, learning, parameters
 
 CONFIGS = sorted(Path(__file__).parents[3].glob("configs/*.yaml"))
 SMALL = {"hidden": 24, "heads": 2, "max_length": 32}
 MODELS = [
-    ModelConfig(**SMALL, filler_layers=3, inserter_layers=1, picker_layers=2, max_gap_count=5, ffn_multiple=3),
-    ModelConfig(**SMALL, family="autoregressive", layers=2),
-    ModelConfig(**SMALL, family="diffusion", layers=1, ffn_multiple=2),
-    ModelConfig(**SMALL, family="spanfusion", span=SpanModelConfig(decoder_layers=2, encoder_layers=3, gate_hidden=8)),
-    ModelConfig(
-        **SMALL, family="spanfusion", span=SpanModelConfig(decoder_layers=1, encoder_layers=1, shared_projection=False)
+    EditConfig(**SMALL, filler_layers=3, inserter_layers=1, picker_layers=2, max_gap_count=5, ffn_multiple=3),
+    LanguageModelConfig(**SMALL, family="autoregressive", layers=2),
+    LanguageModelConfig(**SMALL, family="diffusion", layers=1, ffn_multiple=2),
+    SpanFusionConfig(
+        **SMALL, family="spanfusion", span=SpanModelConfig(decoder_layers=2, encoder_layers=3, gate_hidden=8)
+    ),
+    SpanFusionConfig(
+        **SMALL,
+        family="spanfusion",
+        span=SpanModelConfig(decoder_layers=1, encoder_layers=1, shared_projection=False),
     ),
 ]
 
@@ -54,5 +59,5 @@ def test_shipped_configurations(path):
     found = parameters(config, 100)
     assert sum(by_module(found).values()) == sum(p.numel() for p in model.parameters())
     for stage in run.stages:
-        names = {name for name, _ in model.named_parameters() if trainable(name, stage)}
+        names = {name for name, _ in model.named_parameters() if stage.module_of(name)}
         assert {p.name for p in learning(found, stage)} == names

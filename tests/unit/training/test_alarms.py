@@ -6,13 +6,13 @@ from dataclasses import asdict
 
 import pytest
 
-from dualmask.config.schema import AlarmConfig
 from dualmask.families.edit.alarms import Alarm, Watch
+from dualmask.families.edit.config import EditAlarms
 
-HOW = AlarmConfig(steps=3)
+HOW = EditAlarms(steps=3)
 
 
-def raised(figures: list[dict[str, float]], how: AlarmConfig = HOW) -> dict[int, list[Alarm]]:
+def raised(figures: list[dict[str, float]], how: EditAlarms = HOW) -> dict[int, list[Alarm]]:
     """Step → its alarms."""
     watch, seen = Watch(), {}
     for step, each in enumerate(figures):

@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import stages
 import torch
 from tiny_span import PARTS, SPAN, VOCAB, make_texts
 from torch import Tensor, nn
@@ -14,14 +15,12 @@ from torch import Tensor, nn
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
-from dualmask.families.edit.losses.total import LossReport
+from dualmask.families.span import task
 from dualmask.families.span.losses import span_loss
-from dualmask.training import objective
+from dualmask.families.task import WindowLoss, build
 from dualmask.training.average import MovingAverage
-from dualmask.training.engine import StageEngine, init_distributed
+from dualmask.training.engine import StageEngine, StepResult, init_distributed, run_step
 from dualmask.training.shards import ShardFolder, write_index, write_pieces
-from dualmask.training.step import StepResult, run_step
 
 DECAY = 0.75
 
@@ -51,7 +50,7 @@ def make_run(**parallel: Any) -> RunConfig:
 def make_engine(run: RunConfig, seed: int) -> StageEngine:
     torch.manual_seed(seed)
     settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    return StageEngine(run, run.stages[0], build(run.model, VOCAB), settings)
+    return stages.make_engine(run, build(run.model, VOCAB), settings)
 
 
 def steps(engine: StageEngine, run: RunConfig, numbers: range) -> list[StepResult]:
@@ -85,15 +84,15 @@ def test_a_checkpoint_holds_the_teacher(zero_stage: int, precision: str, tmp_pat
 
 
 def test_a_step_that_is_not_taken_moves_no_teacher() -> None:
-    def not_finite(*arguments: Any) -> LossReport:
+    def not_finite(*arguments: Any) -> WindowLoss:
         report = span_loss(*arguments)
-        return LossReport(report.total * torch.nan, report.parts)
+        return WindowLoss(report.total * torch.nan, report.parts)
 
     run = make_run(zero_stage=1)
     engine = make_engine(run, seed=1)
     assert steps(engine, run, range(1))[0].taken
     before = teacher_of(engine)
-    with patch.object(objective, "span_loss", not_finite):
+    with patch.object(task, "span_loss", not_finite):
         assert not steps(engine, run, range(1, 2))[0].taken
     assert all(map(torch.equal, teacher_of(engine), before))
     assert steps(engine, run, range(2, 3))[0].taken

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from stages import make_engine
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.rounds_memory import Size, random_batch
 from benchmarks.step_arms import Case
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
-from dualmask.training.engine import StageEngine, init_distributed
-from dualmask.training.step import run_step
+from dualmask.families.task import build
+from dualmask.training.engine import init_distributed, run_step
 
 SIZE = Size(hidden=32, layers=1, heads=2, length=16, sequences=4, vocabulary=128)
 WAITING = ("_local_scalar_dense", "nonzero", "masked_select")
@@ -39,7 +39,7 @@ def waits(case: Case, zero: int, micros: int) -> Counter[str]:
     batch = run.batch.model_copy(update={"micro": SIZE.sequences // micros})
     run = run.model_copy(update={"batch": batch})
     model = build(run.model, SIZE.vocabulary)
-    engine = StageEngine(run, run.stages[0], model, deepspeed_config(run, run.stages[0], data_size=1, cuda=False))
+    engine = make_engine(run, model, deepspeed_config(run, run.stages[0], data_size=1, cuda=False))
     for step in range(2):
         run_step(engine, random_batch(SIZE, step), plan_at(run.stages, step), micros=micros)
     with Waits() as seen:

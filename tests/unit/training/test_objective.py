@@ -1,4 +1,4 @@
-"""Truncated back-propagation: what the windows of ``Objective`` give, against loops that one can read."""
+"""Truncated back-propagation: what the windows of ``RoundsTask`` give, against loops that one can read."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from dualmask.curriculum import StepPlan
 from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.task import RoundsTask
 from dualmask.ops import deletion
-from dualmask.training.objective import Objective
 
 ROWS = 12
 
@@ -26,12 +26,12 @@ def gradients(model: DualMask) -> dict[str, Tensor]:
     return found
 
 
-def by_objective(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[float, dict[str, Tensor]]:
-    objective, state, total = Objective(model), None, 0.0
+def by_task(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[float, dict[str, Tensor]]:
+    task, state, total = RoundsTask(model), None, 0.0
     for rounds in plan.windows:
-        loss, _, state = objective(batch, plan, rounds, state)
-        loss.backward()
-        total += loss.item()
+        out = task.window(batch, plan, rounds, state)
+        out.total.backward()
+        total, state = total + out.total.item(), out.state
     return total, gradients(model)
 
 
@@ -61,14 +61,14 @@ def assert_same(seen: tuple[float, dict[str, Tensor]], wanted: tuple[float, dict
 def test_one_window_is_full_back_propagation(rounds: int) -> None:
     model, batch = make_model(), make_batch(ROWS)
     plan = rounds_plan(rounds=rounds, window=rounds, earlier_weight=0.5)
-    assert_same(by_objective(model, batch, plan), by_hand(model, batch, plan, rounds, cut=False))
+    assert_same(by_task(model, batch, plan), by_hand(model, batch, plan, rounds, cut=False))
 
 
 @pytest.mark.parametrize("window", [1, 2, 3])  # 3: the last window is shorter
 def test_windows_are_the_detached_loop(window: int) -> None:
     model, batch = make_model(), make_batch(ROWS)
     plan = rounds_plan(rounds=4, window=window, earlier_weight=0.5)
-    seen = by_objective(model, batch, plan)
+    seen = by_task(model, batch, plan)
     assert_same(seen, by_hand(model, batch, plan, window, cut=True))
     uncut = by_hand(model, batch, plan, window, cut=False)
     assert seen[0] == pytest.approx(uncut[0], rel=1e-6)
@@ -78,7 +78,7 @@ def test_windows_are_the_detached_loop(window: int) -> None:
 
 def test_the_state_between_windows_holds_no_gradient() -> None:
     model, batch, plan = make_model(), make_batch(ROWS), rounds_plan()
-    _, _, state = Objective(model)(batch, plan, range(2), None)
+    state = RoundsTask(model).window(batch, plan, range(2), None).state
     assert state.soft is None
     held = [value for value in vars(state).values() if isinstance(value, Tensor) and value.requires_grad]
     assert held == []
@@ -88,16 +88,16 @@ def test_windows_add_up_to_the_mean_over_all_rounds() -> None:
     """Parts as well as totals, and every round's cost under its own name."""
     model, batch = make_model(), make_batch(ROWS)
     plan = rounds_plan(rounds=4, window=4)
-    total, whole, _ = Objective(model)(batch, plan, range(4), None)
-    objective, state, seen, sums = Objective(model), None, 0.0, {}
+    task, state, total, sums = RoundsTask(model), None, 0.0, {}
+    whole = task.window(batch, plan, range(4), None)
     for rounds in rounds_plan(rounds=4, window=1).windows:
-        loss, parts, state = objective(batch, plan, rounds, state)
-        seen += loss.item()
-        for name, value in parts.items():
+        out = task.window(batch, plan, rounds, state)
+        total, state = total + out.total.item(), out.state
+        for name, value in out.parts.items():
             sums[name] = sums.get(name, 0.0) + value.item()
-    assert seen == pytest.approx(total.item(), rel=1e-5)
-    assert sums.keys() == whole.keys() >= {"cost_0", "cost_3", "recon", "gate"}
-    assert sums == pytest.approx({name: value.item() for name, value in whole.items()}, rel=1e-4, abs=1e-6)
+    assert total == pytest.approx(whole.total.item(), rel=1e-5)
+    assert sums.keys() == whole.parts.keys() >= {"cost_0", "cost_3", "recon", "gate"}
+    assert sums == pytest.approx({name: value.item() for name, value in whole.parts.items()}, rel=1e-4, abs=1e-6)
 
 
 def test_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
@@ -105,9 +105,7 @@ def test_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
     model, batch = make_model(), make_batch(ROWS)
     losses = {**rounds_plan().loss_weight, "reinforce": 0.5}
     plan = rounds_plan(losses=losses, samples=4, token_estimator="reinforce", count_estimator="reinforce")
-    (whole, _), *halves = (
-        by_objective(model, batch.rows(part), plan) for part in (slice(None), slice(0, 6), slice(6, 12))
-    )
+    (whole, _), *halves = (by_task(model, batch.rows(part), plan) for part in (slice(None), slice(0, 6), slice(6, 12)))
     assert whole == pytest.approx(sum(total for total, _ in halves) / 2, rel=1e-5)
 
 
@@ -115,6 +113,6 @@ def test_copies_of_a_text_start_alike_and_decide_for_themselves() -> None:
     model, batch, plan = make_model(), make_batch(3), rounds_plan(samples=4)
     state = multi_round.begin(batch, plan)
     assert torch.equal(state.tokens, multi_round.begin(batch, rounds_plan()).tokens.repeat_interleave(4, 0))
-    outs, after = Objective(model)(batch, plan, range(4), None, inspect=True)
+    outs, after = RoundsTask(model).play(batch, plan, range(4))
     assert len(outs) == 4
     assert len(after.tokens.view(3, 4, -1)[0].unique(dim=0)) > 1

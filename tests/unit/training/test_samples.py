@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from stages import make_engine
 from tiny_model import VOCABULARY, make_tokenizer
 from tiny_span import PARTS, SPAN, make_model, make_texts, span_plan
 
@@ -14,11 +15,10 @@ from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import EOS_ID, PRED_ID, SPECIAL_IDS, Tokenizer
 from dualmask.curriculum import plan_at
-from dualmask.families.build import build
-from dualmask.families.outputs import SpanDraft
+from dualmask.families.span.outputs import SpanDraft
 from dualmask.families.span.rollout import draft
-from dualmask.training.engine import StageEngine, init_distributed
-from launcher.samples import sample_rounds
+from dualmask.families.task import build
+from dualmask.training.engine import init_distributed
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,12 @@ def test_the_page_shows_every_step_up_to_the_stop(tmp_path: Path) -> None:
     init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
     torch.manual_seed(0)
     settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    engine = StageEngine(run, run.stages[0], build(run.model, VOCABULARY), settings)
+    engine = make_engine(run, build(run.model, VOCABULARY), settings)
     texts, plan = make_texts(), plan_at(run.stages, 3)
     batch = Batch(torch.where(texts.tokens < 6, texts.tokens, texts.tokens + 300), texts.length, texts.key)
-    (page,) = sample_rounds(engine, batch, plan, tokenizer).items()
+    blocks = engine.preview(batch, plan, tokenizer).blocks
     shown = draft(engine.model.eval(), batch, plan)  # type: ignore[arg-type]
     engine.close()
-    assert page[0] == "stage-0-span.txt"
-    blocks = page[1].split("\n\n")
     assert len(blocks) == 6
     for row, block in enumerate(blocks):
         names = [line[:6].split(",")[0].strip() for line in block.strip().splitlines()]

@@ -7,18 +7,18 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+import stages
 import torch
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
+from dualmask.families.edit import task
 from dualmask.families.edit.losses import total
 from dualmask.families.edit.model import DualMask
-from dualmask.training import objective
-from dualmask.training.engine import StageEngine, init_distributed, parameter_groups
+from dualmask.training.engine import StageEngine, init_distributed, parameter_groups, run_step
 from dualmask.training.errors import TrainingError
-from dualmask.training.step import run_step
 
 VOCAB = 64
 
@@ -49,7 +49,7 @@ def _world() -> None:
 def make_engine(run: RunConfig, family: type[DualMask] = DualMask) -> StageEngine:
     torch.manual_seed(0)
     settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    return StageEngine(run, run.stages[0], family(run.model, VOCAB), settings)
+    return stages.make_engine(run, family(run.model, VOCAB), settings)
 
 
 def make_batch() -> Batch:
@@ -132,7 +132,7 @@ def test_a_module_that_falls_silent_in_a_later_window_is_named() -> None:
 
     run = make_run(**ROUNDS)
     engine = make_engine(run)
-    with patch.object(objective, "window_loss", window_loss):
+    with patch.object(task, "window_loss", window_loss):
         assert_refused(engine, run, r"stage joint, rounds 2 to 2: no gradient reached gate\.")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dualmask.config.schema import CorruptionConfig
+from dualmask.config.corruption import CorruptionConfig
 from dualmask.core.batch import Batch
 from dualmask.core.typos import typo_table
 from dualmask.evaluation import texts

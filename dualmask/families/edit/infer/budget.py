@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-from dualmask.config.schema import StopConfig
+from dualmask.families.edit.config import StopConfig
 from dualmask.families.edit.infer.request import FORCED_GATE, Request
 
 TEXT = 0  # the one region of an edit or a generation; the holes of an infill are regions 1, 2, …

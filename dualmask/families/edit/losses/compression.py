@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from dualmask.core.batch import deletable
-from dualmask.curriculum import StepPlan
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.outputs import PickerOut, RoundOut
 
 FLOOR = 1e-3  # of a probability that a divergence is measured against
 
 
-def losses(out: RoundOut, plan: StepPlan) -> dict[str, Tensor]:
+def losses(out: RoundOut, plan: EditPlan) -> dict[str, Tensor]:
     """comp_hinge: share kept beyond the asked rate (seed 003), where one was asked.
 
     comp_kl: KL(Bernoulli(1−p) ‖ Bernoulli(g·r_max)) per token (seed 000; r_max is a share that may be *deleted*,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dualmask.config.schema import ModelConfig, StageConfig
+from dualmask.families.edit.config import EditConfig, RoundStage
 from dualmask.families.outputs import RoundOut
 
 
@@ -20,7 +20,7 @@ def advantage(reward: Tensor, samples: int) -> Tensor:
     return (each - others).flatten()
 
 
-def decisions(stage: StageConfig, config: ModelConfig) -> list[str]:
+def decisions(stage: RoundStage, config: EditConfig) -> list[str]:
     """Names in ``RoundOut.log_prob`` of the decisions that learn in this way."""
     how = stage.rollout
     estimators = {

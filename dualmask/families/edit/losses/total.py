@@ -9,25 +9,19 @@ of a batch is the mean of the losses of its parts, and neither the number of ran
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dualmask.curriculum import StepPlan
+from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.losses import compression, counts, gate, recoverability
 from dualmask.families.outputs import RoundOut
+from dualmask.families.task import WindowLoss
 
 LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle", "gate_oracle")  # from the alignment, beside `recon`
 
 
-@dataclass(frozen=True)
-class LossReport:
-    total: Tensor  # scalar, to be averaged over data-parallel ranks and micro-batches
-    parts: dict[str, Tensor]  # detached scalars: each loss unweighted, and diagnostics
-
-
-def round_loss(out: RoundOut, plan: StepPlan, label_weight: float = 1.0, recon_weight: float = 1.0) -> LossReport:
+def round_loss(out: RoundOut, plan: EditPlan, label_weight: float = 1.0, recon_weight: float = 1.0) -> WindowLoss:
     """One round. ``label_weight``, ``recon_weight``: of the labels and of `recon`, over their own weights."""
     losses, seen = _losses(out, plan)
     total = sum((0.0 * x.float().sum() for x in _outputs(out)), torch.zeros((), device=out.draft.device))
@@ -35,10 +29,10 @@ def round_loss(out: RoundOut, plan: StepPlan, label_weight: float = 1.0, recon_w
         here = recon_weight if name == "recon" else label_weight if name in LABELS else 1.0
         if plan.loss_weight[name] * here != 0:
             total = total + plan.loss_weight[name] * here * loss
-    return LossReport(total, {name: value.detach().float() for name, value in (losses | seen).items()})
+    return WindowLoss(total, {name: value.detach().float() for name, value in (losses | seen).items()})
 
 
-def window_loss(outs: Sequence[RoundOut], rounds: range, plan: StepPlan) -> LossReport:
+def window_loss(outs: Sequence[RoundOut], rounds: range, plan: EditPlan) -> WindowLoss:
     """Rounds ``rounds`` of ``plan.rounds``: windows add up to the mean over all rounds, parts as well as totals.
 
     ``cost_0``, ``cost_1``, …: nats a target token of the text that came out of each round.
@@ -55,16 +49,16 @@ def window_loss(outs: Sequence[RoundOut], rounds: range, plan: StepPlan) -> Loss
             parts[name] = parts.get(name, 0.0) + value / plan.rounds
         assert out.cost is not None
         parts[f"cost_{number}"] = out.cost.mean().float()
-    return LossReport(total, parts)
+    return WindowLoss(total, parts)
 
 
-def expected_deletions(out: RoundOut, plan: StepPlan) -> float:
+def expected_deletions(out: RoundOut, plan: EditPlan) -> float:
     """Mean number of deleted tokens in a batch of full-length sequences that are cut to the asked keep rates."""
     rows, width = out.draft.shape
     return rows * (width - 2) * (1 - (plan.keep_rate_low + plan.keep_rate_high) / 2)
 
 
-def _losses(out: RoundOut, plan: StepPlan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def _losses(out: RoundOut, plan: EditPlan) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Every loss that this round's outputs allow, unweighted; and diagnostics."""
     expected = expected_deletions(out, plan)
     losses: dict[str, Tensor] = {}

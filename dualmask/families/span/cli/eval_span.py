@@ -67,10 +67,10 @@ def span(
     from dualmask.evaluation import texts
     from dualmask.families.span.evaluate import report as span_report
     from dualmask.families.span.evaluate import spans as suite
-    from dualmask.inference.loading import load_span_fusion
+    from dualmask.inference.loading import load
 
     lines = texts.read_texts(measured.data)
-    loaded = load_span_fusion(measured.model, measured.device)
+    loaded = load(measured.model, measured.device, family="spanfusion")
     judge = load_judge(scorer, loaded, measured)
     sequences = [ids[1:-1] for ids in texts.sequences(lines, loaded.tokenizer, loaded.config.max_length)]
     task = suite.make_task(sequences, width=span, cuts=spans, limit=limit, seed=seed)

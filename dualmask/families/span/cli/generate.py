@@ -31,9 +31,9 @@ def _writer(setup: Setup, options: SpanOptions) -> SpanWriter:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # megatron names optional packages that inference has no use for
         from dualmask.families.span.text import SpanWriter
-        from dualmask.inference.loading import load_span_fusion
+        from dualmask.inference.loading import load
 
-    return SpanWriter(load_span_fusion(setup.model, setup.device), options)
+    return SpanWriter(load(setup.model, setup.device, family="spanfusion"), options)
 
 
 def _results(writer: SpanWriter, prompts: list[Prompt]) -> Iterator[SpanResult]:

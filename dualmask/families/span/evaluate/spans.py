@@ -29,7 +29,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualmask.config.schema import SpanStageConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.evaluation import statistics
@@ -37,8 +36,8 @@ from dualmask.evaluation.diversity import GROUP, distinct
 from dualmask.evaluation.judge import Judge
 from dualmask.evaluation.statistics import Row
 from dualmask.evaluation.writers import Texts, counted
-from dualmask.families.outputs import FillerOut
 from dualmask.families.span import spans
+from dualmask.families.span.config import SpanStageConfig
 from dualmask.families.span.evaluate import gate as span_gate
 from dualmask.families.span.evaluate.gate import Gold
 from dualmask.families.span.gate_net import CONTINUE
@@ -50,6 +49,7 @@ from dualmask.families.span.spans import Spans
 from dualmask.inference import autoregressive
 from dualmask.inference.loading import Loaded
 from dualmask.nn.parallel.vocabulary import cross_entropy
+from dualmask.nn.token_losses import FillerOut
 
 LEAST_PROMPT = 8  # tokens
 REPEATS = 7

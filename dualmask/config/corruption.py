@@ -1,0 +1,31 @@
+"""What makes a text wrong: the keys of ``ops.corruption``. Pure."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from dualmask.config.section import Section, Share, Weight
+
+
+class CorruptionConfig(Section):
+    """What makes a text wrong. Of a corrupted sequence a share of the tokens is hit, each by one of the kinds below."""
+
+    rate_low: Share = 0.05
+    rate_high: Share = 0.2
+    substitute: Weight = Field(4.0, description="weight: replaced by a token of another place of the same text")
+    drop: Weight = Field(1.0, description="weight: left out")
+    double: Weight = Field(1.0, description="weight: written twice")
+    swap: Weight = Field(1.0, description="weight: exchanged with the token behind it")
+    typo: Weight = Field(1.0, description="weight: characters of the token substituted, dropped, doubled or swapped")
+    shuffle_share: Share = Field(0.1, description="share of corrupted sequences that also have one span shuffled")
+    mean_span: Annotated[float, Field(ge=2.0)] = Field(4.0, description="mean length of a shuffled span, tokens")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CorruptionConfig:
+        if self.rate_low > self.rate_high:
+            raise ValueError(f"rate_low={self.rate_low} exceeds rate_high={self.rate_high}")
+        if not self.substitute + self.drop + self.double + self.swap + self.typo > 0:
+            raise ValueError("substitute, drop, double, swap and typo are all 0: give one of them a weight")
+        return self

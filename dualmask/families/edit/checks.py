@@ -1,0 +1,14 @@
+"""What can be known to be wrong with a run of DualMaskLM before anything starts, beside its configuration. No torch."""
+
+from __future__ import annotations
+
+from dualmask.config.schema import RunConfig
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.families.edit.scores import read_scores
+
+
+def check_run(run: RunConfig, tokenizer: Tokenizer) -> None:
+    """Reads every file of human scores. Raises ValueError that names file and line."""
+    for stage in run.stages:
+        for file in stage.files:
+            read_scores(file, tokenizer, run.model.max_length)

@@ -1,0 +1,51 @@
+"""DualMaskLM's part of the registry that needs torch."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from torch import Tensor
+
+from dualmask.config.schema import RunConfig
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.core.typos import typo_table
+from dualmask.families.edit.config import EditAlarms, EditStage, RewardStage, RoundStage
+from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.reward import RewardTask, ScoredEditsTask, make_reward
+from dualmask.families.edit.scored import ScoredTexts
+from dualmask.families.edit.task import EditTask, RoundsTask
+from dualmask.families.task import Runtime
+
+_typos = lru_cache(maxsize=1)(typo_table)  # seconds for a large vocabulary, and the same in every stage
+
+
+def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer | None) -> EditTask:
+    alarms = run.alarms
+    assert isinstance(alarms, EditAlarms)
+    if not isinstance(stage, RoundStage):
+        return EditTask(model, alarms)
+    if isinstance(stage, RewardStage) and stage.reward.scores:
+        assert tokenizer is not None
+        return ScoredEditsTask(model, ScoredTexts.of_run(run, stage.reward.scores, tokenizer), alarms)
+    misspelt = tokenizer is not None and stage.rollout.corruption.typo > 0
+    typos = _typos(tokenizer) if misspelt and tokenizer else None
+    if isinstance(stage, RewardStage):
+        reward = make_reward(stage.reward.source, tokenizer.decode if tokenizer else None)
+        return RewardTask(model, reward, alarms, typos)
+    return RoundsTask(model, alarms, typos)
+
+
+def begin_stage(weights: dict[str, Tensor], stage: EditStage) -> dict[str, Tensor]:
+    """Weights in which the trunks named by ``stage.start_from`` are copies of others. Layers beyond the source's depth
+    stay as they are."""
+    copied = dict(weights)
+    for module, source in stage.start_from.items():
+        prefix = f"{source}.trunk."
+        for name, value in weights.items():
+            twin = f"{module}.trunk." + name[len(prefix) :]
+            if name.startswith(prefix) and twin in weights:
+                copied[twin] = value.clone()
+    return copied
+
+
+RUNTIME = Runtime(build=DualMask, task=task, begin_stage=begin_stage)

@@ -1,0 +1,18 @@
+"""SpanFusionLM's part of the registry that needs torch."""
+
+from __future__ import annotations
+
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.families.span.config import SpanStage
+from dualmask.families.span.model import SpanFusion
+from dualmask.families.span.task import DecoderTask, SpanTask
+from dualmask.families.task import Runtime, Task
+
+
+def task(model: SpanFusion, stage: StageConfig, run: RunConfig, tokenizer: Tokenizer | None) -> Task:
+    return SpanTask(model, stage.span) if isinstance(stage, SpanStage) else DecoderTask(model)
+
+
+RUNTIME = Runtime(build=SpanFusion, task=task)

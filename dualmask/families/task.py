@@ -1,0 +1,136 @@
+"""What a family offers the trainer: a task for each stage, and how its model is built.
+
+The trainer owns time (steps, stages, checkpoints); a task owns what happens within a step: its batches, the windows of
+its backward passes, its losses, and what it wants to remember from one step to the next.
+"""
+
+# B sequences of this rank
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+from torch import Tensor, nn
+
+from dualmask.config.model import ModelConfig
+from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
+from dualmask.core.batch import Batch
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.curriculum import StepPlan
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class WindowLoss:
+    """One backward pass of a step."""
+
+    total: Tensor  # scalar, to be averaged over data-parallel ranks and micro-batches
+    parts: dict[str, Tensor]  # detached scalars: each loss unweighted, and diagnostics; windows of a step add up
+    state: Any = None  # what the next window of the step begins with; carries no gradient
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What the model of a stage does with a few texts, for people: a block of lines each."""
+
+    blocks: list[str] = field(default_factory=list)
+
+
+def lines_of(texts: Mapping[str, str]) -> str:
+    """A block of a preview: a named text a line."""
+    return "\n".join(f"{name:14}{text.replace(chr(10), '⏎')}" for name, text in texts.items())
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A collapse that losses do not show."""
+
+    name: str  # the metric is alarm_NAME
+    text: str  # one line: what, since when, what it means, what to try
+
+
+@dataclass(frozen=True)
+class AfterStep:
+    """What a task makes of the figures of a step. The same on every rank, because the figures are."""
+
+    metrics: dict[str, float]
+    memory: dict[str, Any]  # goes into checkpoints and into the plan of the next step; JSON
+    alarms: tuple[Alarm, ...] = ()
+
+
+class Task(nn.Module):
+    """A model with what one stage teaches it.
+
+    DeepSpeed hangs its hooks on ``forward``, so whatever uses the model runs as ``engine(task.window, …)`` or
+    ``engine(task.preview, …)``. Every module that learns must run in every window on every rank, and every rank must
+    have equally many windows.
+    """
+
+    model: nn.Module
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, method: Callable[..., Result], *arguments: Any) -> Result:
+        """``method``: one of this task's."""
+        return method(*arguments)
+
+    def windows(self, plan: StepPlan) -> list[range]:
+        """The parts of a step that have a backward pass of their own (truncated BPTT)."""
+        return [range(1)]
+
+    @abstractmethod
+    def window(self, batch: Batch, plan: StepPlan, rounds: range, state: Any) -> WindowLoss:
+        """The loss of one window; ``state``: that of the window before, None in the first."""
+
+    def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
+        """Collective. Without gradient, in evaluation mode."""
+        return Preview()
+
+    def batch(self, plan: StepPlan) -> Batch | None:
+        """This rank's batch of the step, on the CPU; None: the next one of the run's data."""
+        return None
+
+    def after_step(self, plan: StepPlan, metrics: Mapping[str, float]) -> AfterStep:
+        """Pure: a function of its arguments. ``metrics``: of the whole step, over all ranks."""
+        return AfterStep(dict(metrics), dict(plan.memory))
+
+    def follower(self) -> tuple[nn.Module, float] | None:
+        """(copy, decay) of a copy of the model inside the task that follows it as a moving average."""
+        return None
+
+
+class Build(Protocol):
+    def __call__(self, config: Any, vocab_size: int, *, activation_checkpointing: bool = False) -> nn.Module: ...
+
+
+class MakeTask(Protocol):
+    def __call__(self, model: Any, stage: Any, run: RunConfig, tokenizer: Tokenizer | None) -> Task: ...
+
+
+def as_they_are(weights: dict[str, Tensor], stage: StageConfig) -> dict[str, Tensor]:
+    return weights
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a family does with torch. Models of all families have ``config`` and ``vocab_size``."""
+
+    build: Build  # a fresh model, weights drawn from torch's generator
+    task: MakeTask  # tokenizer None: ids only, no text is known
+    begin_stage: Callable[[dict[str, Tensor], Any], dict[str, Tensor]] = as_they_are  # weights a stage begins with
+    writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
+
+
+def build(config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> nn.Module:
+    """A fresh model of the configuration's family."""
+    from dualmask.families.registry import find
+
+    runtime = find(config.family).load_runtime()
+    return runtime.build(config, vocab_size, activation_checkpointing=activation_checkpointing)
