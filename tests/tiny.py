@@ -108,6 +108,8 @@ def make_data(folder: Path) -> Path:
 def write_config(folder: Path, data: Path, name: str = "tiny", **changes: Any) -> Path:
     """A run's YAML in ``folder`` whose output is ``folder/name``; ``changes``: section → what is updated in it."""
     tree = copy.deepcopy(CONFIG) | {"name": name, "output": str(folder / name), "data": {"path": str(data)}}
+    if "family" in changes.get("model", {}):  # has other keys than CONFIG's
+        tree["model"] = {key: tree["model"][key] for key in ("hidden", "heads", "max_length")}
     for key, value in changes.items():
         tree[key] = tree.get(key, {}) | value if isinstance(value, dict) else value
     path = folder / f"{name}.yaml"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
@@ -25,9 +25,8 @@ from dualmask.curriculum import StepPlan
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class WindowLoss:
-    """One backward pass of a step."""
+class WindowLoss(NamedTuple):
+    """One backward pass of a step. A tuple, because DeepSpeed's hooks look for tensors in nothing else."""
 
     total: Tensor  # scalar, to be averaged over data-parallel ranks and micro-batches
     parts: dict[str, Tensor]  # detached scalars: each loss unweighted, and diagnostics; windows of a step add up
