@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from data_pipeline.reader import Cursor, ShardReader
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
-from dualmask.config.load import ConfigError
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
+from dualmask.config.tree import ConfigError
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import total_steps

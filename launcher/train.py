@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_pipeline.manifest import ManifestError
-from dualmask.config.load import ConfigError
+from dualmask.config.tree import ConfigError
 from dualmask.training.errors import TrainingError
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from launcher import preflight

@@ -8,8 +8,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import re
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dualmask.config.schema import RunConfig
+from dualmask.config.tree import ConfigError, apply, read_tree, show
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -31,32 +31,6 @@ RENAMED = {
 }
 
 
-class ConfigError(ValueError):
-    """A configuration that cannot run: one line that names the file, the key, the value and what is allowed."""
-
-    def __init__(self, line: str) -> None:
-        super().__init__(" ".join(line.split()))  # a key may hold anything, line breaks too
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which ``1e-3`` is a number and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key must be a word", key.start_mark)
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is given twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The run that ``path`` describes. Raises ConfigError."""
     return load_yaml_model(path, RunConfig, overrides)
@@ -67,18 +41,13 @@ def load_yaml_model(path: str | Path, model_class: type[Model], overrides: Seque
 
     Raises ConfigError.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(f"{path}: cannot be read: {reason}; give the path of a YAML file") from None
-    tree = _parse(text, str(path))
+    tree = read_tree(path)
     if tree is None:
         raise ConfigError(f"{path}: the file is empty; it needs at least {_required(model_class)}")
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: holds {_show(tree)}, not `key: value` lines")
+        raise ConfigError(f"{path}: holds {show(tree)}, not `key: value` lines")
     for override in overrides:
-        _apply(tree, override)
+        apply(tree, override)
     return check(tree, model_class, str(path))
 
 
@@ -119,48 +88,6 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 def digest(config: BaseModel) -> str:
     """SHA-256 of everything that the configuration says."""
     return hashlib.sha256(json.dumps(config.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
-
-
-def _parse(text: str, source: str) -> Any:
-    try:
-        return yaml.load(text, _Loader)  # a SafeLoader: makes no objects
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" line {mark.line + 1}" if mark else ""
-        reason = " ".join(str(getattr(error, "problem", None) or error).split())
-        raise ConfigError(f"{source}:{place} {reason}; only plain YAML values are read") from None
-    except (RecursionError, ValueError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
-        raise ConfigError(f"{source}: {reason}; only plain YAML values are read") from None
-
-
-def _apply(tree: dict[Any, Any], override: str) -> None:
-    """Sets one ``a.b.0.c=value`` in the tree."""
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise ConfigError(f"--set {override!r}: write it as key=value, for instance --set batch.sequences=32")
-    value = _parse(text, f"--set {key}")
-    place: Any = tree
-    for depth, part in enumerate(parts):
-        where = ".".join(parts[:depth])
-        last = depth == len(parts) - 1
-        if isinstance(place, list):
-            place = _into_list(place, part, value, last, f"--set {override!r}: {where}")
-        elif isinstance(place, dict):
-            if last or place.get(part) is None:  # a section that is absent, or empty in the file, begins here
-                place[part] = value if last else {}
-            place = place[part]
-        else:
-            raise ConfigError(f"--set {override!r}: {where} is {_show(place)}, which has no keys of its own")
-
-
-def _into_list(place: list[Any], part: str, value: Any, last: bool, where: str) -> Any:
-    if not part.isdecimal() or int(part) >= len(place):
-        raise ConfigError(f"{where} has entries 0 to {len(place) - 1}, not {part!r}")
-    if last:
-        place[int(part)] = value
-    return place[int(part)]
 
 
 class Sections:
@@ -209,7 +136,7 @@ def _explain(problem: ErrorDetails, sections: Sections) -> str:
         return f"{key}{meaning} is missing; add it"
     if problem["type"] == "value_error":  # our own validators already name keys and values
         return f"{key}: {message}" if key else message
-    return f"{key} = {_show(problem['input'])}: {message}"
+    return f"{key} = {show(problem['input'])}: {message}"
 
 
 def _suggest(location: tuple[int | str, ...], sections: Sections) -> str:
@@ -234,8 +161,3 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 def _required(model_class: type[BaseModel]) -> str:
     return ", ".join(name for name, field in model_class.model_fields.items() if field.is_required())
-
-
-def _show(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from dualmask.config.load import ConfigError
+from dualmask.config.tree import ConfigError
 from dualmask.nn.parallel import mesh
 from dualmask.training.partition import split_axis
 

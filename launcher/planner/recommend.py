@@ -9,9 +9,9 @@ from functools import cached_property
 
 from dualmask.config.deepspeed import micro_batches
 from dualmask.config.hardware import Hardware
-from dualmask.config.load import ConfigError
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
+from dualmask.config.tree import ConfigError
 from launcher.planner.memory import Memory, memory
 from launcher.planner.sections import of
 from launcher.planner.time import Cluster, StepTime, run_seconds, step_time

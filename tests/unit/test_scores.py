@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_model import make_tokenizer
 
-from dualmask.config.load import ConfigError
+from dualmask.config.tree import ConfigError
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.scores import read_scores
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from dualmask.config.load import ConfigError
+from dualmask.config.tree import ConfigError
 from dualmask.core.tokenizer import Tokenizer
 
 Edit = tuple[list[int], list[int], float]  # ids of the draft, ids of the output, score

@@ -9,8 +9,8 @@ import pytest
 from test_config_load import TREE
 
 from dualmask.config.deepspeed import deepspeed_config, load_user_config, micro_batches
-from dualmask.config.load import ConfigError
 from dualmask.config.schema import RunConfig
+from dualmask.config.tree import ConfigError
 
 
 def run(**changes: Any) -> RunConfig:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from test_config_load import TREE
 
-from dualmask.config.load import ConfigError
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
+from dualmask.config.tree import ConfigError
 
 
 def changed(key: str, value: Any) -> RunConfig:

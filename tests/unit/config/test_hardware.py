@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dualmask.config.hardware import load_hardware
-from dualmask.config.load import ConfigError
+from dualmask.config.tree import ConfigError
 
 FOLDER = Path(__file__).parents[3] / "configs" / "hardware"
 
