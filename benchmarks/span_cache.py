@@ -19,6 +19,7 @@ import torch
 from benchmarks.rows import median_row
 from dualmask.config.load import load_run
 from dualmask.config.model import ModelConfig
+from dualmask.core.sampling import GREEDY
 from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.evaluation.report import write
 from dualmask.families.span import generate as span
@@ -71,7 +72,9 @@ def measure(model: SpanFusion, repeats: int, spans: Sequence[int] = SPANS) -> li
 
 def time_of(model: SpanFusion, prompt: list[int], tokens: int, *, cached: bool) -> float:
     start = time.perf_counter()
-    span.write(model, [prompt], tokens=tokens, span=WIDTH, gate="accurate", least=tokens, seeds=[0], cached=cached)
+    span.write(
+        model, [prompt], tokens=tokens, span=WIDTH, gate="accurate", least=tokens, sampling=[GREEDY], cached=cached
+    )
     return time.perf_counter() - start
 
 

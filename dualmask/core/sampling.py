@@ -1,61 +1,53 @@
-"""Choosing tokens for [MASK] slots, and which of them stay. Randomness comes in as uniform numbers."""
+"""How tokens are chosen, as one object that travels whole from the command line to the function that chooses them.
 
-# M slots, V vocabulary, N sequences, W places
+A new rule is a field of ``SamplingParams`` and a function in ``dualmask/ops/sampling.py``; the command line makes its
+options from the fields. Plain data without torch.
+"""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-import torch
-from torch import Tensor
+from dualmask.core.checks import check
 
 
-def choose(
-    logits: Tensor, allowed: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Token [M] and confidence [M] for each slot: the model's probability of the chosen token among the allowed ones.
+def _parameter(default: float, meaning: str) -> Any:
+    """A field; ``meaning`` is the help of its option."""
+    return field(default=default, metadata={"help": meaning})
 
-    logits [M, V], allowed [M, V] bool (at least one a slot), uniform [M] in (0, 1), temperature [M] (0: the most likely
-    token), top_p [M] in (0, 1]: only the smallest set of most likely tokens that holds this probability is drawn from.
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """Parameters of one request, whatever the family of the model. Raises ValueError.
+
+    temperature        of the tokens written; 0: always the most likely
+    place_temperature  of what is deleted and how many masks go where; 0: always the best (DualMaskLM)
+    top_p              draw from the smallest set of most likely tokens that holds this probability (nucleus sampling,
+                       Holtzman et al. 2020); 1: no limit
+    fill_steps         in how many steps the masks of a round are filled, the most confident first (DualMaskLM)
+    remask             open tokens of low confidence of earlier fill steps again (DualMaskLM)
+    seed               of all draws: the same seed and parameters give the same result
     """
-    logits = logits.float().masked_fill(~allowed, float("-inf"))
-    prob = logits.softmax(-1)
-    token = logits.argmax(-1)
-    if (temperature > 0).any():
-        token = torch.where(temperature > 0, _draw(logits, uniform, temperature, top_p), token)
-    return token, prob.gather(-1, token[:, None]).squeeze(-1)
+
+    temperature: float = _parameter(0.0, "Of the words written. 0: always the most likely.")
+    place_temperature: float = _parameter(0.0, "Of what is deleted and where masks go. 0: always the best place.")
+    top_p: float = _parameter(1.0, "Draw from the likeliest words that share this probability.")
+    fill_steps: int = _parameter(1, "Fill the masks of a round in so many steps, the surest first.")
+    remask: bool = _parameter(False, "Let later fill steps take back doubtful words.")
+    seed: int = _parameter(0, "The same seed and options give the same result.")
+
+    def __post_init__(self) -> None:
+        check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
+        check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
+        check(0 <= self.place_temperature <= 100, "place temperature", self.place_temperature, "0 (best) … 100")
+        check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
+        check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
+
+    def with_seeds(self, seeds: Iterable[int]) -> list[SamplingParams]:
+        """The same parameters once for each seed."""
+        return [replace(self, seed=seed) for seed in seeds]
 
 
-def _draw(logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor) -> Tensor:
-    """[M] from the nucleus of the tempered distribution, by inverting its cumulative probability."""
-    prob = (logits / temperature.clamp_min(1e-6)[:, None]).softmax(-1)
-    limited = top_p < 1
-    if limited.any():
-        prob[limited] = _nucleus(prob[limited], top_p[limited])
-    reached = prob.cumsum(-1)
-    place = (reached < uniform[:, None] * reached[:, -1:]).sum(-1)
-    return place.clamp_max(logits.shape[-1] - 1)
-
-
-def _nucleus(prob: Tensor, top_p: Tensor) -> Tensor:
-    """[M, V] ``prob`` with 0 outside the smallest set of most likely tokens that holds ``top_p`` of it."""
-    ordered, token = prob.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(-1) - ordered
-    return torch.zeros_like(prob).scatter(-1, token, ordered * (before < top_p[:, None]))
-
-
-def still_open(slots: Tensor, step: int, steps: Tensor) -> Tensor:
-    """[N] how many of ``slots`` [N] are masks again after fill step ``step`` (0-based) of ``steps`` [N].
-
-    The cosine schedule of MaskGIT (Chang et al. 2022), with at least one slot decided a step and none left at the end.
-    """
-    progress = ((step + 1) / steps).clamp_max(1.0)
-    remaining = torch.floor(slots * torch.cos(progress * math.pi / 2) + 1e-4).long()
-    return torch.minimum(remaining, (slots - step - 1).clamp_min(0)) * (progress < 1)
-
-
-def least_sure(confidence: Tensor, among: Tensor, number: Tensor) -> Tensor:
-    """[N, W] bool: the ``number`` [N] places among ``among`` with the lowest confidence; rightmost first."""
-    ranked = confidence.masked_fill(~among, float("inf")).flip(1).argsort(dim=1, stable=True)
-    rank = ranked.argsort(1).flip(1)
-    return (rank < number[:, None]) & among
+GREEDY = SamplingParams()  # always the most likely token

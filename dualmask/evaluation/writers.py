@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from dualmask.core.lexicon import read_lexicon
+from dualmask.core.sampling import SamplingParams
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.request import Hole, Request
 from dualmask.families.edit.model import DualMask
@@ -44,17 +45,16 @@ def dualmask(loaded: Loaded[DualMask], rounds: int, fill_steps: int = 1) -> Writ
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
 
     def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
+        sampling = SamplingParams(temperature=temperature, fill_steps=fill_steps)
         requests = [
             Request(
                 list(prompt),
                 "infill",
                 holes=[Hole(len(prompt), tokens)],
                 rounds=rounds,
-                fill_steps=fill_steps,
-                temperature=temperature,
-                seed=seed,
+                sampling=params,
             )
-            for prompt, seed in zip(prompts, seeds, strict=True)
+            for prompt, params in zip(prompts, sampling.with_seeds(seeds), strict=True)
         ]
         return [result.ids[len(result.request.ids) :] for result in engine.run(requests)]
 
@@ -65,9 +65,8 @@ def left_to_right(loaded: Loaded[Autoregressive]) -> Writer:
     """One token a pass, with a cache of keys and values. It may not end a text early, so that lengths are alike."""
 
     def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
-        return autoregressive.write(
-            loaded.model, prompts, tokens=tokens, least=tokens, temperature=temperature, seeds=seeds
-        )
+        sampling = SamplingParams(temperature=temperature).with_seeds(seeds)
+        return autoregressive.write(loaded.model, prompts, tokens=tokens, least=tokens, sampling=sampling)
 
     return Writer("autoregressive", loaded.model, write)
 
@@ -84,8 +83,7 @@ def unmasking(loaded: Loaded[MaskedDiffusion], steps: int, order: diffusion.Orde
             steps=steps,
             allowed=writable,
             order=order,
-            temperature=temperature,
-            seeds=seeds,
+            sampling=SamplingParams(temperature=temperature).with_seeds(seeds),
         )
 
     return Writer("diffusion", loaded.model, write, {"steps": steps, "order": order})

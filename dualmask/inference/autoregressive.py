@@ -10,10 +10,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dualmask.core import noise, sampling
+from dualmask.core import noise
+from dualmask.core.sampling import SamplingParams
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
 from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import TokenTable, whole_vocabulary
+from dualmask.ops.sampling import SamplingBatch, choose
 
 
 class NextToken(Protocol):
@@ -37,30 +39,28 @@ def write(
     *,
     tokens: int,
     least: int = 0,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seeds: Sequence[int],
+    sampling: Sequence[SamplingParams],
     cached: bool = True,
 ) -> list[list[int]]:
     """What follows each prompt (ids without BOS): at most ``tokens`` ids, fewer where the model ends the text, which it
-    may not do before ``least`` ids. A text depends on its prompt and its seed, not on the other texts.
+    may not do before ``least`` ids. ``sampling``: one a prompt. A text depends on its prompt and its parameters, not on
+    the other texts.
 
     ``cached`` False: the whole text is read again for each token; slower, and the same.
     """
     device = model.table.weight.device
     read, present = left_padded(prompts, device)
-    key = torch.tensor(seeds, device=device)
-    heat, nucleus = (torch.full(key.shape, value, device=device) for value in (temperature, top_p))
+    params = SamplingBatch.of(sampling, device)
     cache = KVCache(model.depth, read.shape[1] + tokens) if cached else None
-    ended = torch.zeros_like(key, dtype=torch.bool)
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)
     written: list[list[int]] = []
     new = slice(None)  # what the cache has not seen
     while len(written) < tokens and not ended.all():
         position = (present.long().cumsum(1) - 1).clamp_min(0).float()
         logits = model.next_logits(read[:, new], position[:, new], present[:, new], cache)
         allowed = ordinary(model.vocab_size, device, end=len(written) >= least)[None]
-        uniform = noise.uniform(key, "write", len(written))
-        token, _ = sampling.choose(whole_vocabulary(logits, model.vocab_size), allowed, uniform, heat, nucleus)
+        uniform = noise.uniform(params.seed, "write", len(written))
+        token, _ = choose(whole_vocabulary(logits, model.vocab_size), allowed, uniform, params)
         token = torch.where(ended, EOS_ID, token)
         ended = token == EOS_ID
         written.append(token.tolist())
@@ -71,7 +71,7 @@ def write(
 
 
 def left_padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Tokens [N, L] with BOS, padding in front, and presence [N, L]: so that all texts grow at the same place."""
+    """Tokens [N, L] with BOS, padding in front, and presence [N, L]: so that all texts grow at the same column."""
     width = max(len(prompt) for prompt in prompts) + 1
     rows = [[PAD_ID] * (width - 1 - len(prompt)) + [BOS_ID, *prompt] for prompt in prompts]
     tokens = torch.tensor(rows, device=device)

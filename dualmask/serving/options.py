@@ -1,11 +1,14 @@
-"""Options that several commands share: dataclasses whose fields become options of a typer command."""
+"""Options that several commands share: dataclasses whose fields become options of a typer command.
+
+How tokens are chosen has its options in ``SamplingParams``, so that a new parameter needs no line here.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -31,20 +34,6 @@ class Locks:
     lock_span: Annotated[
         list[str] | None, typer.Option(metavar="A:B", help="Characters A to B (not included) stay; repeatable.")
     ] = None
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How decisions are made, and how reproducibly."""
-
-    temperature: Annotated[float, typer.Option(help="Of the words written. 0: always the most likely.")] = 0.0
-    place_temperature: Annotated[
-        float, typer.Option(help="Of what is deleted and where masks go. 0: always the best place.")
-    ] = 0.0
-    top_p: Annotated[float, typer.Option(help="Draw from the likeliest words that share this probability.")] = 1.0
-    fill_steps: Annotated[int, typer.Option(help="Fill the masks of a round in so many steps, the surest first.")] = 1
-    remask: Annotated[bool, typer.Option("--remask", help="Let later fill steps take back doubtful words.")] = False
-    seed: Annotated[int, typer.Option(help="The same seed and options give the same result.")] = 0
 
 
 @dataclass(frozen=True)
@@ -111,7 +100,7 @@ class Setup:
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Makes every parameter that is one of the dataclasses above appear as that dataclass's options.
+    """Makes every parameter that is a dataclass appear as that dataclass's options.
 
     typer reads a function's signature; this gives it the flat one and hands the function the grouped values.
     """
@@ -143,7 +132,15 @@ def _options_of(group: type[Any]) -> list[inspect.Parameter]:
             field.name,
             inspect.Parameter.KEYWORD_ONLY,
             default=inspect.Parameter.empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
+            annotation=_annotation(field, hints[field.name]),
         )
         for field in fields(group)
     ]
+
+
+def _annotation(field: Field[Any], hint: Any) -> Any:
+    """``hint``, or for a field of plain data, whose metadata holds only the help, an option made of that."""
+    if "help" not in field.metadata:
+        return hint
+    names = [f"--{field.name.replace('_', '-')}"] if hint is bool else []  # a switch has no --no-…
+    return Annotated[hint, typer.Option(*names, help=field.metadata["help"])]

@@ -10,10 +10,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from dualmask.core import noise, sampling
+from dualmask.core import noise
+from dualmask.core.sampling import SamplingParams
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.families.lm.model import MaskedDiffusion
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
+from dualmask.ops.sampling import SamplingBatch, choose, least_confident
 
 Order = Literal["random", "confidence"]
 ORDERS: tuple[Order, ...] = get_args(Order)
@@ -28,25 +30,23 @@ def write(
     steps: int,
     allowed: Tensor,
     order: Order = "random",
-    temperature: float = 1.0,
-    top_p: float = 1.0,
-    seeds: Sequence[int],
+    sampling: Sequence[SamplingParams],
 ) -> list[list[int]]:
     """``tokens`` ids that follow each prompt (ids without BOS), in ``steps`` passes that decide equally many each.
 
     allowed [V] bool: what may be written. order: ``random``, the reverse of how the masks came (ancestral sampling), or
-    ``confidence``, the surest first (LLaDA's low-confidence remasking). A text depends on its prompt and its seed, not
-    on the other texts.
+    ``confidence``, the most confident first (LLaDA's low-confidence remasking). sampling: one a prompt. A text depends
+    on its prompt and its parameters, not on the other texts.
     """
     device = model.table.weight.device
     draft, length, open_slots = _drafts(prompts, tokens, device)
-    key = torch.tensor(seeds, device=device)
-    rank = noise.uniform(key, "order", 0, draft.shape[1])
+    params = SamplingBatch.of(sampling, device)
+    rank = noise.uniform(params.seed, "order", 0, draft.shape[1])
     for step in range(min(steps, tokens)):
-        token, sure = _guess(model, draft, length, open_slots, key, step, allowed, temperature, top_p)
+        token, confidence = _guess(model, draft, length, open_slots, params, step, allowed)
         rest = tokens * (min(steps, tokens) - step - 1) // min(steps, tokens)
-        score = sure if order == "confidence" else rank
-        still_open = sampling.least_sure(score, open_slots, torch.full_like(key, rest))
+        score = confidence if order == "confidence" else rank
+        still_open = least_confident(score, open_slots, torch.full_like(length, rest))
         draft = torch.where(open_slots & ~still_open, token, draft)
         open_slots = still_open
     return [row[len(prompt) + 1 :][:tokens] for row, prompt in zip(draft.tolist(), prompts, strict=True)]
@@ -57,19 +57,16 @@ def _guess(
     draft: Tensor,
     length: Tensor,
     open_slots: Tensor,
-    key: Tensor,
+    params: SamplingBatch,
     step: int,
     allowed: Tensor,
-    temperature: float,
-    top_p: float,
 ) -> tuple[Tensor, Tensor]:
     """A token for every open slot and the model's probability of it: [N, L] each."""
     slot = open_slots.flatten().nonzero().squeeze(1)
     logits = whole_vocabulary(model.fill(draft, length, slot), model.vocab_size)
-    uniform = noise.uniform(key, "write", step, draft.shape[1]).flatten()[slot]
-    heat, nucleus = (torch.full_like(uniform, value) for value in (temperature, top_p))
-    token, sure = sampling.choose(logits, allowed[None], uniform, heat, nucleus)
-    confidence = uniform.new_ones(draft.numel()).scatter(0, slot, sure)
+    uniform = noise.uniform(params.seed, "write", step, draft.shape[1]).flatten()[slot]
+    token, prob = choose(logits, allowed[None], uniform, params.rows(slot // draft.shape[1]))
+    confidence = uniform.new_ones(draft.numel()).scatter(0, slot, prob)
     return draft.flatten().scatter(0, slot, token).view_as(draft), confidence.view(draft.shape)
 
 

@@ -4,7 +4,7 @@ Rows are padded on the left, so that all texts grow at the same column. The deco
 once, together with the span's first step: keys and values of it serve all other steps and all later spans (R12).
 """
 
-# N texts still written, L columns so far, K places of the span, M places written now, V vocabulary, D width
+# N texts still written, L columns so far, K positions of the span, M positions written now, V vocabulary, D width
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from dualmask.core import noise, sampling
+from dualmask.core import noise
+from dualmask.core.sampling import SamplingParams
 from dualmask.core.tokenizer import EOS_ID
 from dualmask.families.span import spans
 from dualmask.families.span.gate_net import CONTINUE
@@ -23,16 +24,17 @@ from dualmask.families.span.request import Gate, check_length, most_steps
 from dualmask.inference.autoregressive import left_padded, ordinary, until_end
 from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
+from dualmask.ops.sampling import SamplingBatch, choose
 
 
 @dataclass(frozen=True)
 class SpanTrace:
-    """How a span was written. ``steps`` is below what was asked for where nothing was left to write."""
+    """How a span was written. ``steps`` is below the gate's number where nothing was left to write."""
 
-    place: int  # of its first token behind the prompt
+    position: int  # of its first token behind the prompt
     entropy: tuple[float, ...]  # nats: what the gate read at each step
     steps: int
-    order: tuple[int, ...]  # the step, from 0, in which each place was written
+    order: tuple[int, ...]  # the step, from 0, in which each position was written
     confidence: tuple[float, ...]  # the model's probability of each token when it was written
 
 
@@ -51,14 +53,13 @@ def write(
     span: int,
     gate: Gate = "learned",
     least: int = 0,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seeds: Sequence[int],
+    sampling: Sequence[SamplingParams],
     allowed: Tensor | None = None,
     cached: bool = True,
 ) -> list[Written]:
     """What follows each prompt (ids without BOS): at most ``tokens`` ids, ``span`` = K at a time, fewer where the model
-    ends the text, which it may not do before ``least`` ids. A text depends on its prompt and its seed only.
+    ends the text, which it may not do before ``least`` ids. ``sampling``: one a prompt. A text depends on its own
+    prompt and parameters only.
 
     gate: ``learned``, ``fast`` (one step a span), ``accurate`` (all steps), or so many steps. allowed [V] bool: what
     may be written, with EOS where texts may end; special ids never are. ``cached`` False: the whole text is read again
@@ -69,17 +70,17 @@ def write(
     check_length(max(map(len, prompts), default=0), tokens, model.config.max_length)
     device = model.table.weight.device
     writable = _writable(model.vocab_size, device, allowed)
-    how = _How(most_steps(gate, model.span.g_max), temperature, top_p, writable, least)
+    rules = _Rules(most_steps(gate, model.span.g_max), writable, least)
     if not prompts:
         return []
     tokens_so_far, present = left_padded(prompts, device)
     cache = KVCache(model.depth, present.shape[1] + tokens) if cached else None
-    texts = _Texts(model, torch.tensor(seeds, device=device), tokens_so_far, present, cache)
+    texts = _Texts(model, SamplingBatch.of(sampling, device), tokens_so_far, present, cache)
     ids: list[list[int]] = [[] for _ in prompts]
     traces: list[list[SpanTrace]] = [[] for _ in prompts]
     alive, start = torch.arange(len(prompts), device=device), 0
     while start < tokens and len(alive):
-        record = _write_span(texts, start, min(span, tokens - start), how)
+        record = _write_span(texts, start, min(span, tokens - start), rules)
         for row, text in enumerate(alive.tolist()):
             ids[text] += record.tokens[row].tolist()
             traces[text].append(record.trace(row, start))
@@ -99,12 +100,12 @@ def _writable(vocab_size: int, device: torch.device, allowed: Tensor | None) -> 
 
 
 @dataclass(frozen=True)
-class _How:
+class _Rules:
+    """What holds for all texts of a call."""
+
     most: int | None  # steps a span; None: the GateNet decides
-    temperature: float
-    top_p: float
     writable: Tensor  # [V] bool
-    least: int
+    least: int  # tokens behind the prompt before which EOS may not be written
 
     def goes_on(self, model: SpanFusion, look: Look, step: int) -> Tensor:
         """[N] bool: the gate wants a step behind this one."""
@@ -112,14 +113,15 @@ class _How:
             return model.gate(look.mean_entropy).argmax(-1) == CONTINUE
         return torch.full_like(look.mean_entropy, step + 1 < self.most, dtype=torch.bool)
 
-    def choose(self, logits: Tensor, key: Tensor, position: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
-        """Ids and their probabilities [M] from logits [M, V]. key [M]: of the texts; position [M]: places in the whole
-        text; behind [M]: places behind the prompt."""
-        uniform = noise.uniform_at(key, "span", 0, position[:, None].long()).squeeze(1)
-        allowed = self.writable.repeat(len(key), 1)
+    def choose(
+        self, logits: Tensor, sampling: SamplingBatch, position: Tensor, behind: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Ids and their probabilities [M] from logits [M, V]. sampling: of the M slots; position [M]: in the whole
+        text; behind [M]: tokens between the prompt and the slot."""
+        uniform = noise.uniform_at(sampling.seed, "span", 0, position[:, None].long()).squeeze(1)
+        allowed = self.writable.repeat(len(logits), 1)
         allowed[:, EOS_ID] &= behind >= self.least
-        heat, nucleus = (torch.full_like(uniform, value) for value in (self.temperature, self.top_p))
-        return sampling.choose(logits, allowed, uniform, heat, nucleus)
+        return choose(logits, allowed, uniform, sampling)
 
 
 @dataclass
@@ -127,17 +129,22 @@ class _Texts:
     """Texts so far, and what the decoder remembers of their first ``known`` columns."""
 
     model: SpanFusion
-    key: Tensor  # [N]
+    sampling: SamplingBatch  # [N]
     tokens: Tensor  # [N, L]
     present: Tensor  # [N, L] bool
     cache: KVCache | None
     known: int = 0
 
     def rows(self, index: Tensor) -> _Texts:
-        if len(index) == len(self.key):
+        if len(index) == len(self.tokens):
             return self
-        parts = {"key": self.key[index], "tokens": self.tokens[index], "present": self.present[index]}
-        return replace(self, **parts, cache=self.cache and self.cache.rows(index))
+        return replace(
+            self,
+            sampling=self.sampling.rows(index),
+            tokens=self.tokens[index],
+            present=self.present[index],
+            cache=self.cache and self.cache.rows(index),
+        )
 
     def followed_by(self, span: Tensor) -> _Texts:
         """With ``span`` [N, K] at the end of each."""
@@ -148,9 +155,9 @@ class _Texts:
         """One step of the span behind the texts. What the decoder reads of these on the way is remembered."""
         whole, width = self.followed_by(state.tokens), state.tokens.shape[1]
         new = slice(self.known, None)
-        places = (whole.present.cumsum(1) - 1).clamp_min(0).float()
+        column_position = (whole.present.cumsum(1) - 1).clamp_min(0).float()
         embedded = self.model.table(whole.tokens[:, new])
-        states = self.model.decoder(embedded, places[:, new], whole.present[:, new], self.cache)
+        states = self.model.decoder(embedded, column_position[:, new], whole.present[:, new], self.cache)
         if self.cache is not None:
             self.cache.crop(width)
             self.known = self.tokens.shape[1]
@@ -171,15 +178,15 @@ class _Record:
         confidence = torch.zeros(tokens.shape, device=tokens.device)
         return cls(tokens.clone(), torch.zeros_like(tokens), confidence, [[] for _ in tokens])
 
-    def trace(self, row: int, place: int) -> SpanTrace:
+    def trace(self, row: int, position: int) -> SpanTrace:
         entropy = tuple(self.entropy[row])
         order, confidence = tuple(self.order[row].tolist()), tuple(self.confidence[row].tolist())
-        return SpanTrace(place, entropy, len(entropy), order, confidence)
+        return SpanTrace(position, entropy, len(entropy), order, confidence)
 
 
-def _write_span(texts: _Texts, start: int, width: int, how: _How) -> _Record:
-    """All steps of the span of ``width`` = K places, ``start`` places behind the prompts. A text whose gate stops gets
-    its open places from that step's states (R8), and costs nothing in the steps of the others."""
+def _write_span(texts: _Texts, start: int, width: int, rules: _Rules) -> _Record:
+    """All steps of the span of ``width`` = K positions, ``start`` tokens behind the prompts. A text whose gate stops
+    gets its open positions from that step's states (R8), and costs nothing in the steps of the others."""
     model = texts.model
     state = model.begin(len(texts.tokens), width)
     record = _Record.of_open(state.tokens)
@@ -188,13 +195,13 @@ def _write_span(texts: _Texts, start: int, width: int, how: _How) -> _Record:
     for step in range(model.span.g_max):
         position = spans.positions(texts.present.sum(1), width)
         look = texts.look(state, position)
-        going = how.goes_on(model, look, step) & (state.open.sum(1) > number)
+        going = rules.goes_on(model, look, step) & (state.open.sum(1) > number)
         pick = model.next_places(look, state, torch.where(going, number, width))
-        row, place = pick.nonzero().unbind(1)
-        logits = whole_vocabulary(look.logits.view(*pick.shape, -1)[row, place], model.vocab_size)
-        token, sure = how.choose(logits, texts.key[row], position[row, place], start + place)
-        at = rows[row], place
-        record.tokens[at], record.confidence[at], record.order[at] = token, sure, step
+        row, column = pick.nonzero().unbind(1)
+        logits = whole_vocabulary(look.logits.view(*pick.shape, -1)[row, column], model.vocab_size)
+        token, confidence = rules.choose(logits, texts.sampling.rows(row), position[row, column], start + column)
+        slot = rows[row], column
+        record.tokens[slot], record.confidence[slot], record.order[slot] = token, confidence, step
         for text, nats in zip(rows.tolist(), look.mean_entropy.tolist(), strict=True):
             record.entropy[text].append(nats)
         rest = going.nonzero().squeeze(1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from dualmask.families.edit.infer.request import check
+from dualmask.core.checks import check
+from dualmask.core.sampling import GREEDY, SamplingParams
 
 Gate = Literal["learned", "fast", "accurate"] | int  # a number: so many steps a span
 GATES = "learned, fast, accurate or fixed:n"
@@ -16,26 +17,21 @@ USUAL_TOKENS = 64
 class SpanOptions:
     """How texts are continued. Raises ValueError.
 
-    tokens       most that are written; None: USUAL_TOKENS, or as many as the model can still read
-    span         K: tokens that are refined together
-    gate         when a span is done: the GateNet says so (learned), after one step (fast), after all (accurate), or
-                 after so many
-    temperature  of the tokens written; 0: always the most likely
+    tokens    most that are written; None: USUAL_TOKENS, or as many as the model can still read
+    span      K: tokens that are refined together
+    gate      when a span is done: the GateNet says so (learned), after one step (fast), after all (accurate), or after
+              so many
+    sampling  how tokens are chosen
     """
 
     tokens: int | None = None
     span: int = 16
     gate: Gate = "learned"
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
+    sampling: SamplingParams = GREEDY
 
     def __post_init__(self) -> None:
         check(self.tokens is None or self.tokens >= 0, "tokens", self.tokens, "0 or more")
         check(self.span >= 1, "span", self.span, "1 or more tokens")
-        check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
-        check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
-        check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
 
     def room(self, prompt: int, max_length: int) -> int:
         """How many tokens to write behind ``prompt`` tokens. Raises ValueError where they do not fit."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.core.batch import Batch
+from dualmask.core.sampling import GREEDY, SamplingParams
 from dualmask.core.tokenizer import EOS_ID
 from dualmask.curriculum import StepPlan
 from dualmask.families.span import spans
@@ -28,6 +29,7 @@ from dualmask.families.span.spans import Spans
 from dualmask.nn.cache import PrefixCache
 from dualmask.nn.parallel.vocabulary import cross_entropy, top_logits
 from dualmask.nn.token_losses import FillerOut
+from dualmask.ops.sampling import SamplingBatch, may_be_drawn
 
 Write = Callable[[Look, int], Tensor]  # a step's look and its number → ids [B, K] to write where it writes
 
@@ -148,19 +150,24 @@ def describe(
 
 
 def draw(
-    logits: Tensor, vocab_size: int, *, gumbel: Callable[[Tensor], Tensor] | None, temperature: float, top_p: float,
-    top_k: int,
-) -> Tensor:  # fmt: skip
-    """[M] ids from logits [M, V / tensor]: the likeliest one, or with ``gumbel`` (noise for candidates [M, C]) a draw
-    from the ``top_k`` likeliest, cut to the fewest that hold ``top_p`` of their probability. Never [MASK] or [PRED].
+    logits: Tensor,
+    vocab_size: int,
+    params: SamplingParams,
+    *,
+    gumbel: Callable[[Tensor], Tensor] | None = None,
+    top_k: int = 1,
+) -> Tensor:
+    """[M] ids from logits [M, V / tensor], never [MASK] or [PRED]: the likeliest one, or with ``gumbel`` (noise for
+    candidates [M, C]) and a temperature above 0 a draw from the ``top_k`` likeliest that the truncation rules allow.
     """
-    cold = gumbel is None or temperature == 0
-    value, token = top_logits(logits, 1 if cold else top_k, range(EOS_ID, vocab_size), refused=REFUSED)
-    if gumbel is None or cold:
+    greedy = gumbel is None or params.temperature == 0
+    value, token = top_logits(logits, 1 if greedy else top_k, range(EOS_ID, vocab_size), refused=REFUSED)
+    if gumbel is None or greedy:
         return token.squeeze(-1)
-    prob = (value / temperature).softmax(-1)
-    outside = prob.cumsum(-1) - prob >= top_p
-    score = (value / temperature + gumbel(token)).masked_fill(outside, float("-inf"))
+    score = value / params.temperature
+    slots = torch.zeros(len(score), dtype=torch.long, device=score.device)  # all are of the one request
+    kept = may_be_drawn(score.softmax(-1), SamplingBatch.of([params], score.device).rows(slots))
+    score = (score + gumbel(token)).masked_fill(~kept, float("-inf"))
     return token.gather(-1, score.argmax(-1, keepdim=True)).squeeze(-1)
 
 
@@ -168,22 +175,16 @@ def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: S
     """Draws tokens as the stage says; texts that are ``forced`` [B] get the true ones."""
     how = plan.stage.span
     assert how is not None
-    place = torch.arange(cut.target.shape[1], device=key.device)
-    place_key = noise.mix(key[:, None] + place).flatten()
+    params = SamplingParams(temperature=how.temperature, top_p=how.top_p)
+    column = torch.arange(cut.target.shape[1], device=key.device)
+    slot_key = noise.mix(key[:, None] + column).flatten()
 
     @torch.no_grad()
     def write(look: Look, turn: int) -> Tensor:
         def gumbel(token: Tensor) -> Tensor:
-            return noise.gumbel_at(place_key, "span", plan.step * model.span.g_max + turn, token)
+            return noise.gumbel_at(slot_key, "span", plan.step * model.span.g_max + turn, token)
 
-        drawn = draw(
-            look.logits,
-            model.vocab_size,
-            gumbel=gumbel,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            top_k=how.top_k,
-        )
+        drawn = draw(look.logits, model.vocab_size, params, gumbel=gumbel, top_k=how.top_k)
         return torch.where(forced[:, None], cut.target, drawn.view_as(cut.target))
 
     return write
@@ -198,7 +199,7 @@ def _prefix_cache(model: SpanFusion, batch: Batch) -> PrefixCache:
 
 def _likeliest(model: SpanFusion) -> Write:
     def write(look: Look, turn: int) -> Tensor:
-        token = draw(look.logits, model.vocab_size, gumbel=None, temperature=0, top_p=1, top_k=1)
+        token = draw(look.logits, model.vocab_size, GREEDY)
         return token.view_as(look.entropy)
 
     return write

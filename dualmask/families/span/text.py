@@ -5,7 +5,7 @@ The trace is one JSON object a text: ``{"input", "output", "mode", "rounds_used"
 
 * ``span``      1, 2, …
 * ``steps``     in how many steps it was refined
-* ``entropy``   [nats, …]: what the gate read in each step, the decoder's mean entropy over the places still open
+* ``entropy``   [nats, …]: what the gate read in each step, the decoder's mean entropy over the positions still open
 * ``filled``    [{"position", "text", "confidence", "step"}, …] in reading order: the token's first character in the
   output (Unicode code points), the model's probability of the token, and the step, from 1, in which it was written.
   What stands behind the end of the text is left out.
@@ -21,7 +21,6 @@ from typing import TypedDict
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import EOS_ID
 from dualmask.families.edit.infer.text import character_starts
-from dualmask.families.edit.infer.trace import Fill
 from dualmask.families.span.generate import SpanTrace, Written, write
 from dualmask.families.span.model import SpanFusion
 from dualmask.families.span.request import SpanOptions, most_steps
@@ -30,7 +29,10 @@ from dualmask.inference.loading import Loaded
 PROMPTS_AT_ONCE = 64
 
 
-class SpanFill(Fill):
+class SpanFill(TypedDict):
+    position: int
+    text: str
+    confidence: float
     step: int
 
 
@@ -89,16 +91,13 @@ class SpanWriter:
                     yield self._finish(prompt, written)
 
     def _write(self, prompts: Sequence[Prompt], tokens: int) -> list[Written]:
-        how = self.options
         return write(
             self.model,
             [prompt.ids for prompt in prompts],
             tokens=tokens,
-            span=how.span,
-            gate=how.gate,
-            temperature=how.temperature,
-            top_p=how.top_p,
-            seeds=[how.seed] * len(prompts),
+            span=self.options.span,
+            gate=self.options.gate,
+            sampling=[self.options.sampling] * len(prompts),
             allowed=self.allowed,
         )
 
@@ -110,9 +109,9 @@ class SpanWriter:
             output=output,
             mode="generate",
             rounds_used=sum(span.steps for span in written.spans),
-            seed=self.options.seed,
+            seed=self.options.sampling.seed,
             trace=[
-                _describe(number, span, output, starts[len(prompt.ids) + span.place :])
+                _describe(number, span, output, starts[len(prompt.ids) + span.position :])
                 for number, span in enumerate(written.spans, 1)
             ],
         )
@@ -121,13 +120,13 @@ class SpanWriter:
 
 def _describe(number: int, span: SpanTrace, output: str, starts: list[int]) -> SpanSteps:
     """``starts``: the character at which each token from the span's first on begins, and the length of the output."""
-    places = zip(starts, starts[1:], span.confidence, span.order, strict=False)
+    tokens = zip(starts, starts[1:], span.confidence, span.order, strict=False)
     return SpanSteps(
         span=number,
         steps=span.steps,
         entropy=[round(nats, 6) for nats in span.entropy],
         filled=[
-            SpanFill(position=start, text=output[start:end], confidence=round(sure, 6), step=step + 1)
-            for start, end, sure, step in places
+            SpanFill(position=start, text=output[start:end], confidence=round(confidence, 6), step=step + 1)
+            for start, end, confidence, step in tokens
         ],
     )

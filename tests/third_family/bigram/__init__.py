@@ -1,4 +1,4 @@
-"""A family that the project does not know: each token is guessed from the one in front of it. Its keys and its entry."""
+"""A family that the project does not know: each token is guessed from the one in front of it. Keys and entry."""
 
 from __future__ import annotations
 

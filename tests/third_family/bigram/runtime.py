@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from bigram import BigramConfig
 from torch import Tensor, nn
 
+from bigram import BigramConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
@@ -30,9 +30,7 @@ class MLP(nn.Module):
 class Bigram(nn.Module):
     depth = 0  # blocks with keys and values to keep
 
-    def __init__(
-        self, config: BigramConfig, vocab_size: int, *, activation_checkpointing: bool = False
-    ) -> None:
+    def __init__(self, config: BigramConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
         self.table = TokenTable(vocab_size, config.hidden, std=config.init_std)

@@ -9,6 +9,7 @@ from tiny_model import language_model_config, write_random_model
 
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
+from dualmask.core.sampling import GREEDY, SamplingParams
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.evaluation.writers import counted
 from dualmask.families.lm import diffusion
@@ -19,6 +20,7 @@ from launcher import command
 
 PROMPTS = [[40, 41, 42, 43, 44, 45, 46], [50], [], [60, 61, 62]]
 SEEDS = [5, 6, 7, 8]
+WARM = SamplingParams(temperature=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +42,22 @@ def unmasking(folders: dict[str, Path]) -> Loaded:
     return load(folders["diffusion"], "cpu", family="diffusion")
 
 
-@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.9, "top_p": 0.8}])
-def test_cache_and_companions_change_nothing(left_to_right: Loaded, how: dict[str, float]) -> None:
-    model = left_to_right.model
-    together = autoregressive.write(model, PROMPTS, tokens=20, seeds=SEEDS, **how)
-    assert together == autoregressive.write(model, PROMPTS, tokens=20, seeds=SEEDS, cached=False, **how)
-    for prompt, seed, text in zip(PROMPTS, SEEDS, together, strict=True):
-        assert [text] == autoregressive.write(model, [prompt], tokens=20, seeds=[seed], **how)
+@pytest.mark.parametrize("sampling", [GREEDY, WARM, SamplingParams(temperature=0.9, top_p=0.8)])
+def test_cache_and_companions_change_nothing(left_to_right: Loaded, sampling: SamplingParams) -> None:
+    model, seeded = left_to_right.model, sampling.with_seeds(SEEDS)
+    together = autoregressive.write(model, PROMPTS, tokens=20, sampling=seeded)
+    assert together == autoregressive.write(model, PROMPTS, tokens=20, sampling=seeded, cached=False)
+    for prompt, own, text in zip(PROMPTS, seeded, together, strict=True):
+        assert [text] == autoregressive.write(model, [prompt], tokens=20, sampling=[own])
     assert not SPECIAL_IDS & {token for text in together for token in text}
-    if how["temperature"]:
-        assert together != autoregressive.write(model, PROMPTS, tokens=20, seeds=[9, 10, 11, 12], **how)
+    if sampling.temperature:
+        others = sampling.with_seeds([9, 10, 11, 12])
+        assert together != autoregressive.write(model, PROMPTS, tokens=20, sampling=others)
 
 
 def test_greedy_writing_is_what_the_training_forward_finds_likeliest(left_to_right: Loaded) -> None:
     model = left_to_right.model
-    (text,) = autoregressive.write(model, [PROMPTS[0]], tokens=15, least=15, temperature=0.0, seeds=[0])
+    (text,) = autoregressive.write(model, [PROMPTS[0]], tokens=15, least=15, sampling=[GREEDY])
     row = torch.tensor([[BOS_ID, *PROMPTS[0], *text, EOS_ID]])
     out = model(Batch(row, torch.tensor([row.shape[1]]), torch.tensor([0])))
     logits = out.logits[:, : model.vocab_size].detach()
@@ -63,21 +66,21 @@ def test_greedy_writing_is_what_the_training_forward_finds_likeliest(left_to_rig
 
 
 def test_a_text_ends_at_eos_but_not_too_early(folders: dict[str, Path]) -> None:
-    model = load(folders["autoregressive"], "cpu", family="autoregressive").model
+    model, warm = load(folders["autoregressive"], "cpu", family="autoregressive").model, WARM.with_seeds(SEEDS)
     with torch.no_grad():
         model.table.output_bias[EOS_ID] = 1000.0
-    assert autoregressive.write(model, PROMPTS, tokens=9, seeds=SEEDS) == [[]] * 4
-    assert [len(text) for text in autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)] == [3] * 4
+    assert autoregressive.write(model, PROMPTS, tokens=9, sampling=warm) == [[]] * 4
+    assert [len(text) for text in autoregressive.write(model, PROMPTS, tokens=9, least=3, sampling=warm)] == [3] * 4
     with counted(model) as passes:
-        autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)
+        autoregressive.write(model, PROMPTS, tokens=9, least=3, sampling=warm)
     assert passes.writing == 4 * len(PROMPTS)  # nobody is waited for
-    assert autoregressive.write(model, PROMPTS, tokens=0, seeds=SEEDS) == [[]] * 4
+    assert autoregressive.write(model, PROMPTS, tokens=0, sampling=warm) == [[]] * 4
 
 
 def test_each_token_is_read_once(left_to_right: Loaded) -> None:
     widths: list[int] = []
     handle = left_to_right.model.lm.register_forward_hook(lambda module, inputs, out: widths.append(out.shape[1]))
-    autoregressive.write(left_to_right.model, PROMPTS, tokens=6, least=6, seeds=SEEDS)
+    autoregressive.write(left_to_right.model, PROMPTS, tokens=6, least=6, sampling=WARM.with_seeds(SEEDS))
     handle.remove()
     assert widths == [8, 1, 1, 1, 1, 1]
 
@@ -87,14 +90,15 @@ def test_each_token_is_read_once(left_to_right: Loaded) -> None:
 def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded, order: str, steps: int) -> None:
     model = unmasking.model
     allowed = read_lexicon(unmasking.tokenizer).writable
-    how = {"tokens": 12, "steps": steps, "allowed": allowed, "order": order}
+    options = {"tokens": 12, "steps": steps, "allowed": allowed, "order": order}
+    seeded = WARM.with_seeds(SEEDS)
     with counted(model) as passes:
-        together = diffusion.write(model, PROMPTS, seeds=SEEDS, **how)
+        together = diffusion.write(model, PROMPTS, sampling=seeded, **options)
     assert passes.writing == min(steps, 12) * len(PROMPTS)
     assert [len(text) for text in together] == [12] * 4
     assert allowed[torch.tensor(together)].all()
-    for prompt, seed, text in zip(PROMPTS, SEEDS, together, strict=True):
-        assert [text] == diffusion.write(model, [prompt], seeds=[seed], **how)
+    for prompt, own, text in zip(PROMPTS, seeded, together, strict=True):
+        assert [text] == diffusion.write(model, [prompt], sampling=[own], **options)
 
 
 @pytest.mark.parametrize("order", diffusion.ORDERS)
@@ -114,8 +118,7 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
     model.fill = spy
     allowed = read_lexicon(unmasking.tokenizer).writable
     try:
-        how = {"tokens": 12, "steps": 4, "allowed": allowed, "order": order, "temperature": 0.0}
-        diffusion.write(model, [PROMPTS[3]], seeds=[0], **how)
+        diffusion.write(model, [PROMPTS[3]], tokens=12, steps=4, allowed=allowed, order=order, sampling=[GREEDY])
     finally:
         del model.fill
     assert [len(slots) for slots in sure] == [12, 9, 6, 3]

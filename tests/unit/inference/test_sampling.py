@@ -1,11 +1,17 @@
+"""Choosing tokens: what the parameters refuse, what the rules allow, and how often each token is drawn."""
+
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
-from dualmask.core import sampling
+from dualmask.core.sampling import GREEDY, SamplingParams
+from dualmask.ops import sampling
+from dualmask.ops.sampling import SamplingBatch
 
 SLOTS, VOCABULARY = 4000, 12
+CPU = torch.device("cpu")
 
 
 def draw(temperature: float, top_p: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -13,8 +19,8 @@ def draw(temperature: float, top_p: float, seed: int = 0) -> tuple[torch.Tensor,
     logits = torch.randn(VOCABULARY, generator=generator).mul(2).expand(SLOTS, VOCABULARY)
     allowed = (torch.arange(VOCABULARY) % 4 != 0).expand(SLOTS, VOCABULARY)
     uniform = torch.rand(SLOTS, generator=generator).clamp(1e-6, 1 - 1e-6)
-    full = torch.full((SLOTS,), 1.0)
-    token, confidence = sampling.choose(logits, allowed, uniform, temperature * full, top_p * full)
+    params = SamplingParams(temperature=temperature, top_p=top_p)
+    token, confidence = sampling.choose(logits, allowed, uniform, SamplingBatch.of([params] * SLOTS, CPU))
     prob = logits[0].masked_fill(~allowed[0], float("-inf"))
     return token, confidence, prob
 
@@ -45,6 +51,58 @@ def test_a_nearly_cold_draw_is_greedy() -> None:
     assert torch.equal(draw(1e-5, 1.0)[0], draw(0.0, 1.0)[0])
 
 
+def test_each_row_of_a_batch_obeys_its_own_parameters() -> None:
+    """Requests of any parameters may be mixed: each gets what it gets alone."""
+    params = [
+        SamplingParams(temperature=temperature, top_p=top_p, seed=2**62 + 1, fill_steps=3, remask=temperature > 1)
+        for temperature in (0.0, 0.5, 1.0, 2.0)
+        for top_p in (0.2, 0.7, 0.9999999, 1.0)
+    ]
+    batch = SamplingBatch.of(params, CPU)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(len(params), 100, generator=generator) * 3
+    uniform = torch.rand(len(params), generator=generator)
+    allowed = torch.ones_like(logits, dtype=torch.bool)
+    together = sampling.choose(logits, allowed, uniform, batch)
+    for row, one in enumerate(params):
+        index, alone = torch.tensor([row]), SamplingBatch.of([one], CPU)
+        for own in (alone, batch.rows(index)):
+            assert (own.seed.item(), own.fill_steps.item()) == (one.seed, one.fill_steps)
+            assert own.remask.item() == one.remask
+            token, confidence = sampling.choose(logits[index], allowed[index], uniform[index], own)
+            assert torch.equal(token[0], together[0][row])
+            assert torch.equal(confidence[0], together[1][row])
+
+
+def test_a_rule_is_a_parameter_that_is_off_by_default() -> None:
+    assert set(sampling.TRUNCATIONS) <= {parameter.name for parameter in fields(SamplingParams)}
+    assert SamplingBatch.of([GREEDY, SamplingParams(temperature=1.0)], CPU).limits == {}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"temperature": -1.0}, "temperature -1.0 is not possible: give 0"),
+        ({"temperature": float("nan")}, "temperature nan"),
+        ({"temperature": 101.0}, "temperature 101"),
+        ({"place_temperature": -1.0}, "place temperature -1.0"),
+        ({"top_p": 0.0}, "top-p 0.0"),
+        ({"top_p": 1.5}, "top-p 1.5"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**63}, "seed 9223372036854775808"),
+        ({"fill_steps": 0}, "fill steps 0"),
+    ],
+)
+def test_impossible_parameters_name_option_and_value(parameters: dict[str, float], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        SamplingParams(**parameters)
+
+
+def test_seeds_change_nothing_else() -> None:
+    params = SamplingParams(temperature=0.7, top_p=0.9)
+    assert params.with_seeds([4, 5]) == [SamplingParams(temperature=0.7, top_p=0.9, seed=seed) for seed in (4, 5)]
+
+
 def test_fill_schedule_decides_something_each_step_and_ends_with_nothing_open() -> None:
     slots = torch.tensor([0, 1, 3, 10, 100, 10])
     steps = torch.tensor([4, 4, 4, 1, 8, 20])
@@ -58,9 +116,11 @@ def test_fill_schedule_decides_something_each_step_and_ends_with_nothing_open() 
     assert int(half) == math.floor(100 * math.cos(math.pi / 4))
 
 
-def test_least_sure() -> None:
+def test_least_confident() -> None:
     confidence = torch.tensor([[0.9, 0.1, 0.5, 0.5, 0.2]])
     among = torch.tensor([[True, False, True, True, True]])
-    assert sampling.least_sure(confidence, among, torch.tensor([2])).tolist() == [[False, False, False, True, True]]
-    assert not sampling.least_sure(confidence, among, torch.tensor([0])).any()
-    assert torch.equal(sampling.least_sure(confidence, among, torch.tensor([9])), among)
+    assert sampling.least_confident(confidence, among, torch.tensor([2])).tolist() == [
+        [False, False, False, True, True]
+    ]
+    assert not sampling.least_confident(confidence, among, torch.tensor([0])).any()
+    assert torch.equal(sampling.least_confident(confidence, among, torch.tensor([9])), among)

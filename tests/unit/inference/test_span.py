@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tiny_span import VOCAB, make_model
 
 from dualmask.core.batch import Batch
+from dualmask.core.sampling import GREEDY, SamplingParams
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PRED_ID, SPECIAL_IDS
 from dualmask.families.span import generate as span
 from dualmask.families.span import spans
@@ -48,8 +49,12 @@ def texts(number: int, longest: int = 30) -> list[list[int]]:
 
 
 def write(model: SpanFusion, prompts: list[list[int]], **options: Any) -> list[Written]:
-    known: dict[str, Any] = {"span": 6, "seeds": range(100, 100 + len(prompts))}
+    known: dict[str, Any] = {"span": 6, "sampling": GREEDY.with_seeds(range(100, 100 + len(prompts)))}
     return span.write(model, prompts, **known | options)
+
+
+def seeded(number: int, first: int = 100, **parameters: float) -> list[SamplingParams]:
+    return SamplingParams(**parameters).with_seeds(range(first, first + number))
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +99,7 @@ def slow(model: SpanFusion, prompt: list[int], tokens: int, width: int, gate: st
 
 def same(one: Written, other: Written) -> bool:
     """Token for token and step for step."""
-    what = [(text.ids, [(s.place, s.steps, s.order) for s in text.spans]) for text in (one, other)]
+    what = [(text.ids, [(s.position, s.steps, s.order) for s in text.spans]) for text in (one, other)]
     for mine, theirs in zip(one.spans, other.spans, strict=True):
         assert mine.entropy == pytest.approx(theirs.entropy, abs=1e-4)
         assert mine.confidence == pytest.approx(theirs.confidence, abs=1e-4)
@@ -111,10 +116,14 @@ def test_a_text_is_what_the_loop_of_the_seed_writes(model: SpanFusion, gate: str
 
 
 @pytest.mark.parametrize("gate", GATES)
-@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.7}])
-def test_the_cache_changes_nothing_over_200_prompts(model: SpanFusion, gate: Gate, how: dict[str, float]) -> None:
-    prompts = texts(200)
-    cached, whole = (write(model, prompts, tokens=20, gate=gate, cached=flag, **how) for flag in (True, False))
+@pytest.mark.parametrize("parameters", [{}, {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.7}])
+def test_the_cache_changes_nothing_over_200_prompts(
+    model: SpanFusion, gate: Gate, parameters: dict[str, float]
+) -> None:
+    prompts, sampling = texts(200), seeded(200, **parameters)
+    cached, whole = (
+        write(model, prompts, tokens=20, gate=gate, cached=flag, sampling=sampling) for flag in (True, False)
+    )
     assert all(map(same, cached, whole))
     assert max(len(text.spans) for text in cached) == 4
 
@@ -122,10 +131,11 @@ def test_the_cache_changes_nothing_over_200_prompts(model: SpanFusion, gate: Gat
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_companions_change_nothing(model: SpanFusion, temperature: float) -> None:
     prompts = texts(60)
-    together = write(model, prompts, tokens=20, temperature=temperature)
-    for row, (prompt, text) in enumerate(zip(prompts, together, strict=True)):
-        assert same(text, *write(model, [prompt], tokens=20, temperature=temperature, seeds=[100 + row]))
-    other = write(model, prompts, tokens=20, temperature=temperature, seeds=range(60))
+    sampling = seeded(60, temperature=temperature)
+    together = write(model, prompts, tokens=20, sampling=sampling)
+    for prompt, own, text in zip(prompts, sampling, together, strict=True):
+        assert same(text, *write(model, [prompt], tokens=20, sampling=[own]))
+    other = write(model, prompts, tokens=20, sampling=seeded(60, first=0, temperature=temperature))
     assert (together == other) == (temperature == 0)
 
 
@@ -200,8 +210,8 @@ def test_nothing_special_is_ever_written(
     for special in SPECIAL_IDS - {EOS_ID}:
         favour(model, special)
     allowed = torch.ones(VOCAB, dtype=torch.bool) if allow_all else None
-    how = {"tokens": tokens, "span": width, "gate": gate, "temperature": temperature, "allowed": allowed}
-    for text in write(model, texts(8), **how):
+    sampling = seeded(8, temperature=temperature)
+    for text in write(model, texts(8), tokens=tokens, span=width, gate=gate, allowed=allowed, sampling=sampling):
         assert not SPECIAL_IDS & set(text.ids)
         assert len(text.ids) <= tokens
         assert [len(done.order) for done in text.spans] == [
@@ -212,7 +222,7 @@ def test_nothing_special_is_ever_written(
 def test_only_what_is_allowed_is_written(model: SpanFusion) -> None:
     allowed = torch.zeros(VOCAB, dtype=torch.bool)
     allowed[[10, 20, 30]] = True
-    written = write(model, texts(8), tokens=20, temperature=1.0, allowed=allowed)
+    written = write(model, texts(8), tokens=20, sampling=seeded(8, temperature=1.0), allowed=allowed)
     assert {token for text in written for token in text.ids} == {10, 20, 30}
     assert all(len(text.ids) == 20 for text in written)  # EOS is not allowed
     with pytest.raises(ValueError, match="no ordinary token"):
@@ -295,18 +305,18 @@ def test_a_look_behind_a_past_is_the_decoder_over_the_whole_text(model: SpanFusi
         assert torch.allclose(look.pred_logits.view(16, 6, -1)[row], model.project(h), atol=1e-5)
 
 
-@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"temperature": 1.0}])
-def test_its_decoder_writes_alone_too(model: SpanFusion, how: dict[str, float]) -> None:
-    prompts, seeds = texts(6), list(range(6))
-    together = autoregressive.write(model, prompts, tokens=20, seeds=seeds, **how)
-    assert together == autoregressive.write(model, prompts, tokens=20, seeds=seeds, cached=False, **how)
-    for prompt, seed, text in zip(prompts, seeds, together, strict=True):
-        assert [text] == autoregressive.write(model, [prompt], tokens=20, seeds=[seed], **how)
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_its_decoder_writes_alone_too(model: SpanFusion, temperature: float) -> None:
+    prompts, sampling = texts(6), seeded(6, first=0, temperature=temperature)
+    together = autoregressive.write(model, prompts, tokens=20, sampling=sampling)
+    assert together == autoregressive.write(model, prompts, tokens=20, sampling=sampling, cached=False)
+    for prompt, own, text in zip(prompts, sampling, together, strict=True):
+        assert [text] == autoregressive.write(model, [prompt], tokens=20, sampling=[own])
 
 
 def test_its_decoder_writes_what_its_training_pass_finds_likeliest(model: SpanFusion) -> None:
     prompt = texts(3)[2]
-    (text,) = autoregressive.write(model, [prompt], tokens=12, least=12, temperature=0.0, seeds=[0])
+    (text,) = autoregressive.write(model, [prompt], tokens=12, least=12, sampling=[GREEDY])
     row = torch.tensor([[BOS_ID, *prompt, *text]])
     out, _ = model(Batch(row, torch.tensor([row.shape[1]]), torch.tensor([0])))
     logits = out.logits[len(prompt) :, :VOCAB].clone()

@@ -1,11 +1,13 @@
 """Text in, text and trace out: nothing is lost, and the trace tells the whole story."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualmask.core.sampling import GREEDY, SamplingParams
 from dualmask.families.edit.infer.request import TextRequest
 from dualmask.families.edit.infer.text import TextResult, Writer
 from dualmask.families.edit.infer.trace import RoundTrace, replay
@@ -22,7 +24,7 @@ ODD = (
     "日本語だけの文章です。" * 12,
     "The value of the expression is the object that it names. " * 40,
 )
-HOT = {"temperature": 1.0, "place_temperature": 1.0, "seed": 3}
+HOT = SamplingParams(temperature=1.0, place_temperature=1.0, seed=3)
 
 
 @pytest.mark.parametrize("text", ODD)
@@ -50,14 +52,14 @@ def skeleton(draft: str, done: RoundTrace) -> str:
 
 
 @pytest.mark.parametrize("text", ODD)
-@pytest.mark.parametrize("heat", [{}, HOT])
-def test_the_trace_leads_from_input_to_output(writer: Writer, text: str, heat: dict[str, float]) -> None:
+@pytest.mark.parametrize("sampling", [GREEDY, HOT])
+def test_the_trace_leads_from_input_to_output(writer: Writer, text: str, sampling: SamplingParams) -> None:
     requests = [
-        TextRequest(text, "edit", options={"keep_rate": 0.6, "rounds": 3, **heat}),
-        TextRequest(text, "summarize", options={"keep_rate": 0.5, "rounds": 2, **heat}),
-        TextRequest(text, "generate", options={"growth": 12, "rounds": 3, **heat}),
-        TextRequest(text, "edit", options={"rounds": 2, **heat}),
-        TextRequest(text, "auto", options={"rounds": 3, "max_growth": 20, **heat}),
+        TextRequest(text, "edit", sampling=sampling, options={"keep_rate": 0.6, "rounds": 3}),
+        TextRequest(text, "summarize", sampling=sampling, options={"keep_rate": 0.5, "rounds": 2}),
+        TextRequest(text, "generate", sampling=sampling, options={"growth": 12, "rounds": 3}),
+        TextRequest(text, "edit", sampling=sampling, options={"rounds": 2}),
+        TextRequest(text, "auto", sampling=sampling, options={"rounds": 3, "max_growth": 20}),
     ]
     for request, result in zip(requests, writer.run(requests), strict=True):
         trace = json.loads(json.dumps(result.trace))
@@ -104,11 +106,11 @@ def test_empty_text_works_in_every_mode(writer: Writer) -> None:
 def test_locked_words_and_spans_stay(writer: Writer) -> None:
     text = "The name is bound, the name é is 日本 found, the name 😀 is lost."
     for seed in range(20):
-        options = {"keep_rate": 0.2, "rounds": 2, "temperature": 1.0, "place_temperature": 1.0, "seed": seed}
-        (words,) = writer.run([TextRequest(text, "edit", lock_texts=["the name", "日本"], options=options)])
+        known = {"options": {"keep_rate": 0.2, "rounds": 2}, "sampling": replace(HOT, seed=seed)}
+        (words,) = writer.run([TextRequest(text, "edit", lock_texts=["the name", "日本"], **known)])
         assert words.output.count("the name") >= 2
         assert "日本" in words.output
-        (span,) = writer.run([TextRequest(text, "edit", lock_spans=[(20, 35)], options=options)])
+        (span,) = writer.run([TextRequest(text, "edit", lock_spans=[(20, 35)], **known)])
         assert text[20:35] in span.output
 
 
@@ -125,10 +127,10 @@ def fillings(result: TextResult, *around: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("heat", [{}, HOT])
-def test_infill_keeps_everything_around_the_holes(writer: Writer, heat: dict[str, float]) -> None:
+@pytest.mark.parametrize("sampling", [GREEDY, HOT])
+def test_infill_keeps_everything_around_the_holes(writer: Writer, sampling: SamplingParams) -> None:
     text = "Return the {} of the house, un{}able."
-    (result,) = writer.run([TextRequest(text, "infill", hole="{}", tokens=3, options={"rounds": 2, **heat})])
+    (result,) = writer.run([TextRequest(text, "infill", hole="{}", tokens=3, sampling=sampling, options={"rounds": 2})])
     first, second = fillings(result, "Return the", " of the house, un", "able.")
     assert first.startswith(" ")
     assert second

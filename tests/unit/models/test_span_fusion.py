@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from dualmask.core import noise
 from dualmask.core.batch import Batch
+from dualmask.core.sampling import SamplingParams
 from dualmask.core.tokenizer import EOS_ID, PAD_ID, PRED_ID, SPECIAL_IDS
 from dualmask.curriculum import plan_at
 from dualmask.families.span import rollout as span_rollout
@@ -271,12 +272,12 @@ def test_tokens_are_drawn_as_likely_as_they_are() -> None:
     logits = torch.full((len(places), VOCAB), -20.0)
     logits[:, 10:15] = torch.tensor([0.05, 0.4, 0.1, 0.3, 0.15]).log()
 
-    def shares(**how: float) -> list[float]:
+    def shares(top_k: int = 32, **parameters: float) -> list[float]:
         def gumbel(token: Tensor) -> Tensor:
             return -torch.log(-torch.log(noise.uniform_at(places, "span", 1, token)))
 
-        asked = {"temperature": 1.0, "top_p": 1.0, "top_k": 32} | how
-        drawn = span_rollout.draw(logits, VOCAB, gumbel=gumbel, **asked)  # type: ignore[arg-type]
+        params = SamplingParams(**{"temperature": 1.0} | parameters)
+        drawn = span_rollout.draw(logits, VOCAB, params, gumbel=gumbel, top_k=top_k)
         return [(drawn == token).double().mean().item() for token in range(10, 15)]
 
     near = partial(pytest.approx, abs=0.015)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dualmask.core.sampling import SamplingParams
 from dualmask.families.edit.infer.request import HOLE_MARK, Mode, TextRequest
 from dualmask.families.span.cli import generate as span_command
 from dualmask.families.span.request import SpanOptions, parse_gate
-from dualmask.serving.options import Growth, Locks, Sampling, Setup, Source, Spans, Stops, with_options
+from dualmask.serving.options import Growth, Locks, Setup, Source, Spans, Stops, with_options
 from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
 from dualmask.serving.texts import for_each, read_texts
 
@@ -44,7 +45,7 @@ def edit(
     growth: Growth,
     stops: Stops,
     locks: Locks,
-    sampling: Sampling,
+    sampling: SamplingParams,
 ) -> None:
     """Correct a text, or write a share of it anew.
 
@@ -77,13 +78,13 @@ def generate(
     growth: Growth,
     stops: Stops,
     locks: Locks,
-    sampling: Sampling,
+    sampling: SamplingParams,
 ) -> None:
     """Write text around TEXT or behind it, or from nothing. Nothing of TEXT is deleted.
 
     A DualMask model writes wherever it sees something missing, in --rounds, until --growth is reached. A SpanFusionLM
-    continues TEXT by --tokens, in spans of --span tokens, each refined in as many steps as the --gate asks for. Its
-    other options are --temperature, --top-p and --seed; --tokens, --span and --gate mean nothing to DualMask.
+    continues TEXT by --tokens, in spans of --span tokens, each refined in as many steps as the --gate asks for. The
+    options of rounds, growth and locks mean nothing to it, --tokens, --span and --gate mean nothing to DualMask.
 
     \b
     dualmask generate --model M --growth 40 --temperature 0.9 --seed 1
@@ -95,15 +96,8 @@ def generate(
 
     if family_of(setup.model) == "spanfusion":
         _refuse(context, ROUNDS_ONLY, f"{setup.model}, a SpanFusionLM")
-        how = SpanOptions(
-            tokens=spans.tokens,
-            span=spans.span,
-            gate=parse_gate(spans.gate),
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            seed=sampling.seed,
-        )
-        span_command.run(source, setup, how)
+        options = SpanOptions(spans.tokens, spans.span, parse_gate(spans.gate), sampling)
+        span_command.run(source, setup, options)
     else:
         _refuse(context, SPANS_ONLY, f"{setup.model}, which is no SpanFusionLM")
         _run("generate", source, setup, sampling, {"rounds": rounds} | vars(growth) | vars(stops), locks)
@@ -131,7 +125,7 @@ def auto(
     growth: Growth,
     stops: Stops,
     locks: Locks,
-    sampling: Sampling,
+    sampling: SamplingParams,
 ) -> None:
     """Let the model's Gate decide, round by round and text by text, what TEXT needs.
 
@@ -157,7 +151,7 @@ def summarize(
     keep_rate: Annotated[float, typer.Option(help="Share of the tokens that is kept, 0 to 1.")] = 0.5,
     rounds: Rounds = 1,
     locks: Locks,
-    sampling: Sampling,
+    sampling: SamplingParams,
 ) -> None:
     """Print the skeleton: TEXT without the tokens that can best be restored. Nothing is written.
 
@@ -182,7 +176,7 @@ def infill(
     ] = None,
     rounds: Rounds = 1,
     stops: Stops,
-    sampling: Sampling,
+    sampling: SamplingParams,
 ) -> None:
     """Write where TEXT has holes, and nowhere else.
 
@@ -197,20 +191,23 @@ def _run(
     mode: Mode,
     source: Source,
     setup: Setup,
-    sampling: Sampling,
+    sampling: SamplingParams,
     options: dict[str, Any],
     locks: Locks,
     **infill_options: Any,
 ) -> None:
     """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
-    options |= vars(sampling)
-    TextRequest("", mode, options=options)  # wrong options are named before a text is read
+    TextRequest("", mode, sampling=sampling, options=options)  # wrong options are named before a text is read
     check_page(setup)
     texts = read_texts(source, empty_allowed=mode == "generate")
     _check_locks(locks, texts)
     spans = [_span(text) for text in locks.lock_span or ()]
     requests = for_each(
-        texts, source, lambda text: TextRequest(text, mode, locks.lock or (), spans, options=options, **infill_options)
+        texts,
+        source,
+        lambda text: TextRequest(
+            text, mode, locks.lock or (), spans, sampling=sampling, options=options, **infill_options
+        ),
     )
     show(_results(requests, setup), len(requests), source, setup, _page(options.get("gate_threshold", 0.5)))
 

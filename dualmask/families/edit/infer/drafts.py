@@ -97,12 +97,12 @@ def start(requests: Sequence[Request], device: torch.device) -> Drafts:
         if request.mode == "infill":
             region[row] = CLOSED
         for number, hole in enumerate(request.holes, 1):
-            region[row, hole.place] = number
-            spaced[row, hole.place] = hole.spaced
+            region[row, hole.position] = number
+            spaced[row, hole.position] = hole.spaced
         for first, end in request.locked:
             locked[row, first + 1 : end + 1] = True
             region[row, first + 1 : end] = CLOSED
     length = torch.tensor([len(request.ids) + 2 for request in requests])
-    key = torch.tensor([request.seed for request in requests])
+    key = torch.tensor([request.sampling.seed for request in requests])
     sure = torch.ones(tokens.shape)
     return Drafts(*(tensor.to(device) for tensor in (tokens, length, key, locked, region, spaced, sure)))

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from dualmask.core.checks import check
+from dualmask.core.sampling import GREEDY, SamplingParams
+
 if TYPE_CHECKING:
     from dualmask.families.edit.stopping import Reason
 
@@ -21,10 +24,10 @@ GROWTH_SCHEDULES: tuple[GrowthSchedule, ...] = get_args(GrowthSchedule)
 
 @dataclass(frozen=True)
 class Hole:
-    """Where an infill writes: in front of token ``place``. ``tokens``: how many (None: the inserter's opinion, at least
-    one). ``spaced``: the first token written must begin with a space."""
+    """Where an infill writes: in front of token ``position``. ``tokens``: how many (None: the inserter's opinion, at
+    least one). ``spaced``: the first token written must begin with a space."""
 
-    place: int
+    position: int
     tokens: int | None = None
     spaced: bool = False
 
@@ -46,10 +49,7 @@ class Request:
     stop_confidence    stop once the tokens of the last fill have this mean probability; None: never for that reason
     stop_distance      stop once a round changes less than this share of the text; None: never for that reason
     locked             token ranges [start, end): never deleted, nothing is inserted inside
-    temperature        of the tokens written; 0: always the most likely
-    place_temperature  of what is deleted and how many masks go where; 0: always the best
-    fill_steps         in how many steps the masks of a round are filled, the surest first
-    remask             open doubtful ones of earlier fill steps again
+    sampling           how tokens are chosen
     """
 
     ids: Sequence[int]
@@ -65,12 +65,7 @@ class Request:
     stop_distance: float | None = None
     locked: Sequence[tuple[int, int]] = ()
     holes: Sequence[Hole] = ()
-    temperature: float = 0.0
-    place_temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    fill_steps: int = 1
-    remask: bool = False
+    sampling: SamplingParams = GREEDY
 
     def __post_init__(self) -> None:
         check(self.mode in MODES, "mode", self.mode, f"one of {', '.join(MODES)}")
@@ -84,17 +79,12 @@ class Request:
         known = self.growth_schedule in GROWTH_SCHEDULES
         check(known, "growth schedule", self.growth_schedule, " or ".join(GROWTH_SCHEDULES))
         check(1 <= self.rounds <= 1000, "rounds", self.rounds, "1 … 1000")
-        check(1 <= self.fill_steps <= 1000, "fill steps", self.fill_steps, "1 … 1000")
-        check(0 <= self.temperature <= 100, "temperature", self.temperature, "0 (most likely) … 100")
-        check(0 <= self.place_temperature <= 100, "place temperature", self.place_temperature, "0 (best) … 100")
-        check(0 < self.top_p <= 1, "top-p", self.top_p, "above 0, at most 1 (no limit)")
-        check(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 - 1")
         check(self.max_growth is None or self.max_growth >= 0, "max growth", self.max_growth, "0 or more")
         if self.growth is not None:
             check(self.growth >= 0 or self.mode == "edit", "growth", self.growth, "0 or more (negative: edit only)")
             check(abs(self.growth) <= 1_000_000, "growth", self.growth, "at most a million tokens")
         for hole in self.holes:
-            check(0 <= hole.place <= len(self.ids), "hole", hole.place, f"0 … {len(self.ids)}")
+            check(0 <= hole.position <= len(self.ids), "hole", hole.position, f"0 … {len(self.ids)}")
             check(hole.tokens is None or 1 <= hole.tokens <= 1_000_000, "tokens of a hole", hole.tokens, "1 or more")
         for start, end in self.locked:
             check(0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}")
@@ -111,7 +101,8 @@ class TextRequest:
     lock_spans  character ranges [start, end) that are locked
     hole        infill: the mark of a place to fill; marks side by side are one place
     tokens      infill: tokens a hole; None: as many as the inserter sees missing there
-    options     further options of ``Request`` by name: keep_rate, growth, rounds, temperature, …
+    sampling    how tokens are chosen
+    options     further options of ``Request`` by name: keep_rate, growth, rounds, …
     """
 
     text: str
@@ -120,6 +111,7 @@ class TextRequest:
     lock_spans: Sequence[tuple[int, int]] = ()
     hole: str = HOLE_MARK
     tokens: int | None = None
+    sampling: SamplingParams = GREEDY
     options: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,13 +127,13 @@ class TextRequest:
 
 @dataclass(frozen=True)
 class Round:
-    """What one round did, in places of token sequences that include BOS (place 0) and EOS.
+    """What one round did, in positions of token sequences that include BOS (position 0) and EOS.
 
     draft     ids before the round
     gate      probability that the round edits: the Gate's own in auto, else 1 (edit) or 0 (nothing may be deleted)
-    deleted   places in the draft
-    inserted  (place, count): masks opened behind the kept token at this place of the draft
-    filled    (place in the result, id, confidence)
+    deleted   positions in the draft
+    inserted  (position, count): masks opened behind the kept token at this position of the draft
+    filled    (position in the result, id, confidence)
     result    ids after the round
     """
 
@@ -159,9 +151,3 @@ class Result:
     ids: list[int]  # without BOS and EOS
     rounds: tuple[Round, ...]
     stopped: Reason  # NONE: the rounds asked for were over
-
-
-def check(right: bool, name: str, value: object, allowed: str) -> None:
-    """Raises ValueError unless ``right``. NaN compares false, so it is refused everywhere."""
-    if not right:
-        raise ValueError(f"{name} {value} is not possible: give {allowed}")

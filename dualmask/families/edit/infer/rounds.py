@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dualmask.core import noise, sampling
+from dualmask.core import noise
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import MASK_ID
@@ -22,7 +22,7 @@ from dualmask.families.edit.infer.request import Round
 from dualmask.families.edit.infer.windows import WindowedModel
 from dualmask.families.edit.picker import decide
 from dualmask.families.edit.stopping import fill_confidence
-from dualmask.ops import allocate
+from dualmask.ops import allocate, sampling
 from dualmask.ops.gaps import Skeleton, gap_rate
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -89,7 +89,7 @@ class RoundPlayer:
         reading = self.model.read(drafts.tokens, drafts.length, keep_rate, drafts.sure)
         threshold = self._tensor([budget.request.edit_threshold for budget in budgets])
         logits = replace(reading.logits, wrong=reading.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
-        heat = self._tensor([budget.request.place_temperature for budget in budgets])
+        heat = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
         spread = noise.logistic(drafts.key, "pick", budgets[0].round, deletable.shape[1])
         chosen = decide(self.model.config, logits, deletable, keep_rate, spread, heat[:, None])
         edits, gate = self._gate(reading.gate_logit, drafts.length, forced, budgets)
@@ -123,7 +123,7 @@ class RoundPlayer:
         expected = [n + sum(b.due(region) or 0 for region in b.regions) for b, n in zip(budgets, lost, strict=True)]
         skeleton = Skeleton(skeletons.tokens, skeletons.length)
         logits = self.model.gap_logits(skeleton, self._tensor(expected))
-        heat = self._tensor([budget.request.place_temperature for budget in budgets])
+        heat = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
         gumbel = noise.gumbel(skeletons.key, "count", budgets[0].round, *logits.shape[1:])
         score = allocate.count_scores(logits, heat, gumbel)
         regions = gather_regions(skeletons.region[:, :-1], open_gaps)
@@ -137,18 +137,18 @@ class RoundPlayer:
         return regions.put(count, open_gaps.shape), opened
 
     def _fill(self, masked: Drafts, slots: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
-        """(ids, confidence) [N, L]: fills the slots, the surest first where several steps are asked for."""
-        steps = self._tensor([budget.request.fill_steps for budget in budgets], torch.long)
-        remask = self._tensor([budget.request.remask for budget in budgets], torch.bool)[:, None]
+        """(ids, confidence) [N, L]: fills the slots, the most confident first where several steps are asked for."""
+        params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
         tokens, opened = masked.tokens, slots
         confidence = torch.ones(tokens.shape, device=self.device)
-        for step in range(int(steps.max())):
+        for step in range(int(params.fill_steps.max())):
             if not opened.any():
                 break
-            tokens, sure = self.model.fill(tokens, masked.length, opened, self._chooser(masked, slots, budgets, step))
-            confidence = torch.where(opened, sure, confidence)
-            again = sampling.still_open(slots.sum(1), step, steps)
-            opened = sampling.least_sure(confidence, torch.where(remask, slots, opened), again)
+            choose = self._chooser(masked, slots, budgets, step)
+            tokens, new_confidence = self.model.fill(tokens, masked.length, opened, choose)
+            confidence = torch.where(opened, new_confidence, confidence)
+            again = sampling.still_open(slots.sum(1), step, params.fill_steps)
+            opened = sampling.least_confident(confidence, torch.where(params.remask[:, None], slots, opened), again)
             tokens = torch.where(opened, MASK_ID, tokens)
         return tokens, confidence
 
@@ -157,13 +157,11 @@ class RoundPlayer:
         width = slots.shape[1]
         uniform = noise.uniform(masked.key, f"fill {step}", budgets[0].round, width).flatten()
         spaced = torch.nn.functional.pad(masked.spaced[:, :-1], (1, 0)).flatten()
-        temperature = self._tensor([budget.request.temperature for budget in budgets])
-        top_p = self._tensor([budget.request.top_p for budget in budgets])
+        params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
-            row = slot // width
             allowed = self.lexicon.writable & (self.lexicon.begins_space | ~spaced[slot][:, None])
-            return sampling.choose(logits, allowed, uniform[slot], temperature[row], top_p[row])
+            return sampling.choose(logits, allowed, uniform[slot], params.rows(slot // width))
 
         return choose
 

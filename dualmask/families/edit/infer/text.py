@@ -53,7 +53,7 @@ def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Req
     else:
         ids, holes = tokenizer.encode(request.text), []
     locked = _locked_ranges(request, character_starts(ids, lexicon), lexicon.continuation[ids].tolist())
-    return Request(ids, request.mode, locked=locked, holes=holes, **request.options)
+    return Request(ids, request.mode, locked=locked, holes=holes, sampling=request.sampling, **request.options)
 
 
 def character_starts(ids: Sequence[int], lexicon: Lexicon) -> Tensor:
@@ -63,7 +63,7 @@ def character_starts(ids: Sequence[int], lexicon: Lexicon) -> Tensor:
 
 
 def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], list[Hole]]:
-    """The text around the marks, and the places where they stood.
+    """The text around the marks, and the positions where they stood.
 
     A space in front of a mark is cut out with it, and the first token written there has to begin with a space: tokens
     carry the space in front of their word, so "The ___ of" is filled as "The" + " cat" + " of". (Not where the space is
@@ -76,7 +76,7 @@ def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], 
         last = number == len(parts) - 1
         spaced = not last and part.endswith(" ") and not (holes and part == " ")
         ids += tokenizer.encode(part[:-1] if spaced else part)
-        if not last and not (holes and holes[-1].place == len(ids)):
+        if not last and not (holes and holes[-1].position == len(ids)):
             holes.append(Hole(len(ids), request.tokens, spaced))
     return ids, holes
 
@@ -90,10 +90,10 @@ def _locked_ranges(request: TextRequest, starts: Tensor, continues: list[bool]) 
 
 def _occurrences(text: str, whole: str) -> Iterator[tuple[int, int]]:
     """Character ranges of all occurrences, overlapping ones too."""
-    place = whole.find(text)
-    while place >= 0:
-        yield place, place + len(text)
-        place = whole.find(text, place + 1)
+    position = whole.find(text)
+    while position >= 0:
+        yield position, position + len(text)
+        position = whole.find(text, position + 1)
 
 
 def _token_range(start: int, end: int, starts: Tensor, continues: list[bool]) -> tuple[int, int]:

@@ -60,7 +60,7 @@ def describe(text: str, result: Result, tokenizer: Tokenizer, lexicon: Lexicon) 
         mode=result.request.mode,
         rounds_used=len(rounds),
         stopped=result.stopped.word,
-        seed=result.request.seed,
+        seed=result.request.sampling.seed,
         trace=rounds,
     )
 
@@ -69,12 +69,14 @@ def replay(draft: str, rounds: list[RoundTrace]) -> str:
     """The text that the trace leads to from the first draft."""
     for done in rounds:
         fills = iter(done["filled"])
-        pieces = [(place, 0, "".join(next(fills)["text"] for _ in range(count))) for place, count in done["inserted"]]
+        pieces = [
+            (position, 0, "".join(next(fills)["text"] for _ in range(count))) for position, count in done["inserted"]
+        ]
         pieces += [(start, end - start, "") for start, end, _ in done["deleted"]]
         out, at = [], 0
-        for place, gone, written in sorted(pieces, key=lambda piece: piece[:2]):
-            out += [draft[at:place], written]
-            at = place + gone
+        for position, gone, written in sorted(pieces, key=lambda piece: piece[:2]):
+            out += [draft[at:position], written]
+            at = position + gone
         draft = "".join(out) + draft[at:]
     return draft
 
@@ -87,10 +89,14 @@ def _describe_round(number: int, done: Round, tokenizer: Tokenizer, lexicon: Lex
         round=number,
         gate=round(done.gate, 6),
         deleted=[(start, end, draft[start:end]) for start, end in spans],
-        inserted=[(before[place + 1], count) for place, count in done.inserted],
+        inserted=[(before[position + 1], count) for position, count in done.inserted],
         filled=[
-            Fill(position=after[place], text=result[after[place] : after[place + 1]], confidence=round(confidence, 6))
-            for place, _, confidence in done.filled
+            Fill(
+                position=after[position],
+                text=result[after[position] : after[position + 1]],
+                confidence=round(confidence, 6),
+            )
+            for position, _, confidence in done.filled
         ],
     )
 
@@ -100,6 +106,8 @@ def _starts(ids: list[int], lexicon: Lexicon) -> list[int]:
     return list(accumulate(lexicon.characters[ids].tolist(), initial=0))
 
 
-def _runs(places: list[int]) -> list[list[int]]:
-    """Neighbouring places together."""
-    return [[place for _, place in run] for _, run in groupby(enumerate(places), lambda pair: pair[1] - pair[0])]
+def _runs(positions: list[int]) -> list[list[int]]:
+    """Neighbouring positions together."""
+    return [
+        [position for _, position in run] for _, run in groupby(enumerate(positions), lambda pair: pair[1] - pair[0])
+    ]

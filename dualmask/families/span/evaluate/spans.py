@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from dualmask.core.batch import Batch
+from dualmask.core.sampling import GREEDY
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.evaluation import statistics
 from dualmask.evaluation.diversity import GROUP, distinct
@@ -111,7 +112,7 @@ def arms(model: SpanFusion, width: int) -> list[Arm]:
 
     def gated(gate: Gate) -> Callable[[Texts], list[Written]]:
         return lambda prompts: write(
-            model, prompts, tokens=width, span=width, gate=gate, least=width, seeds=[0] * len(prompts)
+            model, prompts, tokens=width, span=width, gate=gate, least=width, sampling=[GREEDY] * len(prompts)
         )
 
     named: tuple[Gate, ...] = ("learned", "fast", "accurate")
@@ -124,8 +125,8 @@ def token_by_token(model: SpanFusion, method: str, tokens: int) -> Arm:
     """The model's own decoder, used autoregressively."""
 
     def arm(prompts: Texts) -> list[Written]:
-        seeds = [0] * len(prompts)
-        written = autoregressive.write(model, prompts, tokens=tokens, least=tokens, temperature=0.0, seeds=seeds)
+        sampling = [GREEDY] * len(prompts)
+        written = autoregressive.write(model, prompts, tokens=tokens, least=tokens, sampling=sampling)
         return [Written(ids, ()) for ids in written]
 
     return Arm(method, arm)
