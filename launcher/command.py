@@ -10,7 +10,7 @@ import typer
 from typer.exceptions import TyperException
 
 from data_pipeline.command import app as data
-from dualmask.families.edit.cli.commands import app as inference
+from dualmask.serving.cli import make_app
 from dualmask.serving.eval_command import app as evaluation
 
 USER_ERROR = 2
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.add_typer(inference)
+app.add_typer(make_app())
 app.add_typer(data, name="data")
 app.add_typer(evaluation, name="eval")
 

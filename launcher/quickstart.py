@@ -20,12 +20,12 @@ from dualmask.config.schema import RunConfig
 from dualmask.core.manifest import write_file
 from dualmask.evaluation import report, texts
 from dualmask.evaluation.statistics import Row
+from dualmask.families.edit.cli.page import trace_page
 from dualmask.families.edit.evaluate import adaptive, corrupted, editing, example, rounds_report, suites
 from dualmask.families.edit.evaluate.reconstruction import RATES
 from dualmask.families.edit.infer.text import TextResult
 from dualmask.inference.folder import weights_digest
 from dualmask.inference.loading import Loaded, load
-from dualmask.serving.trace_page import trace_page
 
 SEQUENCES = 512
 TEXTS = 128  # of the suites that play rounds

@@ -8,8 +8,7 @@ family up starts neither torch nor an engine: configurations are checked first.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,19 @@ BUILT_IN = {
 
 
 @dataclass(frozen=True)
+class Generate:
+    """``dualmask generate`` with models of a family."""
+
+    run: str  # (Source, Setup, SamplingParams, one value of each of the groups) → None
+    groups: str | None = None  # dataclasses whose fields are options of this family, beside the sampling parameters
+    unused: frozenset[str] = frozenset()  # sampling parameters that mean nothing to it
+
+    def option_groups(self) -> tuple[type, ...]:
+        groups: tuple[type, ...] = resolve(self.groups) if self.groups else ()
+        return groups
+
+
+@dataclass(frozen=True)
 class Family:
     """What there is to know of a family. Strings such as ``package.module:name`` are imported when they are needed."""
 
@@ -41,11 +53,9 @@ class Family:
     alarms: type[AlarmConfig] = AlarmConfig  # the section ``alarms``
     shown: tuple[str, ...] = ()  # losses that people see while a run trains, beside the total
     check: str | None = None  # (RunConfig, Tokenizer) → None before anything starts; raises ValueError
-    generate: str | None = None  # (Source, Setup, options by name) → None: ``dualmask generate``
-    generate_options: frozenset[str] = frozenset()  # of that command, those that mean something to this family
+    generate: Generate | None = None  # None: its models do not write
     commands: str | None = None  # a typer app: commands of this family alone
-    suites: Mapping[str, str] = field(default_factory=dict)  # of ``dualmask eval``: name → function with its options
-    plan: str | None = None  # (RunConfig, StageConfig, …) → the passes of a stage, for the planner
+    suites: str | None = None  # functions with options, each a suite of ``dualmask eval``
 
     def stage(self, name: str) -> type[StageConfig] | None:
         """The stage of this name; None: the family has none."""

@@ -25,68 +25,6 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Locks:
-    """What must stay as it is."""
-
-    lock: Annotated[
-        list[str] | None, typer.Option(metavar="WORDS", help="Words that stay, wherever they occur; repeatable.")
-    ] = None
-    lock_span: Annotated[
-        list[str] | None, typer.Option(metavar="A:B", help="Characters A to B (not included) stay; repeatable.")
-    ] = None
-
-
-@dataclass(frozen=True)
-class Stops:
-    """What ends the rounds before the last one, beside having nothing to do."""
-
-    stop_confidence: Annotated[
-        float | None,
-        typer.Option(metavar="P", help="Stop once the words just written are this probable, 0 to 1."),
-    ] = None
-    stop_distance: Annotated[
-        float | None,
-        typer.Option(metavar="D", help="Stop once a round changes less than this share of the text, 0 to 1."),
-    ] = None
-
-
-@dataclass(frozen=True)
-class Growth:
-    """How much longer the text becomes."""
-
-    growth: Annotated[
-        int | None,
-        typer.Option(help="Tokens to add in all. Default: as many as the model sees missing."),
-    ] = None
-    max_growth: Annotated[int | None, typer.Option(help="Without --growth: add at most so many.")] = None
-    growth_schedule: Annotated[
-        str, typer.Option(help="linear: as many in each round; cosine: few in the first rounds.")
-    ] = "linear"
-
-
-@dataclass(frozen=True)
-class Spans:
-    """How a SpanFusionLM continues a text."""
-
-    tokens: Annotated[
-        int | None,
-        typer.Option(
-            metavar="N",
-            help="SpanFusionLM: write at most so many tokens. Default: 64, or as many as it still reads.",
-            show_default=False,
-        ),
-    ] = None
-    span: Annotated[int, typer.Option(metavar="K", help="SpanFusionLM: tokens that are refined together.")] = 16
-    gate: Annotated[
-        str,
-        typer.Option(
-            help="SpanFusionLM: steps a span. learned: as its gate says; fast: 1; accurate: as many as it learnt with; "
-            "fixed:n: n."
-        ),
-    ] = "learned"
-
-
-@dataclass(frozen=True)
 class Setup:
     """Which model, where it runs, what is printed."""
 

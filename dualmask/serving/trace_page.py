@@ -11,29 +11,13 @@ from typing import Any
 
 import jinja2
 
-from dualmask.families.edit.infer.text import TextResult
-from dualmask.families.span.text import SpanResult
 
-
-def trace_page(results: Sequence[TextResult], *, gate_threshold: float, left_out: int = 0) -> str:
-    """The HTML of at least one result of DualMask, round by round.
-
-    gate_threshold: probability above which the Gate's word was to edit; left_out: results that the page does not show,
-    which it says.
-    """
-    texts = [{"draft": result.draft, "trace": result.trace} for result in results]
-    return _render("rounds.html", texts, left_out, gate_threshold=gate_threshold)
-
-
-def spans_page(results: Sequence[SpanResult], *, left_out: int = 0) -> str:
-    """The HTML of at least one result of SpanFusionLM, span by span and step by step."""
-    texts = [{"draft": result.input, "trace": result.trace} for result in results]
-    return _render("spans.html", texts, left_out)
-
-
-def _render(template: str, texts: Sequence[dict[str, Any]], left_out: int, **settings: float) -> str:
+def render(package: str, template: str, texts: Sequence[dict[str, Any]], left_out: int, **settings: float) -> str:
+    """The HTML of at least one text, drawn by a ``template`` in the folder templates of a family's ``package``, which
+    extends ``trace.html``. left_out: texts that the page does not show, which it says; settings: for the script."""
+    loaders = [jinja2.PackageLoader(package), jinja2.PackageLoader("dualmask.serving")]
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("dualmask.serving"), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined
     )
     mode, data = texts[0]["trace"]["mode"], {"texts": texts, **settings}
     return environment.get_template(template).render(mode=mode, left_out=left_out, data=data)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from dualmask.families.edit.cli.page import trace_page
 from dualmask.families.edit.infer.text import TextResult
 from dualmask.families.edit.infer.trace import replay
-from dualmask.serving.trace_page import trace_page
 from launcher import command
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -1,7 +1,7 @@
 """DualMaskLM: the Mask Picker deletes, the Mask Inserter asks, the filler fills, and a Gate decides which is needed."""
 
 from dualmask.families.edit.config import EditAlarms, EditConfig, FillerStage, InserterStage, RewardStage, RoundStage
-from dualmask.families.registry import Family
+from dualmask.families.registry import Family, Generate
 
 FAMILY = Family(
     name="dualmask",
@@ -10,5 +10,7 @@ FAMILY = Family(
     runtime="dualmask.families.edit.runtime:RUNTIME",
     alarms=EditAlarms,
     shown=("recon", "ptr_count", "keep_recover", "reward"),
+    generate=Generate("dualmask.families.edit.cli.commands:generate", "dualmask.families.edit.cli.options:GENERATE"),
+    commands="dualmask.families.edit.cli.commands:app",
     check="dualmask.families.edit.checks:check_run",
 )

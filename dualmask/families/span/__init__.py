@@ -1,6 +1,6 @@
 """SpanFusionLM: an autoregressive decoder whose spans are refined in parallel by an encoder."""
 
-from dualmask.families.registry import Family
+from dualmask.families.registry import Family, Generate
 from dualmask.families.span.config import DecoderStage, SpanFusionConfig, SpanStage
 
 FAMILY = Family(
@@ -9,4 +9,9 @@ FAMILY = Family(
     stages=(DecoderStage, SpanStage),
     runtime="dualmask.families.span.runtime:RUNTIME",
     shown=("ar", "token", "steps"),
+    generate=Generate(
+        "dualmask.families.span.cli.generate:run",
+        "dualmask.families.span.cli.options:GENERATE",
+        unused=frozenset({"place_temperature", "fill_steps", "remask"}),
+    ),
 )

@@ -9,7 +9,7 @@ from pydantic import Field
 from dualmask.config.model import ModelConfig
 from dualmask.config.section import Positive
 from dualmask.config.stage import StageConfig
-from dualmask.families.registry import Family
+from dualmask.families.registry import Family, Generate
 
 
 class BigramConfig(ModelConfig):
@@ -31,5 +31,5 @@ FAMILY = Family(
     stages=(BigramStage,),
     runtime="bigram.runtime:RUNTIME",
     shown=("nll",),
-    generate="bigram.write:generate",
+    generate=Generate("bigram.write:generate"),
 )

@@ -1,19 +1,17 @@
-"""``dualmask edit | generate | auto | summarize | infill``: text in, text out. torch starts once all is checked."""
+"""``dualmask edit | auto | summarize | infill``, and `generate` with a DualMaskLM: text in, text out."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dualmask.core.sampling import SamplingParams
+from dualmask.families.edit.cli.options import Growth, Locks, Stops, Writing
 from dualmask.families.edit.infer.request import HOLE_MARK, Mode, TextRequest
-from dualmask.families.span.cli import generate as span_command
-from dualmask.families.span.request import SpanOptions, parse_gate
-from dualmask.serving.options import Growth, Locks, Setup, Source, Spans, Stops, with_options
+from dualmask.serving.options import Setup, Source, with_options
 from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
 from dualmask.serving.texts import for_each, read_texts
 
@@ -61,54 +59,11 @@ def edit(
     _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks)
 
 
-ROUNDS_ONLY = {"rounds", "place_temperature", "fill_steps", "remask"}
-ROUNDS_ONLY |= {field.name for group in (Growth, Stops, Locks) for field in fields(group)}
-SPANS_ONLY = {field.name for field in fields(Spans)}
-
-
-@app.command()
-@with_options
 def generate(
-    context: typer.Context,
-    source: Source,
-    setup: Setup,
-    *,
-    spans: Spans,
-    rounds: Rounds = 8,
-    growth: Growth,
-    stops: Stops,
-    locks: Locks,
-    sampling: SamplingParams,
+    source: Source, setup: Setup, sampling: SamplingParams, writing: Writing, growth: Growth, stops: Stops, locks: Locks
 ) -> None:
-    """Write text around TEXT or behind it, or from nothing. Nothing of TEXT is deleted.
-
-    A DualMask model writes wherever it sees something missing, in --rounds, until --growth is reached. A SpanFusionLM
-    continues TEXT by --tokens, in spans of --span tokens, each refined in as many steps as the --gate asks for. The
-    options of rounds, growth and locks mean nothing to it, --tokens, --span and --gate mean nothing to DualMask.
-
-    \b
-    dualmask generate --model M --growth 40 --temperature 0.9 --seed 1
-    dualmask generate --model M "Returns the list." --growth 20 --rounds 4 --lock "Returns the list."
-    dualmask generate --model S "Returns the list" --tokens 32 --span 16 --gate learned --trace spans.html
-    dualmask generate --model S "Returns the list" --gate fast
-    """
-    from dualmask.inference.folder import family_of
-
-    if family_of(setup.model) == "spanfusion":
-        _refuse(context, ROUNDS_ONLY, f"{setup.model}, a SpanFusionLM")
-        options = SpanOptions(spans.tokens, spans.span, parse_gate(spans.gate), sampling)
-        span_command.run(source, setup, options)
-    else:
-        _refuse(context, SPANS_ONLY, f"{setup.model}, which is no SpanFusionLM")
-        _run("generate", source, setup, sampling, {"rounds": rounds} | vars(growth) | vars(stops), locks)
-
-
-def _refuse(context: typer.Context, names: set[str], model: str) -> None:
-    """Raises ValueError if one of these options was given."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if name in names and source is not None and source.name != "DEFAULT":
-            raise ValueError(f"--{name.replace('_', '-')} has no meaning for {model}: leave it out")
+    """``dualmask generate``: writes wherever it sees something missing, until the growth is reached."""
+    _run("generate", source, setup, sampling, vars(writing) | vars(growth) | vars(stops), locks)
 
 
 @app.command()
@@ -214,7 +169,7 @@ def _run(
 
 def _page(gate_threshold: float) -> Callable[[list[TextResult], int], str]:
     def page(shown: list[TextResult], left_out: int) -> str:
-        from dualmask.serving.trace_page import trace_page
+        from dualmask.families.edit.cli.page import trace_page
 
         return trace_page(shown, gate_threshold=gate_threshold, left_out=left_out)
 

@@ -6,7 +6,9 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dualmask.families.span.request import SpanOptions
+from dualmask.core.sampling import SamplingParams
+from dualmask.families.span.cli.options import Spans
+from dualmask.families.span.request import SpanOptions, parse_gate
 from dualmask.serving.options import Setup, Source
 from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
 from dualmask.serving.texts import for_each, read_texts
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
     from dualmask.families.span.text import Prompt, SpanResult, SpanWriter
 
 
-def run(source: Source, setup: Setup, options: SpanOptions) -> None:
+def run(source: Source, setup: Setup, sampling: SamplingParams, spans: Spans) -> None:
     """Raises ValueError, OSError. All texts are checked before the first one is written."""
+    options = SpanOptions(spans.tokens, spans.span, parse_gate(spans.gate), sampling)
     check_page(setup)
     texts = read_texts(source, empty_allowed=True)
     writer = _writer(setup, options)
@@ -46,6 +49,7 @@ def _results(writer: SpanWriter, prompts: list[Prompt]) -> Iterator[SpanResult]:
 
 
 def _page(shown: list[SpanResult], left_out: int) -> str:
-    from dualmask.serving.trace_page import spans_page
+    from dualmask.serving.trace_page import render
 
-    return spans_page(shown, left_out=left_out)
+    texts = [{"draft": result.input, "trace": result.trace} for result in shown]
+    return render("dualmask.families.span.cli", "spans.html", texts, left_out)

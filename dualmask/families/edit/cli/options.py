@@ -1,0 +1,58 @@
+"""Options of the commands of DualMaskLM: dataclasses whose fields become options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How long a text is worked on."""
+
+    rounds: Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")] = 8
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How much longer the text becomes."""
+
+    growth: Annotated[
+        int | None,
+        typer.Option(help="Tokens to add in all. Default: as many as the model sees missing."),
+    ] = None
+    max_growth: Annotated[int | None, typer.Option(help="Without --growth: add at most so many.")] = None
+    growth_schedule: Annotated[
+        str, typer.Option(help="linear: as many in each round; cosine: few in the first rounds.")
+    ] = "linear"
+
+
+@dataclass(frozen=True)
+class Stops:
+    """What ends the rounds before the last one, beside having nothing to do."""
+
+    stop_confidence: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Stop once the words just written are this probable, 0 to 1."),
+    ] = None
+    stop_distance: Annotated[
+        float | None,
+        typer.Option(metavar="D", help="Stop once a round changes less than this share of the text, 0 to 1."),
+    ] = None
+
+
+@dataclass(frozen=True)
+class Locks:
+    """What must stay as it is."""
+
+    lock: Annotated[
+        list[str] | None, typer.Option(metavar="WORDS", help="Words that stay, wherever they occur; repeatable.")
+    ] = None
+    lock_span: Annotated[
+        list[str] | None, typer.Option(metavar="A:B", help="Characters A to B (not included) stay; repeatable.")
+    ] = None
+
+
+GENERATE = (Writing, Growth, Stops, Locks)
