@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -34,6 +35,11 @@ class FillerOut:
     logits: Tensor  # [M, V / tensor-parallel] (each rank holds its part of the vocabulary)
     loss: Tensor  # [M] cross entropy
     target_prob: Tensor  # [M] probability of the target, detached
+
+    def losses_by_position(self, tokens: Tensor) -> Tensor:
+        """[B, T'] float: the loss at each slot of tokens [B, T'], and 0 where there is none."""
+        losses = torch.zeros(tokens.numel(), device=self.loss.device)
+        return losses.scatter(0, self.slot, self.loss.float()).view(tokens.shape)
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ def test_figures_of_a_rule_by_hand():
     assert figure(dealt, "gain_over_fixed") == pytest.approx(0.45 - 0.6)
 
 
-def test_between_two_numbers_of_rounds_fixed_is_a_lottery():
+def test_between_two_numbers_of_rounds_the_baseline_is_randomised():
     facts = make_facts([[0.0, 0.2, 0.6], [0.0, 0.4, 0.8]])
     rows = adaptive.rule_rows(facts, np.array([1, 2]), method="rule")
     assert figure(rows, "gain_over_fixed") == pytest.approx((0.2 + 0.8) / 2 - (0.3 + 0.7) / 2)

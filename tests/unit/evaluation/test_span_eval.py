@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID
 from dualmask.evaluation import report
+from dualmask.evaluation.continuation import Task
 from dualmask.families.span import spans
 from dualmask.families.span.evaluate import gate as span_gate
 from dualmask.families.span.evaluate import report as span_report
 from dualmask.families.span.evaluate import spans as span
-from dualmask.families.span.evaluate.spans import Task
 from dualmask.families.span.gate_net import CONTINUE
 from dualmask.families.span.model import REACH, SpanFusion, SpanState
 from dualmask.inference.loading import Loaded
@@ -129,11 +129,11 @@ def test_a_gate_that_always_says_the_same_is_a_fixed_number_of_steps(task: Task)
     assert report.find(rows, metric="steps_saved")["value"] == 0
 
 
-def test_the_lottery_is_the_cheapest_of_its_mean() -> None:
-    assert span_gate.lottery(np.array([3.0, 2.0, 0.0]), 2.0) == pytest.approx([0.5, 0, 0.5])
-    assert span_gate.lottery(np.array([3.0, 1.0, 0.0]), 2.0) == pytest.approx([0, 1, 0])
-    assert span_gate.lottery(np.array([3.0, 1.0, 0.0]), 1.25) == pytest.approx([0.75, 0.25, 0])
-    assert span_gate.lottery(np.array([3.0]), 1.0) == pytest.approx([1])
+def test_the_randomised_baseline_is_the_cheapest_of_its_mean() -> None:
+    assert span_gate.randomised_baseline(np.array([3.0, 2.0, 0.0]), 2.0) == pytest.approx([0.5, 0, 0.5])
+    assert span_gate.randomised_baseline(np.array([3.0, 1.0, 0.0]), 2.0) == pytest.approx([0, 1, 0])
+    assert span_gate.randomised_baseline(np.array([3.0, 1.0, 0.0]), 1.25) == pytest.approx([0.75, 0.25, 0])
+    assert span_gate.randomised_baseline(np.array([3.0]), 1.0) == pytest.approx([1])
 
 
 def test_only_a_gate_that_knows_gives_hard_spans_more_steps() -> None:

@@ -68,7 +68,7 @@ def test_a_text_ends_at_eos_but_not_too_early(folders: dict[str, Path]) -> None:
         model.table.output_bias[EOS_ID] = 1000.0
     assert autoregressive.write(model, PROMPTS, tokens=9, seeds=SEEDS) == [[]] * 4
     assert [len(text) for text in autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)] == [3] * 4
-    with counted(model) as passes:
+    with counted(model, "lm") as passes:
         autoregressive.write(model, PROMPTS, tokens=9, least=3, seeds=SEEDS)
     assert passes.writing == 4 * len(PROMPTS)  # nobody is waited for
     assert autoregressive.write(model, PROMPTS, tokens=0, seeds=SEEDS) == [[]] * 4
@@ -88,7 +88,7 @@ def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded
     model = unmasking.model
     allowed = read_lexicon(unmasking.tokenizer).writable
     how = {"tokens": 12, "steps": steps, "allowed": allowed, "order": order}
-    with counted(model) as passes:
+    with counted(model, "lm") as passes:
         together = diffusion.write(model, PROMPTS, seeds=SEEDS, **how)
     assert passes.writing == min(steps, 12) * len(PROMPTS)
     assert [len(text) for text in together] == [12] * 4

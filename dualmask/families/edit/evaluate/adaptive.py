@@ -124,7 +124,7 @@ def rule_rows(facts: Facts, used: np.ndarray, **where: object) -> list[Row]:
 
     ``quality_kept`` and ``gain_kept`` are shares of what R rounds reach, and of what they add to the drafts (left out
     if that is nothing). ``gain_over_fixed`` is the quality above that of the same number of rounds for every text, or
-    of a lottery between two whole numbers.
+    of the randomised baseline: the two whole numbers nearest, each for a drawn share of the texts.
     """
     texts, one = np.arange(len(used)), np.ones(len(used))
     quality, best = facts.quality[texts, used], facts.quality[:, -1]
