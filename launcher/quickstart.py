@@ -54,9 +54,9 @@ def main() -> None:
     console.print(verdict(result["rows"]))
     show(console, "One round, 30 % deleted", example.show(loaded, lines, keep_rate=0.7))
     console.print(rounds_table(result["rows"]))
-    played = example.play(loaded, lines)
-    write_file(run.output / "example.html", trace_page(played, gate_threshold=0.5))
-    show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(played[0]))
+    examples = example.play(loaded, lines)
+    write_file(run.output / "example.html", trace_page(examples, gate_threshold=0.5))
+    show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(examples[0]))
     console.print(where_to_look(run), markup=False)
 
 
@@ -68,18 +68,18 @@ def figures(run: RunConfig, loaded: Loaded, lines: list[str]) -> dict[str, Any]:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if known.get("model_sha256") == digest:
             return known
-    where = next(loaded.model.parameters()).device
-    data = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=SEQUENCES, device=where)
+    device = next(loaded.model.parameters()).device
+    data = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=SEQUENCES, device=device)
     restored = deletion_suites.evaluate("quickstart", loaded, data, RATES)
     deletion_report.plot(restored, run.output / "results.png")
     right = corrupted.right_texts(lines, loaded, limit=TEXTS, typos=False)
     edited, curves = editing.evaluate(loaded, right, rate=0.1, kinds=corrupted.TOKEN_KINDS, rounds=(1,))
     rounds_report.plot_editing(curves, run.output / "editing.png")
-    played = adaptive.evaluate(loaded, right)
-    rounds_report.plot_adaptive(played, run.output / "adaptive.png")
+    stopped = adaptive.evaluate(loaded, right)
+    rounds_report.plot_adaptive(stopped, run.output / "adaptive.png")
     rows = [
         {"suite": suite, **row}
-        for suite, part in {"quickstart": restored, "editing": edited, "adaptive": played}.items()
+        for suite, part in {"quickstart": restored, "editing": edited, "adaptive": stopped}.items()
         for row in part
     ]
     return report.write(path, "quickstart", rows, model_sha256=digest, data=str(run.data.path / "test.jsonl"))
@@ -105,8 +105,8 @@ def verdict(rows: Sequence[Row]) -> str:
 def rounds_table(rows: Sequence[Row]) -> Table:
     """What Gate, rounds and early stopping do."""
 
-    def value(metric: str, **where: object) -> str:
-        row = report.find(rows, metric=metric, **where)
+    def value(metric: str, **dimensions: object) -> str:
+        row = report.find(rows, metric=metric, **dimensions)
         return f"{row['value']:.3f}  ({interval(row)})"
 
     title = f"Edits and rounds ({TEXTS} held-out texts, 10 % of the tokens corrupted)"

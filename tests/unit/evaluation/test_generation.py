@@ -157,9 +157,9 @@ def test_the_command_writes_result_file_and_plot(
     folders: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     others = [word for name in ("ar", "diffusion", "scorer") for word in (f"--{name}", str(folders[name]))]
-    asked = ("--passes", "4", "--steps", "4", "--limit", "16", "--temperatures", "0.8,1.2", "--prompts", "8,0")
+    small = ("--passes", "4", "--steps", "4", "--limit", "16", "--temperatures", "0.8,1.2", "--prompts", "8,0")
     files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
-    assert run(folders, *others, *asked, *files) == 0
+    assert run(folders, *others, *small, *files) == 0
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["suite"] == "generation"
     assert report.find(result["rows"], metric="passes", method="diffusion", prompt=8)["value"] == 4

@@ -52,9 +52,9 @@ def test_spans_are_cut_at_different_places_behind_enough_prompt() -> None:
     assert task.texts == 16
     assert len(task.prompts) == len(task.gold) == 3 * 16
     for text in range(16):
-        mine = [(task.prompts[row], task.gold[row]) for row in range(text, 48, 16)]
-        assert len({len(prompt) for prompt, _ in mine}) == 3
-        for prompt, gold in mine:
+        pairs = [(task.prompts[row], task.gold[row]) for row in range(text, 48, 16)]
+        assert len({len(prompt) for prompt, _ in pairs}) == 3
+        for prompt, gold in pairs:
             assert len(prompt) >= span.LEAST_PROMPT
             assert [*prompt, *gold] == [*range(len(prompt) + 5)]
     with pytest.raises(ValueError, match=r"--span 5, --limit: 16 texts of 15 tokens are needed .* there are 12"):
@@ -99,8 +99,8 @@ def test_with_one_step_gold_costs_the_mean_cross_entropy(task: Task) -> None:
     for row in (0, 17):
         state, position, prefix = first_look(model, task, row)
         look, target = model.look(state, position, prefix), torch.tensor(task.gold[row])
-        for found, logits in ((gold.schedule, look.logits), (gold.proposed, look.pred_logits)):
-            assert found[row, 0] == pytest.approx(cross_entropy(logits, target, reduction="sum").item(), rel=1e-4)
+        for nats, logits in ((gold.schedule, look.logits), (gold.proposed, look.pred_logits)):
+            assert nats[row, 0] == pytest.approx(cross_entropy(logits, target, reduction="sum").item(), rel=1e-4)
 
 
 @torch.inference_mode()
