@@ -35,11 +35,11 @@ from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
 from dualmask.core.tokenizer import EOS_ID, Tokenizer
 from dualmask.evaluation import report, statistics, texts
+from dualmask.evaluation.continuation import Task
 from dualmask.evaluation.statistics import Row
 from dualmask.families.span import spans
 from dualmask.families.span.evaluate import gate as span_gate
 from dualmask.families.span.evaluate import spans as span
-from dualmask.families.span.evaluate.spans import Task
 from dualmask.families.span.model import SpanFusion
 from dualmask.inference.folder import open_folder
 from dualmask.inference.loading import load
@@ -197,10 +197,10 @@ def figures(model: SpanFusion, task: Task) -> list[Row]:
     """What true spans cost, how many tokens are right, and what the learned gate does."""
     gold = span.read_gold(model, task)
     rows = span_gate.likelihood_rows(gold, task.row)
-    for arm in span.arms(model, task.width):
+    for arm in span.writers(model, task.width):
         if arm.method not in ("fast", "accurate", "learned"):
             continue
-        sample = span.draw(model, arm, task, len(task.prompts))
+        sample = span.draw(arm, task, at_once=len(task.prompts))
         rows += span.agreement(task, sample.texts, arm.method)
         rows.append(mean_row(task, "steps", sample.steps, arm.method))
         if arm.method == "learned":
@@ -237,8 +237,8 @@ def padded(task: Task, together: int) -> Task:
 def left_open(model: SpanFusion, task: Task) -> list[Row]:
     """Shares of the places that would stay [PRED] if a stop filled nothing (R8): behind so many steps for every span,
     and where the learned gate stops."""
-    learned = next(arm for arm in span.arms(model, task.width) if arm.method == "learned")
-    steps = {"learned": span.draw(model, learned, task, len(task.prompts)).steps}
+    learned = next(arm for arm in span.writers(model, task.width) if arm.method == "learned")
+    steps = {"learned": span.draw(learned, task, at_once=len(task.prompts)).steps}
     most = span.most_steps(model, task.width)
     steps |= {f"fixed:{number}": np.full(len(task.gold), number) for number in range(1, most + 1)}
     return [

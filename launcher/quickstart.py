@@ -20,8 +20,17 @@ from dualmask.config.schema import RunConfig
 from dualmask.core.manifest import write_file
 from dualmask.evaluation import report, texts
 from dualmask.evaluation.statistics import Row
+from dualmask.evaluation.tables import BOXED, interval, make_table
 from dualmask.families.edit.cli.page import trace_page
-from dualmask.families.edit.evaluate import adaptive, corrupted, editing, example, rounds_report, suites
+from dualmask.families.edit.evaluate import (
+    adaptive,
+    corrupted,
+    deletion_report,
+    deletion_suites,
+    editing,
+    example,
+    rounds_report,
+)
 from dualmask.families.edit.evaluate.reconstruction import RATES
 from dualmask.families.edit.infer.text import TextResult
 from dualmask.inference.folder import weights_digest
@@ -40,14 +49,14 @@ def main() -> None:
     lines = texts.read_texts(run.data.path / "test.jsonl")
     result = figures(run, loaded, lines)
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100)
-    console.print(report.restoration_table(result["rows"], RATES))
+    console.print(deletion_report.restoration_table(result["rows"], RATES))
     console.print(f"{SEQUENCES} held-out sequences; intervals and all figures: {run.output / 'results.json'}")
     console.print(verdict(result["rows"]))
     show(console, "One round, 30 % deleted", example.show(loaded, lines, keep_rate=0.7))
     console.print(rounds_table(result["rows"]))
-    played = example.play(loaded, lines)
-    write_file(run.output / "example.html", trace_page(played, gate_threshold=0.5))
-    show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(played[0]))
+    examples = example.play(loaded, lines)
+    write_file(run.output / "example.html", trace_page(examples, gate_threshold=0.5))
+    show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(examples[0]))
     console.print(where_to_look(run), markup=False)
 
 
@@ -59,18 +68,18 @@ def figures(run: RunConfig, loaded: Loaded, lines: list[str]) -> dict[str, Any]:
         known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if known.get("model_sha256") == digest:
             return known
-    where = next(loaded.model.parameters()).device
-    data = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=SEQUENCES, device=where)
-    restored = suites.everything(loaded, data, RATES, None)
-    report.plot(restored, run.output / "results.png")
+    device = next(loaded.model.parameters()).device
+    data = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=SEQUENCES, device=device)
+    restored = deletion_suites.evaluate("quickstart", loaded, data, RATES)
+    deletion_report.plot(restored, run.output / "results.png")
     right = corrupted.right_texts(lines, loaded, limit=TEXTS, typos=False)
     edited, curves = editing.evaluate(loaded, right, rate=0.1, kinds=corrupted.TOKEN_KINDS, rounds=(1,))
     rounds_report.plot_editing(curves, run.output / "editing.png")
-    played = adaptive.evaluate(loaded, right)
-    rounds_report.plot_adaptive(played, run.output / "adaptive.png")
+    stopped = adaptive.evaluate(loaded, right)
+    rounds_report.plot_adaptive(stopped, run.output / "adaptive.png")
     rows = [
         {"suite": suite, **row}
-        for suite, part in {"quickstart": restored, "editing": edited, "adaptive": played}.items()
+        for suite, part in {"quickstart": restored, "editing": edited, "adaptive": stopped}.items()
         for row in part
     ]
     return report.write(path, "quickstart", rows, model_sha256=digest, data=str(run.data.path / "test.jsonl"))
@@ -82,7 +91,7 @@ def verdict(rows: Sequence[Row]) -> str:
     for kind in ("true", "predicted"):
         value = {
             method: report.find(rows, metric="restored", method=method, gaps=kind, deleted=0.3)["value"]
-            for method in report.METHODS
+            for method in deletion_report.METHODS
         }
         best = max(("frequent", "greedy"), key=value.__getitem__)
         over_random, over_best = (100 * (value["picker"] - value[other]) for other in ("random", best))
@@ -96,13 +105,12 @@ def verdict(rows: Sequence[Row]) -> str:
 def rounds_table(rows: Sequence[Row]) -> Table:
     """What Gate, rounds and early stopping do."""
 
-    def value(metric: str, **where: object) -> str:
-        row = report.find(rows, metric=metric, **where)
-        return f"{row['value']:.3f}  ({row['lo']:.3f} … {row['hi']:.3f})"
+    def value(metric: str, **dimensions: object) -> str:
+        row = report.find(rows, metric=metric, **dimensions)
+        return f"{row['value']:.3f}  ({interval(row)})"
 
-    table = Table(title=f"Edits and rounds ({TEXTS} held-out texts, 10 % of the tokens corrupted)")
-    table.add_column("figure")
-    table.add_column("value (95 % interval)", no_wrap=True)
+    title = f"Edits and rounds ({TEXTS} held-out texts, 10 % of the tokens corrupted)"
+    table = make_table(title, ["figure", "value (95 % interval)"], left=(0, 1), **BOXED)
     for method in ("auto", "filler_threshold"):
         table.add_row(f"F0.5 of edits, {method}", value("f05", suite="editing", method=method, rounds=1))
         table.add_row(f"clean text untouched, {method}", value("clean_untouched", method=method, rounds=1))

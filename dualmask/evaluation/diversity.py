@@ -17,14 +17,14 @@ def ngrams(text: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
 
 def distinct(texts: Iterable[Sequence[Hashable]], n: int) -> tuple[int, int]:
     """(different n-grams, all n-grams) of a group: distinct-n of Li et al. 2016 is their ratio."""
-    found = [gram for text in texts for gram in ngrams(text, n)]
-    return len(set(found)), len(found)
+    grams = [gram for text in texts for gram in ngrams(text, n)]
+    return len(set(grams)), len(grams)
 
 
 def repeated(text: Sequence[Hashable], n: int = 4) -> tuple[int, int]:
     """(n-grams that stood in this text before, all n-grams): seq-rep-n of Welleck et al. 2020 is their ratio."""
-    found = ngrams(text, n)
-    return len(found) - len(set(found)), len(found)
+    grams = ngrams(text, n)
+    return len(grams) - len(set(grams)), len(grams)
 
 
 def self_bleu(texts: Sequence[str]) -> list[float]:

@@ -1,45 +1,30 @@
-"""Continuing held-out texts: how well by an outside judge's measure, how varied, how fast; and at equal variety.
+"""`dualmask eval generation`: how good texts are by an outside judge's measure, how varied, and how fast they come.
 
 Every method writes equally many tokens behind the same prompts. A lower temperature makes any method look better to a
 judge and write less varied texts, so methods are compared where they are as varied as the held-out texts themselves.
 """
 
-# N texts, G groups of texts that are compared with each other, S settings of the temperature
+# G groups of texts that are compared with each other, S temperatures
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import statistics
+from dualmask.evaluation.continuation import SPEED_BASELINE, Sample, Task, draw, group_row, over_groups, whole_groups
 from dualmask.evaluation.diversity import GROUP, distinct, repeated, self_bleu
 from dualmask.evaluation.judge import Judge
-from dualmask.evaluation.statistics import Row
-from dualmask.evaluation.writers import Texts, Writer, counted
+from dualmask.evaluation.statistics import Row, Statistic
+from dualmask.evaluation.writers import Texts, Writer
 
-TEXTS_AT_ONCE = 64
 MATCHED = "matched"  # instead of a temperature: interpolated to the variety of the held-out texts
+STATISTICS = {"perplexity": statistics.exp_ratio}  # of the other figures: the ratio
 
-
-@dataclass(frozen=True)
-class Task:
-    """Prompts [N], what really follows each, and how many tokens that is; all texts are equally long."""
-
-    prompts: Texts
-    held_out: Texts
-
-    @property
-    def tokens(self) -> int:
-        return len(self.held_out[0])
-
-    @property
-    def dimensions(self) -> dict[str, Any]:
-        return {"prompt": len(self.prompts[0])}
+Sums = dict[str, np.ndarray]  # by figure: [G, 2] of which the statistic is taken
 
 
 def make_task(sequences: Sequence[Sequence[int]], prompt: int, length: int, limit: int) -> Task:
@@ -50,88 +35,55 @@ def make_task(sequences: Sequence[Sequence[int]], prompt: int, length: int, limi
             f"--prompts {prompt}: give a number of tokens from 0 to {length - 1}, to be continued to {length}"
         )
     whole = [list(ids[:length]) for ids in sequences if len(ids) >= length]
-    number = min(limit, len(whole)) // GROUP * GROUP
-    if number < 2 * GROUP:
-        raise ValueError(f"--data, --limit: {2 * GROUP} texts of {length} tokens are needed, there are {len(whole)}")
-    rows = [whole[index * len(whole) // number] for index in range(number)]
-    return Task([row[:prompt] for row in rows], [row[prompt:] for row in rows])
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one writer wrote at one temperature, and what it took."""
-
-    texts: Texts
-    seconds: float = 0.0
-    passes: float = 0.0  # a text, of the network that writes
-    blocks: float = 0.0  # a text, of all networks
-
-
-def draw(writer: Writer, task: Task, temperature: float, seed: int) -> Sample:
-    texts: list[list[int]] = []
-    began = time.perf_counter()
-    with counted(writer.model) as passes:
-        for start in range(0, len(task.prompts), TEXTS_AT_ONCE):
-            prompts = task.prompts[start : start + TEXTS_AT_ONCE]
-            seeds = range(seed + start, seed + start + len(prompts))
-            texts += writer.write(prompts, task.tokens, temperature, seeds)
-    seconds = time.perf_counter() - began
-    return Sample(texts, seconds, passes.writing / len(texts), passes.blocks / len(texts))
-
-
-Sums = dict[str, np.ndarray]  # by figure: [G, 2] of which the ratio is taken
+    texts = whole_groups(whole, limit, f"--data, --limit: {2 * GROUP} texts of {length} tokens are needed")
+    return Task([ids[:prompt] for ids in texts], [ids[prompt:] for ids in texts], len(texts))
 
 
 def measure(texts: Texts, task: Task, tokenizer: Tokenizer, judge: Judge | None) -> Sums:
     """Per group of texts, so that intervals can be drawn over groups."""
 
-    def over_groups(figure: Callable[[Texts], tuple[float, float]]) -> np.ndarray:
-        return np.array([figure(texts[start : start + GROUP]) for start in range(0, len(texts), GROUP)], float)
-
-    def short(group: Texts) -> tuple[float, float]:
-        return sum(abs(len(text) - task.tokens) for text in group), task.tokens * len(group)
+    def length_error(group: Texts) -> tuple[float, float]:
+        return sum(abs(len(text) - task.width) for text in group), task.width * len(group)
 
     def repeats(group: Texts) -> tuple[float, float]:
-        each = [repeated(text) for text in group]
-        return sum(again for again, _ in each), sum(number for _, number in each)
+        counts = [repeated(text) for text in group]
+        return sum(again for again, _ in counts), sum(number for _, number in counts)
 
-    sums = {
-        "distinct1": over_groups(lambda group: distinct(group, 1)),
-        "distinct2": over_groups(lambda group: distinct(group, 2)),
-        "self_bleu": over_groups(lambda group: (sum(self_bleu([tokenizer.decode(t) for t in group])), len(group))),
-        "repeated": over_groups(repeats),
-        "length_error": over_groups(short),
+    figures: dict[str, Callable[[Texts], tuple[float, float]]] = {
+        "distinct1": lambda group: distinct(group, 1),
+        "distinct2": lambda group: distinct(group, 2),
+        "self_bleu": lambda group: (sum(self_bleu([tokenizer.decode(text) for text in group])), len(group)),
+        "repeated": repeats,
+        "length_error": length_error,
     }
+    sums = {name: over_groups(texts, figure) for name, figure in figures.items()}
     if judge is not None:
         sums["perplexity"] = judge.nats(task.prompts, texts).reshape(-1, GROUP, 2).sum(1)
     return sums
 
 
-def perplexity(sums: np.ndarray) -> np.ndarray:
-    return np.exp(statistics.ratio(sums))
-
-
-STATISTIC = {"perplexity": perplexity}  # of the others: the ratio
-
-
-def rows_of(sums: Sums, **dimensions: Any) -> list[Row]:
+def figure_rows(sums: Sums, **dimensions: Any) -> list[Row]:
     """A row for every figure."""
-    return [_row(name, STATISTIC.get(name, statistics.ratio), columns, **dimensions) for name, columns in sums.items()]
+    return [
+        group_row(name, STATISTICS.get(name, statistics.ratio), columns, **dimensions) for name, columns in sums.items()
+    ]
 
 
-def matched(curve: Sequence[Sums], reference: Sums) -> tuple[Callable[[np.ndarray], np.ndarray], np.ndarray]:
+def matched(curve: Sequence[Sums], reference: Sums) -> tuple[Statistic, np.ndarray]:
     """(statistic, columns [G, 2 + 4 S]) of the perplexity that a writer's temperatures lead to where its distinct-2 is
     that of the reference: log-perplexity on the straight line between the two nearest; NaN beyond the last."""
 
     def statistic(sums: np.ndarray) -> np.ndarray:
         flat = sums.reshape(-1, sums.shape[-1])
-        wanted = statistics.ratio(flat[:, :2])
+        target = statistics.ratio(flat[:, :2])
         table = flat[:, 2:].reshape(len(flat), len(curve), 4)
         variety, nats = statistics.ratio(table[..., :2]), statistics.ratio(table[..., 2:])
         order = variety.argsort(1)
         x, y = np.take_along_axis(variety, order, 1), np.take_along_axis(nats, order, 1)
-        at = [np.interp(w, row_x, row_y, np.nan, np.nan) for w, row_x, row_y in zip(wanted, x, y, strict=True)]
-        return np.exp(np.array(at)).reshape(sums.shape[:-1])
+        log_perplexity = [
+            np.interp(at, row_x, row_y, np.nan, np.nan) for at, row_x, row_y in zip(target, x, y, strict=True)
+        ]
+        return np.exp(np.array(log_perplexity)).reshape(sums.shape[:-1])
 
     pairs = [reference["distinct2"], *(sums[name] for sums in curve for name in ("distinct2", "perplexity"))]
     return statistic, np.concatenate(pairs, axis=1)
@@ -142,7 +94,7 @@ def matched_row(curve: Sequence[Sums], reference: Sums, **dimensions: Any) -> Ro
     statistic, columns = matched(curve, reference)
     if np.isnan(statistic(columns.sum(0))):
         return None
-    return _row("perplexity", statistic, columns, temperature=MATCHED, **dimensions)
+    return group_row("perplexity", statistic, columns, temperature=MATCHED, **dimensions)
 
 
 def evaluate(
@@ -160,24 +112,26 @@ def evaluate(
     samples: dict[str, list[Sample]] = {writer.name: [] for writer in writers}
     for number, temperature in enumerate(temperatures):
         for writer in writers:
-            samples[writer.name].append(draw(writer, task, temperature, seed + number * len(task.prompts)))
+            first_seed = seed + number * len(task.prompts)
+            samples[writer.name].append(draw(writer, task, temperature=temperature, seed=first_seed))
             progress()
-    reference = measure(task.held_out, task, tokenizer, judge)
-    rows = rows_of(reference, method="reference", **task.dimensions)
+    prompt = {"prompt": len(task.prompts[0])}
+    reference = measure(task.gold, task, tokenizer, judge)
+    rows = figure_rows(reference, method="reference", **prompt)
     for writer in writers:
-        where = {"method": writer.method, **writer.settings, **task.dimensions}
+        dimensions = {"method": writer.method, **writer.settings, **prompt}
         curve = [measure(sample.texts, task, tokenizer, judge) for sample in samples[writer.name]]
         for temperature, sums in zip(temperatures, curve, strict=True):
-            rows += rows_of(sums, temperature=temperature, **where)
-        at_equal = matched_row(curve, reference, **where) if judge else None
-        rows += [at_equal] if at_equal else []
-        rows += _costs(samples[writer.name], samples.get("autoregressive"), task, where)
+            rows += figure_rows(sums, temperature=temperature, **dimensions)
+        at_equal_variety = matched_row(curve, reference, **dimensions) if judge else None
+        rows += [at_equal_variety] if at_equal_variety else []
+        rows += _cost_rows(samples[writer.name], samples.get(SPEED_BASELINE), **dimensions)
     return rows
 
 
-def _costs(samples: Sequence[Sample], others: Sequence[Sample] | None, task: Task, where: dict[str, Any]) -> list[Row]:
-    """Passes, blocks and time over all temperatures; ``others``: of the autoregressive model, for the speed-up."""
-    written = [sum(map(len, sample.texts)) for sample in samples]
+def _cost_rows(samples: Sequence[Sample], baseline: Sequence[Sample] | None, **dimensions: Any) -> list[Row]:
+    """Passes, blocks and time over all temperatures; ``baseline``: the samples whose pace is that of speed-up 1."""
+    written = [sample.tokens for sample in samples]
     seconds = [sample.seconds for sample in samples]
     ones = np.ones(len(samples))
     columns = {
@@ -185,13 +139,8 @@ def _costs(samples: Sequence[Sample], others: Sequence[Sample] | None, task: Tas
         "block_passes": np.stack([[sample.blocks for sample in samples], ones], 1),
         "tokens_per_second": np.stack([written, seconds], 1),
     }
-    if others:
-        pace = [sample.seconds / sum(map(len, sample.texts)) for sample in others]
+    if baseline:
+        pace = [sample.seconds / sample.tokens for sample in baseline]
         columns["speedup_vs_ar"] = np.stack([np.array(pace) * written, seconds], 1)
-    rows = [statistics.row(name, statistics.ratio, column, **where) for name, column in columns.items()]
-    return [row | {"n": len(task.prompts) * len(samples)} for row in rows]
-
-
-def _row(metric: str, statistic: Callable[[np.ndarray], np.ndarray], columns: np.ndarray, **dimensions: Any) -> Row:
-    """With n in texts: the interval is over groups of them."""
-    return statistics.row(metric, statistic, columns, **dimensions) | {"n": len(columns) * GROUP}
+    rows = [statistics.row(name, statistics.ratio, column, **dimensions) for name, column in columns.items()]
+    return [row | {"n": sum(len(sample.written) for sample in samples)} for row in rows]

@@ -1,4 +1,4 @@
-"""Who continues texts: DualMask and the language models that it is compared with, behind one signature."""
+"""Who continues texts: each family offers its models as ``Writer``; the measurement knows no more of them than this."""
 
 from __future__ import annotations
 
@@ -8,31 +8,34 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from dualmask.core.lexicon import read_lexicon
-from dualmask.core.sampling import SamplingParams
-from dualmask.families.edit.infer.engine import Engine
-from dualmask.families.edit.infer.request import Hole, Request
-from dualmask.families.edit.model import DualMask
-from dualmask.families.lm import diffusion
-from dualmask.families.lm.model import Autoregressive, MaskedDiffusion
-from dualmask.families.span.block import SpanBlock
-from dualmask.families.span.model import SpanFusion
-from dualmask.inference import autoregressive
-from dualmask.inference.loading import Loaded
 from dualmask.nn.block import Block
 
 Texts = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What follows a prompt. ``steps``: passes that wrote its tokens, where a method takes more for one text than for
+    another; passes of all methods are counted by ``counted``."""
+
+    ids: list[int]
+    steps: int | None = None
+
+
 # (prompts, tokens to write, temperature, seeds) → what follows each prompt
-Write = Callable[[Texts, int, float, Sequence[int]], list[list[int]]]
+Write = Callable[[Texts, int, float, Sequence[int]], list[Continuation]]
 
 
 @dataclass(frozen=True)
 class Writer:
-    """``settings``: dimensions of its rows beside the method's name, such as {"steps": 32}."""
+    """A model and a way to write with it. ``settings``: dimensions of its rows beside the method's name, such as
+    {"steps": 32}. A pass is a forward of the submodule called ``network``; ``blocks``: the classes of its layers."""
 
     method: str
     model: nn.Module
     write: Write
+    network: str
+    blocks: tuple[type[nn.Module], ...] = (Block,)
     settings: dict[str, int | str] = field(default_factory=dict)
 
     @property
@@ -40,78 +43,39 @@ class Writer:
         return " ".join([self.method, *(f"{key} {value}" for key, value in self.settings.items())])
 
 
-def dualmask(loaded: Loaded[DualMask], rounds: int, fill_steps: int = 1) -> Writer:
-    """One hole behind the prompt, opened in ``rounds`` rounds, the masks of each filled in ``fill_steps`` passes."""
-    engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
+@dataclass(frozen=True)
+class WriterSettings:
+    """What a family is asked when it offers its writers; each reads what means something to it."""
 
-    def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
-        sampling = SamplingParams(temperature=temperature, fill_steps=fill_steps)
-        requests = [
-            Request(
-                list(prompt),
-                "infill",
-                holes=[Hole(len(prompt), tokens)],
-                rounds=rounds,
-                sampling=params,
-            )
-            for prompt, params in zip(prompts, sampling.with_seeds(seeds), strict=True)
-        ]
-        return [result.ids[len(result.request.ids) :] for result in engine.run(requests)]
-
-    return Writer("dualmask", loaded.model, write, {"rounds": rounds, "fill_steps": fill_steps})
-
-
-def left_to_right(loaded: Loaded[Autoregressive]) -> Writer:
-    """One token a pass, with a cache of keys and values. It may not end a text early, so that lengths are alike."""
-
-    def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
-        sampling = SamplingParams(temperature=temperature).with_seeds(seeds)
-        return autoregressive.write(loaded.model, prompts, tokens=tokens, least=tokens, sampling=sampling)
-
-    return Writer("autoregressive", loaded.model, write)
-
-
-def unmasking(loaded: Loaded[MaskedDiffusion], steps: int, order: diffusion.Order) -> Writer:
-    """As many [MASK]s as tokens are asked for, decided in ``steps`` passes."""
-    writable = read_lexicon(loaded.tokenizer).writable.to(loaded.model.table.weight.device)
-
-    def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[list[int]]:
-        return diffusion.write(
-            loaded.model,
-            prompts,
-            tokens=tokens,
-            steps=steps,
-            allowed=writable,
-            order=order,
-            sampling=SamplingParams(temperature=temperature).with_seeds(seeds),
-        )
-
-    return Writer("diffusion", loaded.model, write, {"steps": steps, "order": order})
+    passes: Sequence[int] = ()  # of the network that fills holes, a text
+    fill_steps: Sequence[int] = (1,)  # passes to each round
+    steps: Sequence[int] = ()  # of a model that unmasks
+    order: str = "random"  # of its unmasking
 
 
 @dataclass
 class Passes:
     """What texts cost, summed over them."""
 
-    writing: int = 0  # passes of the network that writes tokens: the filler, the decoder or the language model
+    writing: int = 0  # of the network that writes tokens: the filler, the decoder or the language model
     blocks: int = 0  # transformer blocks run, of all networks
 
 
 @contextmanager
-def counted(model: nn.Module) -> Iterator[Passes]:
-    """Counts the passes that ``model`` makes meanwhile; one pass over a batch is one for each of its texts."""
+def counted(model: nn.Module, network: str, blocks: tuple[type[nn.Module], ...] = (Block,)) -> Iterator[Passes]:
+    """Counts the passes that ``model`` makes meanwhile (see ``Writer``); one over a batch is one for each of its
+    texts."""
     passes = Passes()
 
-    def write(module: nn.Module, inputs: object, states: Tensor) -> None:
+    def count_writing(module: nn.Module, inputs: object, states: Tensor) -> None:
         passes.writing += len(states)
 
-    def run_block(module: nn.Module, inputs: object, states: Tensor) -> None:
+    def count_block(module: nn.Module, inputs: object, states: Tensor) -> None:
         passes.blocks += len(states)
 
-    named = "filler.trunk" if isinstance(model, DualMask) else "decoder" if isinstance(model, SpanFusion) else "lm"
-    handles = [model.get_submodule(named).register_forward_hook(write)]
-    parts = (part for part in model.modules() if isinstance(part, Block | SpanBlock))
-    handles += [part.register_forward_hook(run_block) for part in parts]
+    handles = [model.get_submodule(network).register_forward_hook(count_writing)]
+    layers = (layer for layer in model.modules() if isinstance(layer, blocks))
+    handles += [layer.register_forward_hook(count_block) for layer in layers]
     try:
         yield passes
     finally:

@@ -8,6 +8,7 @@ family up starts neither torch nor an engine: configurations are checked first.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,10 @@ class Family:
     @property
     def stage_names(self) -> list[str]:
         return [name for stage in self.stages for name in stage_names(stage)]
+
+    def eval_suites(self) -> tuple[Callable[..., None], ...]:
+        suites: tuple[Callable[..., None], ...] = resolve(self.suites) if self.suites else ()
+        return suites
 
     def load_runtime(self) -> Runtime:
         """Starts torch."""

@@ -25,6 +25,11 @@ class FillerOut:
     loss: Tensor  # [M] cross entropy
     target_prob: Tensor  # [M] probability of the target, detached
 
+    def losses_by_position(self, tokens: Tensor) -> Tensor:
+        """[B, T'] float: the loss at each slot of tokens [B, T'], and 0 where there is none."""
+        losses = torch.zeros(tokens.numel(), device=self.loss.device)
+        return losses.scatter(0, self.slot, self.loss.float()).view(tokens.shape)
+
 
 def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
     """Logits [M, V / tensor] at the slots [M] against the targets [M]."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dualmask.families import registry
 from dualmask.serving.eval_options import Measured, load_judge, numbers, require_alike
 from dualmask.serving.options import with_options
 
 if TYPE_CHECKING:
     from dualmask.evaluation.judge import Judge
-    from dualmask.evaluation.writers import Writer
-    from dualmask.families.edit.model import DualMask
+    from dualmask.evaluation.writers import Writer, WriterSettings
     from dualmask.inference.loading import Loaded
 
-WIDTH = 110  # characters of the table where the output is no terminal
 COUNTS = "whole numbers from 1 on, such as 4,8,16"
+CAPTION = (
+    "given: tokens of the prompt; dualmask: rounds and fill steps of each; diffusion: steps and order; matched: where "
+    "the texts are as varied (distinct2) as the held-out ones, the reference; all rows and intervals: --json"
+)
 
 
 @dataclass(frozen=True)
@@ -74,74 +77,73 @@ def generation(measured: Measured, compared: Compared, written: Written) -> None
     dualmask eval generation --model runs/quickstart --data data/embedded/test.jsonl \\
         --ar runs/autoregressive --diffusion runs/diffusion --scorer runs/scorer --json out.json --plot out.png
     """
-    from rich.console import Console
     from tqdm import tqdm
 
     from dualmask.evaluation import generation as suite
-    from dualmask.evaluation import generation_report, texts
+    from dualmask.evaluation import generation_report, tables, texts
     from dualmask.inference.loading import load
 
     between = "numbers from 0 to 100, such as 0.5,1"
-    temperature = numbers("--temperatures", written.temperatures, float, lambda t: 0 <= t <= 100, between)
-    given = numbers("--prompts", written.prompts, int, lambda n: n >= 0, "numbers of tokens, such as 16,0")
+    temperatures = numbers("--temperatures", written.temperatures, float, lambda t: 0 <= t <= 100, between)
+    prompts = numbers("--prompts", written.prompts, int, lambda n: n >= 0, "numbers of tokens, such as 16,0")
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
     most = loaded.config.max_length - 2
     if written.length is not None and not 2 <= written.length <= most:
         raise ValueError(f"--length {written.length}: give 2 to {most} tokens, the most that {measured.model} reads")
-    writers = _dualmask_writers(loaded, written) + _baselines(loaded, measured, compared)
+    writers = _writers(loaded, measured, compared, written)
     judge = _judge(loaded, measured, compared)
     sequences = [ids[1:-1] for ids in texts.sequences(lines, loaded.tokenizer, most + 2)]
-    tasks = [suite.make_task(sequences, prompt, written.length or most, written.limit) for prompt in given]
+    tasks = [suite.make_task(sequences, prompt, written.length or most, written.limit) for prompt in prompts]
     rows = []
-    with tqdm(total=len(tasks) * len(writers) * len(temperature), delay=2, leave=False, disable=None) as bar:
+    with tqdm(total=len(tasks) * len(writers) * len(temperatures), delay=2, leave=False, disable=None) as bar:
         for task in tasks:
             rows += suite.evaluate(
-                writers, task, temperature, loaded.tokenizer, judge, seed=written.seed, progress=bar.update
+                writers, task, temperatures, loaded.tokenizer, judge, seed=written.seed, progress=bar.update
             )
     measured.write("generation", rows, scorer=str(compared.scorer) if compared.scorer else None)
     if measured.plot:
         generation_report.plot(rows, measured.plot)
-    Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH).print(generation_report.table(rows))
+    tables.show([generation_report.table(rows, CAPTION)])
     if judge is None:
         print("dualmask: no --scorer, so no perplexity and no comparison at equal variety", file=sys.stderr)
 
 
-def _dualmask_writers(loaded: Loaded[DualMask], written: Written) -> list[Writer]:
-    from dualmask.evaluation import writers
-
-    asked = numbers("--passes", written.passes, int, lambda n: n >= 1, COUNTS)
-    split = numbers("--fill-steps", written.fill_steps, int, lambda n: n >= 1, COUNTS)
-    # a single round could write no more than one gap holds
-    chosen = [(p // s, s) for s in split for p in asked if p % s == 0 and (s == 1 or p >= 2 * s)]
-    if not chosen:
-        both = f"--passes {written.passes}, --fill-steps {written.fill_steps}"
-        raise ValueError(f"{both}: give a number of passes that makes two rounds or more of so many steps")
-    return [writers.dualmask(loaded, rounds, each) for rounds, each in chosen]
-
-
-def _baselines(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> list[Writer]:
-    from dualmask.evaluation import writers
-    from dualmask.families.lm.diffusion import ORDERS
+def _writers(loaded: Loaded[Any], measured: Measured, compared: Compared, written: Written) -> list[Writer]:
+    """The model's own, and those of the models that it is compared with."""
+    from dualmask.evaluation.writers import WriterSettings
     from dualmask.inference.loading import load
 
-    order = next((order for order in ORDERS if order == compared.order), None)
-    if order is None:
-        raise ValueError(f"--order {compared.order}: give {' or '.join(ORDERS)}")
-    steps = numbers("--steps", compared.steps, int, lambda n: n >= 1, COUNTS)
-    found: list[Writer] = []
-    if compared.ar:
-        left_to_right = load(compared.ar, measured.device, family="autoregressive")
-        require_alike(loaded, left_to_right, f"--ar {compared.ar}", measured)
-        found.append(writers.left_to_right(left_to_right))
-    if compared.diffusion:
-        unmasking = load(compared.diffusion, measured.device, family="diffusion")
-        require_alike(loaded, unmasking, f"--diffusion {compared.diffusion}", measured)
-        found += [writers.unmasking(unmasking, number, order) for number in steps]
-    return found
+    def counts(option: str, text: str) -> list[int]:
+        return numbers(option, text, int, lambda number: number >= 1, COUNTS)
+
+    settings = WriterSettings(
+        passes=counts("--passes", written.passes),
+        fill_steps=counts("--fill-steps", written.fill_steps),
+        steps=counts("--steps", compared.steps),
+        order=compared.order,
+    )
+    writers = writers_of(loaded, settings)
+    for option, folder, family in (
+        ("--ar", compared.ar, "autoregressive"),
+        ("--diffusion", compared.diffusion, "diffusion"),
+    ):
+        if folder:
+            other = load(folder, measured.device, family=family)
+            require_alike(loaded, other, f"{option} {folder}", measured)
+            writers += writers_of(other, settings)
+    return writers
 
 
-def _judge(loaded: Loaded[DualMask], measured: Measured, compared: Compared) -> Judge | None:
+def writers_of(loaded: Loaded[Any], settings: WriterSettings) -> list[Writer]:
+    """Raises ValueError for a model whose family offers none."""
+    runtime = registry.find(loaded.config.family).load_runtime()
+    if runtime.writers is None:
+        raise ValueError(f"the family {loaded.config.family} has no writers to compare")
+    return runtime.writers(loaded, settings)
+
+
+def _judge(loaded: Loaded[Any], measured: Measured, compared: Compared) -> Judge | None:
     from dualmask.inference.folder import weights_digest
 
     scorer, ar = compared.scorer, compared.ar

@@ -54,9 +54,11 @@ def load_judge(scorer: Path | None, loaded: Loaded[Any], measured: Measured) -> 
 
     if scorer is None:
         return None
-    judge = load(scorer, measured.device, family="autoregressive")
-    require_alike(loaded, judge, f"--scorer {scorer}", measured)
-    return Judge(judge)
+    judging = load(scorer, measured.device, family="autoregressive")
+    require_alike(loaded, judging, f"--scorer {scorer}", measured)
+    return Judge(
+        judging.model, judging.tokenizer, judging.config.max_length, device=next(judging.model.parameters()).device
+    )
 
 
 def require_alike(loaded: Loaded[Any], other: Loaded[Any], option: str, measured: Measured) -> None:

@@ -12,5 +12,6 @@ FAMILY = Family(
     shown=("recon", "ptr_count", "keep_recover", "reward"),
     generate=Generate("dualmask.families.edit.cli.commands:generate", "dualmask.families.edit.cli.options:GENERATE"),
     commands="dualmask.families.edit.cli.commands:app",
+    suites="dualmask.families.edit.cli.suites:SUITES",
     check="dualmask.families.edit.checks:check_run",
 )

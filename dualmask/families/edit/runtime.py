@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 from torch import Tensor
 
@@ -48,4 +49,11 @@ def begin_stage(weights: dict[str, Tensor], stage: EditStage) -> dict[str, Tenso
     return copied
 
 
-RUNTIME = Runtime(build=DualMask, task=task, begin_stage=begin_stage)
+def writers(loaded: Any, settings: Any) -> list[Any]:
+    """Imported when asked for: training writes nothing."""
+    from dualmask.families.edit.evaluate.writers import writers
+
+    return writers(loaded, settings)
+
+
+RUNTIME = Runtime(build=DualMask, task=task, begin_stage=begin_stage, writers=writers)

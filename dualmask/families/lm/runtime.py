@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from dualmask.core.tokenizer import Tokenizer
@@ -14,5 +16,18 @@ def task(model: LanguageModel, stage: StageConfig, run: RunConfig, tokenizer: To
     return LanguageModelTask(model)
 
 
-AUTOREGRESSIVE = Runtime(build=Autoregressive, task=task)
-DIFFUSION = Runtime(build=MaskedDiffusion, task=task)
+def autoregressive_writers(loaded: Any, settings: Any) -> list[Any]:
+    """Imported when asked for: training writes nothing."""
+    from dualmask.families.lm.writers import autoregressive_writers as writers
+
+    return writers(loaded, settings)
+
+
+def diffusion_writers(loaded: Any, settings: Any) -> list[Any]:
+    from dualmask.families.lm.writers import diffusion_writers as writers
+
+    return writers(loaded, settings)
+
+
+AUTOREGRESSIVE = Runtime(build=Autoregressive, task=task, writers=autoregressive_writers)
+DIFFUSION = Runtime(build=MaskedDiffusion, task=task, writers=diffusion_writers)

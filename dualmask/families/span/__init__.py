@@ -8,6 +8,7 @@ FAMILY = Family(
     model=SpanFusionConfig,
     stages=(DecoderStage, SpanStage),
     runtime="dualmask.families.span.runtime:RUNTIME",
+    suites="dualmask.families.span.cli.suites:SUITES",
     shown=("ar", "token", "steps"),
     generate=Generate(
         "dualmask.families.span.cli.generate:run",

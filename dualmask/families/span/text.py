@@ -18,9 +18,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TypedDict
 
-from dualmask.core.lexicon import read_lexicon
+from dualmask.core.lexicon import character_starts, read_lexicon
 from dualmask.core.tokenizer import EOS_ID
-from dualmask.families.edit.infer.text import character_starts
 from dualmask.families.span.generate import SpanTrace, Written, write
 from dualmask.families.span.model import SpanFusion
 from dualmask.families.span.request import SpanOptions, most_steps

@@ -11,9 +11,9 @@ from benchmarks import repairs
 from benchmarks.trials import Trial
 from dualmask.config.load import load_run
 from dualmask.core.tokenizer import EOS_ID
+from dualmask.evaluation.continuation import Task
 from dualmask.evaluation.report import find
 from dualmask.families.span.evaluate import spans as span
-from dualmask.families.span.evaluate.spans import Task
 from dualmask.families.span.gate_net import BOUND, CONTINUE, STOP
 from dualmask.families.span.generate import write
 from dualmask.families.span.model import SpanFusion

@@ -114,7 +114,7 @@ def test_figures_of_a_rule_by_hand():
     assert figure(dealt, "gain_over_fixed") == pytest.approx(0.45 - 0.6)
 
 
-def test_between_two_numbers_of_rounds_fixed_is_a_lottery():
+def test_between_two_numbers_of_rounds_the_baseline_is_randomised():
     facts = make_facts([[0.0, 0.2, 0.6], [0.0, 0.4, 0.8]])
     rows = adaptive.rule_rows(facts, np.array([1, 2]), method="rule")
     assert figure(rows, "gain_over_fixed") == pytest.approx((0.2 + 0.8) / 2 - (0.3 + 0.7) / 2)
@@ -130,14 +130,14 @@ def test_rounds_that_gain_nothing_have_no_share_of_a_gain():
 def test_entropy_is_that_of_the_filler_before_it_filled(loaded, engine, drafts):
     """Nothing is filled in a generation that finds no hole; elsewhere entropy lies between 0 and that of a die."""
     rollouts = play(engine, drafts, "auto", 2)
-    found = adaptive._entropies(loaded.model, rollouts)
-    for rollout, values in zip(rollouts, found, strict=True):
+    entropies = adaptive._entropies(loaded.model, rollouts)
+    for rollout, values in zip(rollouts, entropies, strict=True):
         assert len(values) == rollout.played
         for done, value in zip(rollout.result.rounds, values, strict=True):
             assert (value == 0) == (not done.filled)
             assert value <= np.log(loaded.model.vocab_size) + 1e-4
     one = adaptive._entropies(loaded.model, rollouts[:1])
-    assert one[0] == pytest.approx(found[0], abs=1e-4)  # whatever else is in the batch
+    assert one[0] == pytest.approx(entropies[0], abs=1e-4)  # whatever else is in the batch
 
 
 def test_the_suite_on_a_small_model(loaded, right):

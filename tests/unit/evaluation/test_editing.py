@@ -38,25 +38,25 @@ def figures(rows):
 
 
 def test_a_perfect_corrector_has_perfect_figures(pairs):
-    found = figures(editing.outcome_rows(editing.Outcome("perfect", 1, pairs.targets, pairs.targets), pairs))
-    assert found.pop("length_error") == found.pop("edit_distance") == 0
-    assert found == dict.fromkeys(("f05", "precision", "recall", "detection_f05", "clean_untouched"), 1.0)
+    value = figures(editing.outcome_rows(editing.Outcome("perfect", 1, pairs.targets, pairs.targets), pairs))
+    assert value.pop("length_error") == value.pop("edit_distance") == 0
+    assert value == dict.fromkeys(("f05", "precision", "recall", "detection_f05", "clean_untouched"), 1.0)
 
 
 def test_who_does_nothing_finds_nothing_and_spoils_nothing(pairs):
-    found = figures(editing.outcome_rows(editing.Outcome("keep", 0, pairs.sources, pairs.targets), pairs))
-    assert found["f05"] == found["recall"] == 0
-    assert found["clean_untouched"] == 1
-    assert 0.1 < found["edit_distance"] < 0.4
+    value = figures(editing.outcome_rows(editing.Outcome("keep", 0, pairs.sources, pairs.targets), pairs))
+    assert value["f05"] == value["recall"] == 0
+    assert value["clean_untouched"] == 1
+    assert 0.1 < value["edit_distance"] < 0.4
 
 
 def test_right_places_and_wrong_words_count_for_detection_only():
-    source, target, found = [[6, 7, 8, 9]], [[6, 17, 8, 19]], [[6, 27, 8, 29]]
+    source, target, corrected = [[6, 7, 8, 9]], [[6, 17, 8, 19]], [[6, 27, 8, 29]]
 
     class Given:
         sources, targets = source, target
 
-    out = figures(editing.outcome_rows(editing.Outcome("m", 1, found, target), Given()))
+    out = figures(editing.outcome_rows(editing.Outcome("m", 1, corrected, target), Given()))
     assert out["detection_f05"] == 1
     assert out["f05"] == 0
 
@@ -81,9 +81,9 @@ def test_the_filler_replaces_what_lies_below_the_limit_and_nothing_else(relative
     assert correct(pairs.wrong, np.zeros(number, dtype=int)) == pairs.sources
     believed = scores.ratio if relative else scores
     doubted = [row for batch in pairs.wrong for row in ((believed(batch) < 0.05) & batch.deletable).tolist()]
-    found = correct(pairs.wrong, np.arange(number) % 2)
-    assert found != pairs.sources
-    for text, (source, corrected) in enumerate(zip(pairs.sources, found, strict=True)):
+    results = correct(pairs.wrong, np.arange(number) % 2)
+    assert results != pairs.sources
+    for text, (source, corrected) in enumerate(zip(pairs.sources, results, strict=True)):
         assert len(corrected) == len(source)
         changed = [place for place, pair in enumerate(zip(corrected, source, strict=True)) if pair[0] != pair[1]]
         assert all(text % 2 and doubted[text][place + 1] for place in changed)
@@ -94,8 +94,8 @@ def test_the_oracle_changes_what_is_wrong_and_nothing_else(loaded, right):
     doubled = corrupted.make_wrong(right, loaded, rate=0.3, kinds=["double"])
     assert correctors.Oracle(loaded)(doubled.wrong, doubled.right) == doubled.targets
     wrong = corrupted.make_wrong(right, loaded, rate=0.2, kinds=["substitute"])
-    found = correctors.Oracle(loaded)(wrong.wrong, wrong.right)
-    for batch, target, corrected in zip(wrong.sources, wrong.targets, found, strict=True):
+    results = correctors.Oracle(loaded)(wrong.wrong, wrong.right)
+    for batch, target, corrected in zip(wrong.sources, wrong.targets, results, strict=True):
         kept = LCSseq.similarity(batch, target)
         assert LCSseq.similarity(corrected, target) >= kept
         assert len(corrected) <= len(target)

@@ -11,8 +11,10 @@ from tiny_model import language_model_config, make_tokenizer, write_random_model
 
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
-from dualmask.evaluation import diversity, generation, generation_report, report, writers
+from dualmask.evaluation import diversity, generation, generation_report, report
 from dualmask.evaluation.judge import Judge
+from dualmask.families.edit.evaluate import writers as edit
+from dualmask.families.lm import writers as lm
 from dualmask.inference.loading import Loaded, load
 from launcher import command
 
@@ -56,12 +58,16 @@ def left_to_right(folders: dict[str, Path]) -> Loaded:
     return load(folders["ar"], "cpu", family="autoregressive")
 
 
+def judge_of(loaded: Loaded) -> Judge:
+    return Judge(loaded.model, loaded.tokenizer, loaded.config.max_length)
+
+
 def test_the_judge_sums_the_losses_of_what_was_written_alone(left_to_right: Loaded) -> None:
     tokenizer, model = left_to_right.tokenizer, left_to_right.model
     ids = tokenizer.encode("The value of a name is the object.")
     other = tokenizer.encode("A list.")
     prompts, written = [ids[:4], other[:1], []], [ids[4:], other[1:], other]
-    nats = Judge(left_to_right).nats(prompts, written)
+    nats = judge_of(left_to_right).nats(prompts, written)
     assert nats[:, 1].tolist() == [len(ids) - 4, len(other) - 1, len(other)]
     for row, text, start in ((0, ids, 4), (1, other, 1), (2, other, 0)):
         batch = Batch(torch.tensor([[BOS_ID, *text, EOS_ID]]), torch.tensor([len(text) + 2]), torch.tensor([0]))
@@ -73,7 +79,7 @@ def test_the_judge_reads_the_text_not_how_it_was_cut(left_to_right: Loaded) -> N
     whole = tokenizer.encode("value")
     letters = [index for letter in "value" for index in tokenizer.encode(letter)]
     assert len(letters) > len(whole)
-    judge = Judge(left_to_right)
+    judge = judge_of(left_to_right)
     assert judge.nats([[]], [letters]).tolist() == judge.nats([[]], [whole]).tolist()
 
 
@@ -102,8 +108,8 @@ def test_a_task_takes_whole_groups_of_long_enough_texts() -> None:
     sequences = [[*range(size)] for size in (10, 30, 12, 12)] * 8
     task = generation.make_task(sequences, 4, 12, limit=21)
     assert len(task.prompts) == 16
-    assert task.tokens == 8
-    assert (task.prompts[0], task.held_out[0]) == ([0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11])
+    assert task.width == 8
+    assert (task.prompts[0], task.gold[0]) == ([0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11])
     with pytest.raises(ValueError, match="16 texts of 31 tokens are needed, there are 0"):
         generation.make_task(sequences, 4, 31, limit=64)
     with pytest.raises(ValueError, match="--prompts 12"):
@@ -116,11 +122,11 @@ def test_all_rows_of_a_comparison(folders: dict[str, Path], left_to_right: Loade
     text = loaded.tokenizer.encode(TEXT * 40)
     task = generation.make_task([text[start : start + 20] for start in range(0, 320, 20)], 5, 20, limit=16)
     contestants = [
-        writers.dualmask(loaded, 3, 2),
-        writers.left_to_right(left_to_right),
-        writers.unmasking(unmasking, 4, "random"),
+        *edit.writers(loaded, passes=[6], fill_steps=[2]),
+        *lm.autoregressive_writers(left_to_right),
+        *lm.diffusion_writers(unmasking, [4], "random"),
     ]
-    rows = generation.evaluate(contestants, task, [0.5, 1.0], loaded.tokenizer, Judge(left_to_right))
+    rows = generation.evaluate(contestants, task, [0.5, 1.0], loaded.tokenizer, judge_of(left_to_right))
     value = {method: {} for method in ("reference", "dualmask", "autoregressive", "diffusion")}
     for row in rows:
         assert row["lo"] <= row["value"] <= row["hi"]
@@ -134,12 +140,12 @@ def test_all_rows_of_a_comparison(folders: dict[str, Path], left_to_right: Loade
     assert blocks == {"dualmask": 6 + 3, "autoregressive": 15 * 2, "diffusion": 4 * 2}  # counting costs DualMask rounds
     assert value["autoregressive"]["speedup_vs_ar", None] == 1
     for method in passes:
-        assert {metric for metric, heat in value[method] if heat == 1.0} == figures
+        assert {metric for metric, temperature in value[method] if temperature == 1.0} == figures
         assert value[method]["length_error", 1.0] == 0
     assert value["autoregressive"]["distinct2", 1.0] > value["autoregressive"]["distinct2", 0.5]
     without_judge = generation.evaluate(contestants[:1], task, [1.0], loaded.tokenizer)
     assert not [row for row in without_judge if row["metric"] in ("perplexity", "speedup_vs_ar")]
-    assert generation_report.table(rows).row_count == 4
+    assert generation_report.table(rows, "").row_count == 4
 
 
 def run(folders: dict[str, Path], *options: str) -> int:
@@ -151,9 +157,9 @@ def test_the_command_writes_result_file_and_plot(
     folders: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     others = [word for name in ("ar", "diffusion", "scorer") for word in (f"--{name}", str(folders[name]))]
-    asked = ("--passes", "4", "--steps", "4", "--limit", "16", "--temperatures", "0.8,1.2", "--prompts", "8,0")
+    small = ("--passes", "4", "--steps", "4", "--limit", "16", "--temperatures", "0.8,1.2", "--prompts", "8,0")
     files = ("--json", str(tmp_path / "out.json"), "--plot", str(tmp_path / "out.png"))
-    assert run(folders, *others, *asked, *files) == 0
+    assert run(folders, *others, *small, *files) == 0
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["suite"] == "generation"
     assert report.find(result["rows"], metric="passes", method="diffusion", prompt=8)["value"] == 4

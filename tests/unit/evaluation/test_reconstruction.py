@@ -7,7 +7,7 @@ import torch
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID
 from dualmask.evaluation import report, statistics, texts
-from dualmask.families.edit.evaluate import baselines, reconstruction
+from dualmask.families.edit.evaluate import baselines, deletion_suites, reconstruction
 from dualmask.families.edit.masked_lm import masked_lm_scores
 from dualmask.families.outputs import InserterOut
 from dualmask.nn.parallel import mesh
@@ -157,7 +157,7 @@ def test_the_greedy_row_is_the_stronger_variant():
         {"metric": "length_error", "deleted": 0.3, "method": "greedy_plain", "value": 0.1},
         {"metric": "length_error", "deleted": 0.3, "method": "greedy_spaced", "value": 0.2},
     ]
-    rows = report.with_strongest_greedy(rows)
+    rows = deletion_suites.with_strongest_greedy(rows)
     assert report.find(rows, metric="restored", method="greedy")["value"] == 0.5
     assert report.find(rows, metric="length_error", method="greedy")["value"] == 0.1
 

@@ -15,11 +15,11 @@ from torch.nn.functional import cross_entropy
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID
 from dualmask.evaluation import report
+from dualmask.evaluation.continuation import Task
 from dualmask.families.span import spans
 from dualmask.families.span.evaluate import gate as span_gate
 from dualmask.families.span.evaluate import report as span_report
 from dualmask.families.span.evaluate import spans as span
-from dualmask.families.span.evaluate.spans import Task
 from dualmask.families.span.gate_net import CONTINUE
 from dualmask.families.span.model import REACH, SpanFusion, SpanState
 from dualmask.inference.loading import Loaded
@@ -52,9 +52,9 @@ def test_spans_are_cut_at_different_places_behind_enough_prompt() -> None:
     assert task.texts == 16
     assert len(task.prompts) == len(task.gold) == 3 * 16
     for text in range(16):
-        mine = [(task.prompts[row], task.gold[row]) for row in range(text, 48, 16)]
-        assert len({len(prompt) for prompt, _ in mine}) == 3
-        for prompt, gold in mine:
+        pairs = [(task.prompts[row], task.gold[row]) for row in range(text, 48, 16)]
+        assert len({len(prompt) for prompt, _ in pairs}) == 3
+        for prompt, gold in pairs:
             assert len(prompt) >= span.LEAST_PROMPT
             assert [*prompt, *gold] == [*range(len(prompt) + 5)]
     with pytest.raises(ValueError, match=r"--span 5, --limit: 16 texts of 15 tokens are needed .* there are 12"):
@@ -99,8 +99,8 @@ def test_with_one_step_gold_costs_the_mean_cross_entropy(task: Task) -> None:
     for row in (0, 17):
         state, position, prefix = first_look(model, task, row)
         look, target = model.look(state, position, prefix), torch.tensor(task.gold[row])
-        for found, logits in ((gold.schedule, look.logits), (gold.proposed, look.pred_logits)):
-            assert found[row, 0] == pytest.approx(cross_entropy(logits, target, reduction="sum").item(), rel=1e-4)
+        for nats, logits in ((gold.schedule, look.logits), (gold.proposed, look.pred_logits)):
+            assert nats[row, 0] == pytest.approx(cross_entropy(logits, target, reduction="sum").item(), rel=1e-4)
 
 
 @torch.inference_mode()
@@ -129,11 +129,11 @@ def test_a_gate_that_always_says_the_same_is_a_fixed_number_of_steps(task: Task)
     assert report.find(rows, metric="steps_saved")["value"] == 0
 
 
-def test_the_lottery_is_the_cheapest_of_its_mean() -> None:
-    assert span_gate.lottery(np.array([3.0, 2.0, 0.0]), 2.0) == pytest.approx([0.5, 0, 0.5])
-    assert span_gate.lottery(np.array([3.0, 1.0, 0.0]), 2.0) == pytest.approx([0, 1, 0])
-    assert span_gate.lottery(np.array([3.0, 1.0, 0.0]), 1.25) == pytest.approx([0.75, 0.25, 0])
-    assert span_gate.lottery(np.array([3.0]), 1.0) == pytest.approx([1])
+def test_the_randomised_baseline_is_the_cheapest_of_its_mean() -> None:
+    assert span_gate.randomised_baseline(np.array([3.0, 2.0, 0.0]), 2.0) == pytest.approx([0.5, 0, 0.5])
+    assert span_gate.randomised_baseline(np.array([3.0, 1.0, 0.0]), 2.0) == pytest.approx([0, 1, 0])
+    assert span_gate.randomised_baseline(np.array([3.0, 1.0, 0.0]), 1.25) == pytest.approx([0.75, 0.25, 0])
+    assert span_gate.randomised_baseline(np.array([3.0]), 1.0) == pytest.approx([1])
 
 
 def test_only_a_gate_that_knows_gives_hard_spans_more_steps() -> None:

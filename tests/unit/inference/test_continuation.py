@@ -71,7 +71,7 @@ def test_a_text_ends_at_eos_but_not_too_early(folders: dict[str, Path]) -> None:
         model.table.output_bias[EOS_ID] = 1000.0
     assert autoregressive.write(model, PROMPTS, tokens=9, sampling=warm) == [[]] * 4
     assert [len(text) for text in autoregressive.write(model, PROMPTS, tokens=9, least=3, sampling=warm)] == [3] * 4
-    with counted(model) as passes:
+    with counted(model, "lm") as passes:
         autoregressive.write(model, PROMPTS, tokens=9, least=3, sampling=warm)
     assert passes.writing == 4 * len(PROMPTS)  # nobody is waited for
     assert autoregressive.write(model, PROMPTS, tokens=0, sampling=warm) == [[]] * 4
@@ -92,7 +92,7 @@ def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded
     allowed = read_lexicon(unmasking.tokenizer).writable
     options = {"tokens": 12, "steps": steps, "allowed": allowed, "order": order}
     seeded = WARM.with_seeds(SEEDS)
-    with counted(model) as passes:
+    with counted(model, "lm") as passes:
         together = diffusion.write(model, PROMPTS, sampling=seeded, **options)
     assert passes.writing == min(steps, 12) * len(PROMPTS)
     assert [len(text) for text in together] == [12] * 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -51,14 +50,12 @@ def quickstart(measured: Measured, rates: Rates = RATES, limit: Limit = 512, fil
 
 
 def _measure(suite: str, measured: Measured, rates: str, limit: int, filler: Path | None) -> None:
-    from rich.console import Console
-
-    from dualmask.evaluation import report, texts
-    from dualmask.families.edit.evaluate.suites import SUITES
+    from dualmask.evaluation import tables, texts
+    from dualmask.families.edit.evaluate import deletion_report, deletion_suites
     from dualmask.inference.loading import load
 
     meaning = f"shares of tokens between 0 and 1, for instance {RATES}"
-    asked = numbers("--rates", rates, float, lambda rate: 0 < rate < 1, meaning)
+    shares = numbers("--rates", rates, float, lambda rate: 0 < rate < 1, meaning)
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
     other = load(filler, measured.device) if filler else None
@@ -66,10 +63,10 @@ def _measure(suite: str, measured: Measured, rates: str, limit: int, filler: Pat
         raise ValueError(
             f"--filler {filler}: another tokenizer than {measured.model}; train both on the same data folder"
         )
-    where = next(loaded.model.parameters()).device
-    batches = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=limit, device=where)
-    rows = SUITES[suite](loaded, batches, asked, other)
+    device = next(loaded.model.parameters()).device
+    batches = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=limit, device=device)
+    rows = deletion_suites.evaluate(suite, loaded, batches, shares, other)
     measured.write(suite, rows)
     if measured.plot and suite != "gaps":
-        report.plot(rows, measured.plot)
-    Console(file=sys.stdout).print(report.rows_table(rows))
+        deletion_report.plot(rows, measured.plot)
+    tables.show([deletion_report.rows_table(rows)], width=None)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dualmask.serving.eval_options import Measured, numbers
 from dualmask.serving.options import with_options
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Limit = Annotated[int, typer.Option(help="Most texts to evaluate, spread over the data.", min=8)]
 
@@ -39,22 +34,22 @@ def editing(
     dualmask eval editing --model runs/quickstart --data data/embedded/test.jsonl --json out.json --plot roc.png
     dualmask eval editing --model M --data F.jsonl --kinds typo
     """
-    from dualmask.evaluation import texts
+    from dualmask.evaluation import tables, texts
     from dualmask.families.edit.evaluate import corrupted, rounds_report
     from dualmask.families.edit.evaluate import editing as suite
     from dualmask.inference.loading import load
 
-    asked = numbers("--rounds", rounds, int, lambda number: 1 <= number <= 1000, "whole numbers from 1 on, such as 1,4")
+    turns = numbers("--rounds", rounds, int, lambda number: 1 <= number <= 1000, "whole numbers from 1 on, such as 1,4")
     errors = list(dict.fromkeys([*kinds.split(","), *(["typo"] if typos else [])]))
     corrupted.corruption(corruption_rate, errors)  # what is wrong is said before a model is loaded
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
     right = corrupted.right_texts(lines, loaded, limit=limit, typos="typo" in errors)
-    rows, curves = suite.evaluate(loaded, right, rate=corruption_rate, kinds=errors, rounds=asked)
+    rows, curves = suite.evaluate(loaded, right, rate=corruption_rate, kinds=errors, rounds=turns)
     measured.write("editing", rows, corruption_rate=corruption_rate, kinds=errors)
     if measured.plot:
         rounds_report.plot_editing(curves, measured.plot)
-    _print(rounds_report.editing_tables(rows))
+    tables.show(rounds_report.editing_tables(rows))
 
 
 @with_options
@@ -75,7 +70,7 @@ def adaptive(
     \b
     dualmask eval adaptive --model runs/quickstart --data data/embedded/test.jsonl --json out.json --plot out.png
     """
-    from dualmask.evaluation import texts
+    from dualmask.evaluation import tables, texts
     from dualmask.families.edit.evaluate import adaptive as suite
     from dualmask.families.edit.evaluate import corrupted, rounds_report
     from dualmask.inference.loading import load
@@ -87,12 +82,4 @@ def adaptive(
     measured.write("adaptive", rows, rounds=rounds)
     if measured.plot:
         rounds_report.plot_adaptive(rows, measured.plot)
-    _print(rounds_report.adaptive_tables(rows))
-
-
-def _print(tables: Sequence[Table]) -> None:
-    from rich.console import Console
-
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else 110)
-    for table in tables:
-        console.print(table)
+    tables.show(rounds_report.adaptive_tables(rows))

@@ -2,7 +2,7 @@
 
 Drafts begin as prefixes, random skeletons, what the picker leaves of a text (rewrite), corrupted and clean texts;
 `auto` plays them. A text's quality after r rounds is the share of the target recovered in order. Every rule is replayed
-on the same rollouts (``evaluation.rollouts``):
+on the same rollouts (``rollouts``):
 
 fixed          r rounds for every text
 unchanged      stop when a round changed nothing, or led to a draft seen before
@@ -43,7 +43,7 @@ ROUNDS = 8
 STARTS = ("prefix", "skeleton", "rewrite", "corrupted", "clean")
 KEEP_RATE, SPAN_SHARE, MEAN_SPAN = 0.7, 0.5, 3.0  # of the skeletons
 CORRUPTION_RATE = 0.1
-WANTED = 0.95  # share of the quality of R rounds that a threshold has to keep
+QUALITY_TO_KEEP = 0.95  # share of the quality of R rounds that a threshold has to keep
 FITTED = "fitted"  # threshold chosen on the other half of the texts
 ROWS_A_FORWARD = 128
 THRESHOLDS: dict[str, tuple[float, ...]] = {
@@ -119,12 +119,12 @@ def rounds_used(facts: Facts, method: str, threshold: float) -> np.ndarray:
     return used if method in ("fixed", "entropy") else np.minimum(used, facts.played)
 
 
-def rule_rows(facts: Facts, used: np.ndarray, **where: object) -> list[Row]:
+def rule_rows(facts: Facts, used: np.ndarray, **dimensions: object) -> list[Row]:
     """Rows of one rule. used [N]: rounds played with each text.
 
     ``quality_kept`` and ``gain_kept`` are shares of what R rounds reach, and of what they add to the drafts (left out
     if that is nothing). ``gain_over_fixed`` is the quality above that of the same number of rounds for every text, or
-    of a lottery between two whole numbers.
+    of the randomised baseline: the two whole numbers nearest, each for a drawn share of the texts.
     """
     texts, one = np.arange(len(used)), np.ones(len(used))
     quality, best = facts.quality[texts, used], facts.quality[:, -1]
@@ -142,7 +142,7 @@ def rule_rows(facts: Facts, used: np.ndarray, **where: object) -> list[Row]:
     }
     if most_gained.sum() > 0:
         figures["gain_kept"] = (gained, most_gained)
-    return [statistics.row(name, statistics.ratio, np.stack(pair, 1), **where) for name, pair in figures.items()]
+    return [statistics.row(name, statistics.ratio, np.stack(pair, 1), **dimensions) for name, pair in figures.items()]
 
 
 def _fixed_rows(facts: Facts) -> list[Row]:
@@ -159,22 +159,24 @@ def _fixed_rows(facts: Facts) -> list[Row]:
 
 
 def _fitted(facts: Facts, used: np.ndarray) -> np.ndarray:
-    """[N] rounds under the threshold that, on the other half of the texts, saves most and keeps the WANTED quality, or
-    under the one that keeps most, where none keeps so much. used [C, N]."""
+    """[N] rounds under the threshold that, on the other half of the texts, saves most and keeps QUALITY_TO_KEEP,
+    or under the one that keeps most, where none keeps so much. used [C, N]."""
     texts = np.arange(used.shape[1])
 
     def score(candidate: int, part: np.ndarray) -> float:
         number = used[candidate][part]
         kept = facts.quality[part, number].sum() / facts.quality[part, -1].sum()
-        return float(1 - number.mean() / facts.rounds if kept >= WANTED else kept - 2)
+        return float(1 - number.mean() / facts.rounds if kept >= QUALITY_TO_KEEP else kept - 2)
 
     return used[cross_fitted(len(used), len(texts), score), texts]
 
 
 def _start(batch: Batch, loaded: Loaded) -> starts.Start:
-    how = corrupted.corruption(CORRUPTION_RATE, corrupted.TOKEN_KINDS)
+    corruption = corrupted.corruption(CORRUPTION_RATE, corrupted.TOKEN_KINDS)
     keep_rate = torch.full(batch.length.shape, KEEP_RATE, device=batch.tokens.device)
-    begun = starts.start_states(batch, 0, dict.fromkeys(STARTS, 1.0), keep_rate, SPAN_SHARE, MEAN_SPAN, how, None)
+    begun = starts.start_states(
+        batch, 0, dict.fromkeys(STARTS, 1.0), keep_rate, SPAN_SHARE, MEAN_SPAN, corruption, None
+    )
     picked = loaded.model.pick(batch, keep_rate, step=0, temperature=0.0)
     left = gaps.drop(batch.tokens, batch.present & (picked.keep > 0.5))
     rewrite = begun.kind == starts.REWRITE
@@ -211,12 +213,12 @@ def _entropies(model: DualMask, rollouts: Sequence[Rollout]) -> list[list[float]
     """For each round of each text the filler's mean entropy, in nats, at the slots that it filled; 0 without slots."""
     played = [done for rollout in rollouts for done in rollout.result.rounds]
     order = sorted(range(len(played)), key=lambda index: len(played[index].result))
-    found = [0.0] * len(played)
+    entropies = [0.0] * len(played)
     for at in range(0, len(order), ROWS_A_FORWARD):
         part = order[at : at + ROWS_A_FORWARD]
         for index, value in zip(part, _mean_entropy(model, [played[index] for index in part]), strict=True):
-            found[index] = value
-    values = iter(found)
+            entropies[index] = value
+    values = iter(entropies)
     return [[next(values) for _ in rollout.result.rounds] for rollout in rollouts]
 
 

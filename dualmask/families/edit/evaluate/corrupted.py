@@ -60,11 +60,11 @@ def make_wrong(right: Sequence[Batch], loaded: Loaded, *, rate: float, kinds: Se
 
     Each kind is as likely as the others. Raises ValueError for what cannot be done.
     """
-    how = corruption(rate, kinds)
+    config = corruption(rate, kinds)
     typos = typo_table(loaded.tokenizer) if "typo" in kinds else None
     wrong = []
     for batch in right:
-        tokens, length = corrupt(batch.tokens, batch.length, batch.key, 0, how, typos)
+        tokens, length = corrupt(batch.tokens, batch.length, batch.key, 0, config, typos)
         wrong.append(Batch(tokens, length, batch.key))
     return Pairs(wrong, list(right))
 

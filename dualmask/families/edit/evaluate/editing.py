@@ -1,11 +1,11 @@
 """`dualmask eval editing`: are wrong tokens found and put right, and is what was right left alone?
 
-Held-out texts are corrupted (``evaluation.corrupted``), corrected by several methods, and the edits made compared with
+Held-out texts are corrupted (``corrupted``), corrected by several methods, and the edits made compared with
 those that lead back to the text; the same methods get the clean texts.
 
 auto              the Gate decides, the picker deletes what is wrong, the inserter counts, the filler fills
 edit              the same with the Gate always open; gate_off: never; shuffled_gate: where it was open for another text
-filler_threshold  ``evaluation.correctors``: the filler alone. keep: nothing is done
+filler_threshold  ``correctors``: the filler alone. keep: nothing is done
 oracle            the filler is told what is wrong and where something is missing: the most that it allows
 """
 
@@ -76,11 +76,11 @@ def evaluate(
     rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
     for kind in kinds:
         part = make_wrong(right, loaded, rate=rate, kinds=[kind])
-        found = {
+        corrected = {
             "auto": [rollout.draft(1) for rollout in play(engine, part.sources, "auto", 1)],
             "filler_threshold": simple(part.wrong, rule),
         }
-        rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in found.items()]
+        rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in corrected.items()]
     scores = {
         "gate_auc": _gate_scores(filler, pairs, wrong, clean),
         "wrong_auc": _token_scores(loaded.model, filler, pairs),
@@ -98,9 +98,9 @@ def _model_outcomes(
 ) -> Iterator[Outcome]:
     """The Gate as it decides, and as it is told to. No probability is above 1, every one is above 0."""
     number = len(wrong)
-    asked = [*pairs.sources, *pairs.targets]
-    always = play(engine, asked, "auto", max(rounds), gate_threshold=0.0)
-    never = play(engine, asked, "auto", 1, gate_threshold=1.0)
+    drafts = [*pairs.sources, *pairs.targets]
+    always = play(engine, drafts, "auto", max(rounds), gate_threshold=0.0)
+    never = play(engine, drafts, "auto", 1, gate_threshold=1.0)
     by_gate = [*wrong, *clean]
     dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
     shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]
@@ -133,58 +133,59 @@ def _simple_outcome(simple: FillerThreshold, pairs: Pairs, rule: np.ndarray) -> 
     return Outcome("filler_threshold", 1, simple(pairs.wrong, rule), simple(pairs.right, rule))
 
 
-def _agreements(found: Texts, pairs: Pairs) -> np.ndarray:
+def _agreements(corrected: Texts, pairs: Pairs) -> np.ndarray:
     """[N, 4] see ``edits.agreement``."""
-    triples = zip(pairs.sources, found, pairs.targets, strict=True)
+    triples = zip(pairs.sources, corrected, pairs.targets, strict=True)
     return np.array([edits.agreement(*triple) for triple in triples], dtype=float)
 
 
-def _recall(found: Texts, pairs: Pairs, **where: object) -> Row:
-    return statistics.row("recall", edits.recall, _agreements(found, pairs)[:, :3], **where)
+def _recall(corrected: Texts, pairs: Pairs, **dimensions: object) -> Row:
+    return statistics.row("recall", edits.recall, _agreements(corrected, pairs)[:, :3], **dimensions)
 
 
 def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
-    where = {"method": outcome.method, "rounds": outcome.rounds}
+    dimensions = {"method": outcome.method, "rounds": outcome.rounds}
     counts = _agreements(outcome.from_wrong, pairs)
     figures: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "f05": edits.f05,
         "precision": edits.precision,
         "recall": edits.recall,
     }
-    rows = [statistics.row(metric, figure, counts[:, :3], **where) for metric, figure in figures.items()]
-    rows.append(statistics.row("detection_f05", edits.f05, counts[:, [3, 1, 2]], **where))
+    rows = [statistics.row(metric, figure, counts[:, :3], **dimensions) for metric, figure in figures.items()]
+    rows.append(statistics.row("detection_f05", edits.f05, counts[:, [3, 1, 2]], **dimensions))
     size = np.array([len(target) for target in pairs.targets])
-    fixed = list(zip(outcome.from_wrong, pairs.targets, strict=True))
+    results = list(zip(outcome.from_wrong, pairs.targets, strict=True))
     sums = {
         "clean_untouched": [edits.untouched(*pair) for pair in zip(pairs.targets, outcome.from_right, strict=True)],
-        "length_error": [abs(len(found) - len(target)) for found, target in fixed],
-        "edit_distance": [Levenshtein.distance(found, target) for found, target in fixed],
+        "length_error": [abs(len(result) - len(target)) for result, target in results],
+        "edit_distance": [Levenshtein.distance(result, target) for result, target in results],
     }
     return rows + [
-        statistics.row(metric, statistics.ratio, np.stack([value, size], 1), **where) for metric, value in sums.items()
+        statistics.row(metric, statistics.ratio, np.stack([value, size], 1), **dimensions)
+        for metric, value in sums.items()
     ]
 
 
 def _gate_scores(
     filler: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
 ) -> dict[str, Scores]:
-    """Whole texts: the Gate's probability, and the filler's mean surprise. Texts that only lack tokens are left out:
-    nothing of them has to go."""
-    surprise = [
+    """Whole texts: the Gate's probability, and the filler's mean negative log-likelihood. Texts that only lack tokens
+    are left out: nothing of them has to go."""
+    mean_nll = [
         torch.where(batch.deletable, -filler(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
         for batch in [*pairs.wrong, *pairs.right]
     ]
     number = len(wrong)
     is_wrong, owner = np.arange(2 * number) < number, np.tile(np.arange(number), 2)
     gate = np.array([rollout.gate for rollout in [*wrong, *clean]])
-    to_mend = [
+    has_wrong_tokens = [
         ((align(x.tokens, x.length, y.tokens, y.length) < 0) & x.deletable).any(1)
         for x, y in zip(pairs.wrong, pairs.right, strict=True)
     ]
-    asked = np.tile(torch.cat(to_mend).cpu().numpy(), 2)
+    judged = np.tile(torch.cat(has_wrong_tokens).cpu().numpy(), 2)
     return {
-        "gate": Scores(gate[asked], is_wrong[asked], owner[asked]),
-        "filler": Scores(torch.cat(surprise).cpu().numpy()[asked], is_wrong[asked], owner[asked]),
+        "gate": Scores(gate[judged], is_wrong[judged], owner[judged]),
+        "filler": Scores(torch.cat(mean_nll).cpu().numpy()[judged], is_wrong[judged], owner[judged]),
     }
 
 

@@ -25,14 +25,14 @@ def edits(source: Ids, result: Ids) -> set[Edit]:
     Of two equal neighbours either may have been deleted or inserted: such edits are moved as far left as they go, so
     that one and the same correction always has the same name.
     """
-    found: set[Edit] = set()
+    all_edits: set[Edit] = set()
     border = 0  # no further: behind the edit in front of this one, and a token between them
     for code in Levenshtein.opcodes(source, result):
         if code.tag != "equal":
             edit = Edit(code.src_start, code.src_end, tuple(result[code.dest_start : code.dest_end]))
-            found.add(_leftmost(edit, source, border))
+            all_edits.add(_leftmost(edit, source, border))
             border = code.src_end + 1
-    return found
+    return all_edits
 
 
 def _leftmost(edit: Edit, source: Ids, border: int) -> Edit:
@@ -47,10 +47,10 @@ def _leftmost(edit: Edit, source: Ids, border: int) -> Edit:
 
 
 def agreement(source: Ids, result: Ids, target: Ids) -> tuple[int, int, int, int]:
-    """Numbers of edits: made and wanted, made, wanted, and made where one is wanted, whatever was written there."""
-    made, wanted = edits(source, result), edits(source, target)
-    spans = {edit[:2] for edit in made} & {edit[:2] for edit in wanted}
-    return len(made & wanted), len(made), len(wanted), len(spans)
+    """Numbers of edits: made and needed, made, needed, and made where one is needed, whatever was written there."""
+    made, needed = edits(source, result), edits(source, target)
+    spans = {edit[:2] for edit in made} & {edit[:2] for edit in needed}
+    return len(made & needed), len(made), len(needed), len(spans)
 
 
 def untouched(source: Ids, result: Ids) -> int:

@@ -11,8 +11,6 @@ import typer
 from dualmask.serving.eval_options import Measured, load_judge
 from dualmask.serving.options import with_options
 
-WIDTH = 110  # characters of the tables where the output is no terminal
-
 
 @with_options
 def span(
@@ -61,10 +59,9 @@ def span(
     dualmask eval span --model runs/spanfusion_small --data data/embedded/test.jsonl --json out.json --plot out.png
     dualmask eval span --model M --data F.jsonl --scorer runs/scorer --span 16 --at-once 1
     """
-    from rich.console import Console
     from tqdm import tqdm
 
-    from dualmask.evaluation import texts
+    from dualmask.evaluation import tables, texts
     from dualmask.families.span.evaluate import report as span_report
     from dualmask.families.span.evaluate import spans as suite
     from dualmask.inference.loading import load
@@ -79,8 +76,6 @@ def span(
     measured.write("span", rows, span=span, texts=task.texts, scorer=str(scorer) if scorer else None)
     if measured.plot:
         span_report.plot(rows, measured.plot)
-    console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else WIDTH)
-    for table in span_report.tables(rows):
-        console.print(table)
+    tables.show(span_report.tables(rows))
     if judge is None:
         print("dualmask: no --scorer, so no outside perplexity; the own decoder says what is hard", file=sys.stderr)

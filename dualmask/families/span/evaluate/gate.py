@@ -45,7 +45,7 @@ def likelihood_rows(gold: Gold, row: MakeRow) -> list[Row]:
     """``gold_nll``: nats a true token; ``pred_nll``: by the decoder's own logits, before the encoder refines them.
 
     Of the learned gate: ``quality_kept``, the geometric mean probability of a true token over that of g_max steps, and
-    over that of the best fixed lottery of as many steps (``against``); ``gain_kept``, the share of what g_max steps
+    over that of the randomised baseline of as many steps (``against``); ``gain_kept``, the share of what g_max steps
     gain over one (left out if that is nothing); ``gain_over_fixed`` in nats a token.
     """
     tokens = np.full(len(gold.steps), gold.width)
@@ -59,12 +59,12 @@ def likelihood_rows(gold: Gold, row: MakeRow) -> list[Row]:
         for number, column in enumerate(gold.proposed.T, 1)
     ]
     one, most = np.ones(len(tokens)), np.full(len(tokens), gold.schedule.shape[1])
-    fixed = gold.schedule @ lottery(gold.schedule.sum(0), gold.steps.mean())
+    fixed = gold.schedule @ randomised_baseline(gold.schedule.sum(0), gold.steps.mean())
     rows += [
         row("gold_steps", statistics.ratio, [gold.steps, one], "learned"),
         row("steps_saved", statistics.ratio, [most - gold.steps, most], "learned"),
-        row("quality_kept", _probability, [last - gold.learned, tokens], "learned", against="accurate"),
-        row("quality_kept", _probability, [fixed - gold.learned, tokens], "learned", against="fixed"),
+        row("quality_kept", statistics.exp_ratio, [last - gold.learned, tokens], "learned", against="accurate"),
+        row("quality_kept", statistics.exp_ratio, [fixed - gold.learned, tokens], "learned", against="fixed"),
         row("gain_over_fixed", statistics.ratio, [fixed - gold.learned, tokens], "learned"),
     ]
     if first.sum() > last.sum():
@@ -72,19 +72,19 @@ def likelihood_rows(gold: Gold, row: MakeRow) -> list[Row]:
     return rows
 
 
-def lottery(cost: np.ndarray, mean: float) -> np.ndarray:
-    """[N] shares of the spans that get 1 … N steps, at most two of them not 0: the cheapest of all such lotteries with
-    ``mean`` steps. cost [N] of giving each number to every span."""
+def randomised_baseline(cost: np.ndarray, mean: float) -> np.ndarray:
+    """[N] shares of the spans that get 1 … N steps, drawn without looking at them: the cheapest distribution with
+    ``mean`` steps, of which at most two shares are not 0. cost [N] of giving each number to every span."""
 
     def shares(low: int, high: int) -> np.ndarray:
         upper = (mean - low) / (high - low) if high > low else 0.0
-        found = np.zeros(len(cost))
-        found[low - 1] = 1 - upper
-        found[high - 1] += upper
-        return found
+        share = np.zeros(len(cost))
+        share[low - 1] = 1 - upper
+        share[high - 1] += upper
+        return share
 
     pairs = combinations_with_replacement(range(1, len(cost) + 1), 2)
-    return min((shares(*pair) for pair in pairs if pair[0] <= mean <= pair[1]), key=lambda found: float(found @ cost))
+    return min((shares(*pair) for pair in pairs if pair[0] <= mean <= pair[1]), key=lambda share: float(share @ cost))
 
 
 def difficulty_rows(steps: np.ndarray, difficulty: np.ndarray, row: MakeRow) -> list[Row]:
@@ -124,8 +124,3 @@ def calibration_rows(gold: Gold, steps: np.ndarray) -> list[Row]:
 
 def _difference(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / sums[..., 1] - sums[..., 2] / sums[..., 3]
-
-
-def _probability(sums: np.ndarray) -> np.ndarray:
-    """Ratio of mean probabilities, from differences in nats."""
-    return np.exp(statistics.ratio(sums))

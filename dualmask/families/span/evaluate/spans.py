@@ -20,9 +20,8 @@ the true tokens are written at the places that the model picks, and each one's l
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 import numpy as np
@@ -30,24 +29,34 @@ import torch
 from torch import Tensor
 
 from dualmask.core.batch import Batch
-from dualmask.core.sampling import GREEDY
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from dualmask.evaluation import statistics
+from dualmask.evaluation import continuation, statistics
+from dualmask.evaluation.continuation import (
+    SPEED_BASELINE,
+    TEXTS_AT_ONCE,
+    Sample,
+    Task,
+    draw,
+    group_row,
+    over_groups,
+    parts,
+    take_turns,
+    whole_groups,
+)
 from dualmask.evaluation.diversity import GROUP, distinct
 from dualmask.evaluation.judge import Judge
 from dualmask.evaluation.statistics import Row
-from dualmask.evaluation.writers import Texts, counted
+from dualmask.evaluation.writers import Texts, Writer
 from dualmask.families.span import spans
 from dualmask.families.span.config import SpanStageConfig
 from dualmask.families.span.evaluate import gate as span_gate
 from dualmask.families.span.evaluate.gate import Gold
+from dualmask.families.span.evaluate.writers import most_steps, own_decoder, writers
 from dualmask.families.span.gate_net import CONTINUE
-from dualmask.families.span.generate import Gate, Written, write
 from dualmask.families.span.losses import schedule_nats
 from dualmask.families.span.model import REACH, SpanFusion
 from dualmask.families.span.rollout import Step, play
 from dualmask.families.span.spans import Spans
-from dualmask.inference import autoregressive
 from dualmask.inference.loading import Loaded
 from dualmask.nn.parallel.vocabulary import cross_entropy
 from dualmask.nn.token_losses import FillerOut
@@ -57,121 +66,27 @@ REPEATS = 7
 TIMED = 128  # spans, at most
 
 
-@dataclass(frozen=True)
-class Task:
-    """Prompts [n], the K ids that really follow each, and of how many texts they are: first one span of each text, then
-    the next of each."""
-
-    prompts: Texts
-    gold: Texts
-    texts: int
-
-    @property
-    def width(self) -> int:
-        return len(self.gold[0])
-
-    def row(
-        self, metric: str, statistic: Callable[[np.ndarray], np.ndarray], columns: Sequence[np.ndarray], method: str,
-        **where: object,
-    ) -> Row:  # fmt: skip
-        """From columns of [n] each; the interval is over texts, as spans of one text are alike."""
-        of_texts = np.stack(columns, 1).astype(float).reshape(-1, self.texts, len(columns)).sum(0)
-        row = statistics.row(metric, statistic, of_texts, method=method, **where)
-        return row | {"n": len(self.gold)}
-
-
 def make_task(sequences: Sequence[Sequence[int]], *, width: int, cuts: int, limit: int, seed: int) -> Task:
     """``cuts`` spans of ``width`` = K ids of each of at most ``limit`` sequences (without BOS and EOS), spread evenly;
     a whole number of groups of texts. Raises ValueError where there are too few."""
     least = LEAST_PROMPT + width + cuts - 1
-    whole = [list(ids) for ids in sequences if len(ids) >= least]
-    number = min(limit, len(whole)) // GROUP * GROUP
-    if number < 2 * GROUP:
-        needed = f"{2 * GROUP} texts of {least} tokens are needed ({LEAST_PROMPT} of a prompt, the span, other places)"
-        raise ValueError(f"--span {width}, --limit: {needed}, there are {min(limit, len(whole))}")
-    rows = [whole[index * len(whole) // number] for index in range(number)]
-    draw = np.random.default_rng(seed)
-    places = [draw.choice(np.arange(LEAST_PROMPT, len(ids) - width + 1), cuts, replace=False) for ids in rows]
-    cut = [(ids, int(place[turn])) for turn in range(cuts) for ids, place in zip(rows, places, strict=True)]
-    return Task([ids[:at] for ids, at in cut], [ids[at : at + width] for ids, at in cut], number)
-
-
-@dataclass(frozen=True)
-class Arm:
-    method: str
-    write: Callable[[Texts], list[Written]]
-
-
-def most_steps(model: SpanFusion, width: int) -> int:
-    """N: behind so many steps of M = ⌈K / g_max⌉ places each, all ``width`` = K are written."""
-    return -(-width // spans.places_a_step(width, model.span.g_max))
-
-
-def arms(model: SpanFusion, width: int) -> list[Arm]:
-    """All ways to write a span of ``width`` tokens."""
-
-    def gated(gate: Gate) -> Callable[[Texts], list[Written]]:
-        return lambda prompts: write(
-            model, prompts, tokens=width, span=width, gate=gate, least=width, sampling=[GREEDY] * len(prompts)
-        )
-
-    named: tuple[Gate, ...] = ("learned", "fast", "accurate")
-    found = [Arm(str(gate), gated(gate)) for gate in named]
-    found += [Arm(f"fixed:{number}", gated(number)) for number in range(1, most_steps(model, width) + 1)]
-    return [*found, token_by_token(model, "autoregressive", width)]
-
-
-def token_by_token(model: SpanFusion, method: str, tokens: int) -> Arm:
-    """The model's own decoder, used autoregressively."""
-
-    def arm(prompts: Texts) -> list[Written]:
-        sampling = [GREEDY] * len(prompts)
-        written = autoregressive.write(model, prompts, tokens=tokens, least=tokens, sampling=sampling)
-        return [Written(ids, ()) for ids in written]
-
-    return Arm(method, arm)
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What one arm wrote, and what it took."""
-
-    texts: Texts
-    steps: np.ndarray  # [n] decoder passes that wrote tokens; the first reads the prompt, too
-    passes: float  # of the decoder, a span
-    blocks: float  # transformer blocks run, of decoder and encoder, a span
-
-
-def draw(model: SpanFusion, arm: Arm, task: Task, at_once: int) -> Sample:
-    with counted(model) as passes:
-        out = [one for part in _parts(len(task.prompts), at_once) for one in arm.write(task.prompts[part])]
-    steps = np.array([sum(trace.steps for trace in one.spans) or task.width for one in out])
-    return Sample([one.ids for one in out], steps, passes.writing / len(out), passes.blocks / len(out))
-
-
-def pace(
-    contestants: Sequence[Arm], prompts: Texts, *, repeats: int, at_once: int, progress: Callable[[], object]
-) -> dict[str, list[float]]:
-    """Seconds a span in each repeat, by method; the arms take turns."""
-    seconds: dict[str, list[float]] = {arm.method: [] for arm in contestants}
-    for _ in range(repeats):
-        for arm in contestants:
-            began = time.perf_counter()
-            for part in _parts(len(prompts), at_once):
-                arm.write(prompts[part])
-            seconds[arm.method].append((time.perf_counter() - began) / len(prompts))
-        progress()
-    return seconds
+    needed = f"{2 * GROUP} texts of {least} tokens are needed ({LEAST_PROMPT} of a prompt, the span, other places)"
+    long_enough = [list(ids) for ids in sequences if len(ids) >= least]
+    texts = whole_groups(long_enough, limit, f"--span {width}, --limit: {needed}")
+    random = np.random.default_rng(seed)
+    places = [random.choice(np.arange(LEAST_PROMPT, len(ids) - width + 1), cuts, replace=False) for ids in texts]
+    cut = [(ids, int(place[turn])) for turn in range(cuts) for ids, place in zip(texts, places, strict=True)]
+    return Task([ids[:at] for ids, at in cut], [ids[at : at + width] for ids, at in cut], len(texts))
 
 
 @torch.inference_mode()
-def read_gold(model: SpanFusion, task: Task, at_once: int = 64) -> Gold:
+def read_gold(model: SpanFusion, task: Task, at_once: int = TEXTS_AT_ONCE) -> Gold:
     """What the true spans cost under every number of steps, and under the decoder alone."""
-    parts = [
+    figures = [
         _read_gold(model, *_texts(model, task.prompts[part], task.gold[part]))
-        for part in _parts(len(task.prompts), at_once)
+        for part in parts(len(task.prompts), at_once)
     ]
-    return Gold(task.width, *(torch.cat(figure).double().cpu().numpy() for figure in zip(*parts, strict=True)))
+    return Gold(task.width, *(torch.cat(figure).double().cpu().numpy() for figure in zip(*figures, strict=True)))
 
 
 def _read_gold(model: SpanFusion, batch: Batch, cut: Spans) -> tuple[Tensor, ...]:
@@ -188,13 +103,13 @@ def _read_gold(model: SpanFusion, batch: Batch, cut: Spans) -> tuple[Tensor, ...
 
 
 @torch.inference_mode()
-def own_nats(model: SpanFusion, prompts: Texts, written: Texts, at_once: int = 64) -> np.ndarray:
+def own_nats(model: SpanFusion, prompts: Texts, written: Texts, at_once: int = TEXTS_AT_ONCE) -> np.ndarray:
     """[n] −log p of what was written behind each prompt, by the model's own decoder, token by token."""
-    found = []
-    for part in _parts(len(prompts), at_once):
+    nats = []
+    for part in parts(len(prompts), at_once):
         batch, cut = _texts(model, prompts[part], written[part])
-        found.append(_decoder_nats(model(batch)[0], batch, cut))
-    return torch.cat(found).double().cpu().numpy()
+        nats.append(_decoder_nats(model(batch)[0], batch, cut))
+    return torch.cat(nats).double().cpu().numpy()
 
 
 def evaluate(
@@ -203,14 +118,13 @@ def evaluate(
     judge: Judge | None = None,
     *,
     repeats: int = REPEATS,
-    at_once: int = 64,
+    at_once: int = TEXTS_AT_ONCE,
     progress: Callable[[], object] = lambda: None,
 ) -> list[Row]:
     """All rows. ``judge``: another model's opinion of texts, and of how hard a span is."""
-    model, contestants = loaded.model, arms(loaded.model, task.width)
-    samples = {arm.method: draw(model, arm, task, at_once) for arm in contestants}  # this warms up, too
-    timed = [*contestants, token_by_token(model, "prompt", 1)]
-    seconds = pace(timed, task.prompts[:TIMED], repeats=repeats, at_once=at_once, progress=progress)
+    model, contestants = loaded.model, writers(loaded.model, task.width)
+    samples = {writer.method: draw(writer, task, at_once=at_once) for writer in contestants}  # this warms up, too
+    seconds = _pace(contestants, own_decoder(model), task, repeats=repeats, at_once=at_once, progress=progress)
     gold = read_gold(model, task)
     rows = []
     for method, sample in samples.items():
@@ -225,6 +139,19 @@ def evaluate(
     return rows + span_gate.calibration_rows(gold, samples["learned"].steps)
 
 
+def _pace(
+    contestants: Sequence[Writer], decoder: Writer, task: Task, *, repeats: int, at_once: int,
+    progress: Callable[[], object],
+) -> dict[str, list[float]]:  # fmt: skip
+    """Seconds a span in each repeat, by method; ``prompt`` is one token of the decoder alone."""
+    prompts = task.prompts[:TIMED]
+    write = partial(continuation.write, prompts=prompts, at_once=at_once)
+    jobs = {writer.method: partial(write, writer, tokens=task.width) for writer in contestants}
+    jobs["prompt"] = partial(write, decoder, tokens=1)
+    turns = take_turns(jobs, repeats, progress)
+    return {method: [seconds / len(prompts) for seconds in each] for method, each in turns.items()}
+
+
 def agreement(task: Task, texts: Texts, method: str) -> list[Row]:
     """With the true span: slot by slot, and from the first token on."""
     right = np.array(texts) == np.array(task.gold)
@@ -236,17 +163,17 @@ def agreement(task: Task, texts: Texts, method: str) -> list[Row]:
 def _quality(model: SpanFusion, task: Task, texts: Texts, method: str, judge: Judge | None) -> list[Row]:
     """Perplexities, and beside them variety, as perplexity alone is fooled by repetition."""
     tokens = np.full(len(texts), task.width)
-    rows = [task.row("own_perplexity", perplexity, [own_nats(model, task.prompts, texts), tokens], method)]
+    rows = [task.row("own_perplexity", statistics.exp_ratio, [own_nats(model, task.prompts, texts), tokens], method)]
     if judge:
-        rows.append(task.row("outside_perplexity", perplexity, list(judge.nats(task.prompts, texts).T), method))
-    groups = [distinct(texts[start : start + GROUP], 2) for start in range(0, len(texts), GROUP)]
-    varied = statistics.row("distinct2", statistics.ratio, np.array(groups), method=method)
-    return [*rows, varied | {"n": len(texts)}]
+        outside = list(judge.nats(task.prompts, texts).T)
+        rows.append(task.row("outside_perplexity", statistics.exp_ratio, outside, method))
+    pairs = over_groups(texts, lambda group: distinct(group, 2))
+    return [*rows, group_row("distinct2", statistics.ratio, pairs, method=method)]
 
 
 def _costs(task: Task, sample: Sample, method: str) -> list[Row]:
     """Steps and passes."""
-    one = np.ones(len(sample.texts))
+    one = np.ones(len(sample.steps))
     rows = [
         task.row("steps", statistics.ratio, [sample.steps, one], method),
         task.row("tokens_per_pass", statistics.ratio, [one * task.width, sample.steps], method),
@@ -256,24 +183,16 @@ def _costs(task: Task, sample: Sample, method: str) -> list[Row]:
     return rows
 
 
-def pace_rows(seconds: dict[str, list[float]], **where: int) -> list[Row]:
-    """Seconds a span, and how often faster than the autoregressive arm of the same repeat: medians, least and greatest.
-    n: repeats."""
+def pace_rows(seconds: Mapping[str, Sequence[float]], **dimensions: int) -> list[Row]:
+    """Seconds a span, and how often faster than the autoregressive decoder of the same repeat: medians, least and
+    greatest. n: repeats."""
     rows = []
-    for method, ours in seconds.items():
-        faster = [theirs / mine for theirs, mine in zip(seconds["autoregressive"], ours, strict=True)]
-        for name, found in (("seconds", ours), ("speedup_vs_ar", faster)):
-            figures = {"value": median(found), "lo": min(found), "hi": max(found), "n": len(found)}
-            rows.append({"metric": name, **figures, "method": method, **where})
+    for method, own in seconds.items():
+        speedup = [baseline / second for baseline, second in zip(seconds[SPEED_BASELINE], own, strict=True)]
+        for metric, repeats in (("seconds", own), ("speedup_vs_ar", speedup)):
+            figures = {"value": median(repeats), "lo": min(repeats), "hi": max(repeats), "n": len(repeats)}
+            rows.append({"metric": metric, **figures, "method": method, **dimensions})
     return rows
-
-
-def perplexity(sums: np.ndarray) -> np.ndarray:
-    return np.exp(statistics.ratio(sums))
-
-
-def _parts(number: int, at_once: int) -> Iterator[slice]:
-    return (slice(start, start + at_once) for start in range(0, number, at_once))
 
 
 def _texts(model: SpanFusion, prompts: Texts, written: Texts) -> tuple[Batch, Spans]:
@@ -289,8 +208,7 @@ def _texts(model: SpanFusion, prompts: Texts, written: Texts) -> tuple[Batch, Sp
 
 def _decoder_nats(ar: FillerOut, batch: Batch, cut: Spans) -> Tensor:
     """[B] summed over the span; the loss at a place is that of the next one's token."""
-    loss = torch.zeros(batch.tokens.numel(), device=ar.loss.device).scatter(0, ar.slot, ar.loss.float())
-    return loss.view_as(batch.tokens).gather(1, cut.position.long() - 1).sum(1)
+    return ar.losses_by_position(batch.tokens).gather(1, cut.position.long() - 1).sum(1)
 
 
 def _schedule(steps: Sequence[Step], cut: Spans, logits: Sequence[Tensor]) -> Tensor:
