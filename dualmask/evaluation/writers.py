@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 
 from dualmask.nn.block import Block
 
 Texts = Sequence[Sequence[int]]
+Order = Literal["random", "confidence"]
+ORDERS: tuple[Order, ...] = get_args(Order)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ class WriterSettings:
     passes: Sequence[int] = ()  # of the network that fills holes, a text
     fill_steps: Sequence[int] = (1,)  # passes to each round
     steps: Sequence[int] = ()  # of a model that unmasks
-    order: str = "random"  # of its unmasking
+    order: Order = "random"  # of its unmasking
 
 
 @dataclass

@@ -21,14 +21,6 @@ Order = Literal["random", "confidence"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
-def order_of(text: str) -> Order:
-    """Raises ValueError."""
-    order = next((order for order in ORDERS if order == text), None)
-    if order is None:
-        raise ValueError(f"--order {text}: give {' or '.join(ORDERS)}")
-    return order
-
-
 @torch.inference_mode()
 def write(
     model: MaskedDiffusion,

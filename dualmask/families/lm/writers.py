@@ -29,7 +29,6 @@ def autoregressive_writers(loaded: Loaded[Autoregressive], settings: WriterSetti
 
 def diffusion_writers(loaded: Loaded[MaskedDiffusion], settings: WriterSettings) -> list[Writer]:
     """As many [MASK]s as tokens are asked for, decided in so many passes: a writer for each number of steps."""
-    order = diffusion.order_of(settings.order)
     writable = read_lexicon(loaded.tokenizer).writable.to(loaded.model.table.weight.device)
 
     def writer(number: int) -> Writer:
@@ -40,11 +39,11 @@ def diffusion_writers(loaded: Loaded[MaskedDiffusion], settings: WriterSettings)
                 tokens=tokens,
                 steps=number,
                 allowed=writable,
-                order=order,
+                order=settings.order,
                 sampling=SamplingParams(temperature=temperature).with_seeds(seeds),
             )
             return [Continuation(ids) for ids in written]
 
-        return Writer("diffusion", loaded.model, write, NETWORK, settings={"steps": number, "order": order})
+        return Writer("diffusion", loaded.model, write, NETWORK, settings={"steps": number, "order": settings.order})
 
     return [writer(number) for number in settings.steps]

@@ -13,6 +13,7 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.evaluation import diversity, generation, generation_report, report
 from dualmask.evaluation.judge import Judge
+from dualmask.evaluation.writers import WriterSettings
 from dualmask.families.edit.evaluate import writers as edit
 from dualmask.families.lm import writers as lm
 from dualmask.inference.loading import Loaded, load
@@ -121,10 +122,11 @@ def test_all_rows_of_a_comparison(folders: dict[str, Path], left_to_right: Loade
     unmasking = load(folders["diffusion"], "cpu", family="diffusion")
     text = loaded.tokenizer.encode(TEXT * 40)
     task = generation.make_task([text[start : start + 20] for start in range(0, 320, 20)], 5, 20, limit=16)
+    settings = WriterSettings(passes=[6], fill_steps=[2], steps=[4])
     contestants = [
-        *edit.writers(loaded, passes=[6], fill_steps=[2]),
-        *lm.autoregressive_writers(left_to_right),
-        *lm.diffusion_writers(unmasking, [4], "random"),
+        *edit.writers(loaded, settings),
+        *lm.autoregressive_writers(left_to_right, settings),
+        *lm.diffusion_writers(unmasking, settings),
     ]
     rows = generation.evaluate(contestants, task, [0.5, 1.0], loaded.tokenizer, judge_of(left_to_right))
     value = {method: {} for method in ("reference", "dualmask", "autoregressive", "diffusion")}
