@@ -8,7 +8,8 @@ import pytest
 import torch
 from test_flops import ALL, CASES, DUALMASK, EVERY
 
-from benchmarks.rounds_memory import SavedBytes, Size, random_batch
+from benchmarks.runs import Size, random_batch
+from benchmarks.saved_bytes import SavedBytes
 from dualmask.config.schema import ModelConfig, StageConfig
 from dualmask.curriculum import plan_at
 from dualmask.families.build import build

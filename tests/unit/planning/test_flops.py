@@ -9,7 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.rounds_memory import Size, random_batch
+from benchmarks.runs import Size, random_batch
 from dualmask.config.schema import ModelConfig, SpanModelConfig, StageConfig
 from dualmask.curriculum import plan_at
 from dualmask.families.build import build
