@@ -1,9 +1,9 @@
 """How long a checkpoint holds a step up: ``python -m benchmarks.checkpoint --json out.json``.
 
 A step, a checkpoint, a step, again and again, written in the background (a copy in memory, a thread that writes) and
-waited for. The two arms take turns on the same engine and disk. ``held_up`` is what the training loop loses to the call
-of save, ``step_beside`` the time of the next step over that of the one before, ``written`` the time until the folder
-is whole. In one process and float32 a checkpoint holds twelve bytes of each parameter that learns, four of the others.
+waited for, interleaved on the same engine and disk. ``held_up`` is what the training loop loses to the call of save,
+``step_beside`` the time of the next step over that of the one before, ``written`` the time until the folder is whole.
+In one process and float32 a checkpoint holds twelve bytes of each parameter that learns, four of the others.
 """
 
 from __future__ import annotations
@@ -11,22 +11,23 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-import torch
+from dualmask.training.step import run_step
 
-from benchmarks.rows import median_row
-from dualmask.config.deepspeed import deepspeed_config
+from benchmarks.engines import build_engine, build_model, join
+from benchmarks.runs import Size, random_batch, small_run
+from benchmarks.timing import interleave, median_row, print_rows
 from dualmask.config.schema import RunConfig
-from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.curriculum import plan_at
 from dualmask.evaluation.report import write
-from dualmask.families.task import build
+from dualmask.evaluation.statistics import Row
 from dualmask.training.checkpoint import Checkpoints, TrainingState
-from dualmask.training.engine import StageEngine, init_distributed, run_step
+from dualmask.training.engine import StageEngine
 
-LENGTH, SEQUENCES, VOCABULARY = 128, 8, 8192
+SIZE = Size(length=128, sequences=8, vocabulary=8192)  # hidden and layers are options
 ARMS = {"background": True, "waited for": False}
 
 
@@ -37,71 +38,62 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--folder", type=Path, help="where checkpoints go; by default where temporary files do")
-    asked = parser.parse_args()
-    run = configuration(asked.hidden, asked.layers)
-    init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
-    engine = StageEngine(
-        run, run.stages[0], build(run.model, VOCABULARY), deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    )
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
-        seen = measure(run, engine, Path(folder), asked.repeats)
-    rows = [
-        median_row(metric, values, method=arm) for arm, metrics in seen.items() for metric, values in metrics.items()
-    ]
-    size = sum(parameter.numel() for parameter in engine.model.parameters())
-    result = write(asked.json, "checkpoint", rows, parameters=size, hidden=asked.hidden, layers=asked.layers)
-    for row in result["rows"]:
-        print(f"{row['method']:12} {row['metric']:12} {row['value']:8.3f}   ({row['lo']:.3f} … {row['hi']:.3f})")
+    arguments = parser.parse_args()
+    run = configuration(arguments.hidden, arguments.layers)
+    join(cpu=True)
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        engine = build_engine(run, build_model(run, SIZE.vocabulary))
+        rows = measure(run, engine, Path(folder), arguments.repeats)
+        parameters = sum(parameter.numel() for parameter in engine.model.parameters())
+    about = {"parameters": parameters, "hidden": arguments.hidden, "layers": arguments.layers}
+    print_rows(write(arguments.json, "checkpoint", rows, **about)["rows"])
 
 
 def configuration(hidden: int, layers: int) -> RunConfig:
-    stage = {"name": "filler", "steps": 10**6, "train": ["filler"], "lr": {"peak": 1e-4, "decay": "constant"}}
-    model = {"hidden": hidden, "heads": 8, "filler_layers": layers, "inserter_layers": 1, "picker_layers": 1}
-    return RunConfig.model_validate(
-        {
-            "name": "checkpoint",
-            "output": "checkpoint",
-            "data": {"path": "none"},
-            "model": model | {"max_length": LENGTH},
-            "batch": {"sequences": SEQUENCES},
-            "parallel": {"zero_stage": 1},
-            "stages": [stage],
-        }
-    )
+    stage = {"name": "filler", "train": ["filler"], "lr": {"peak": 1e-4, "decay": "constant"}}
+    depth = {"filler_layers": layers, "inserter_layers": 1, "picker_layers": 1}
+    model = {"hidden": hidden, "heads": 8, "max_length": SIZE.length} | depth
+    return small_run(stage, model, batch={"sequences": SIZE.sequences}, parallel={"zero_stage": 1})
 
 
-def measure(run: RunConfig, engine: StageEngine, folder: Path, repeats: int) -> dict[str, dict[str, list[float]]]:
-    """arm → metric → seconds, or a ratio, of each repeat."""
-    checkpoints = {arm: Checkpoints(folder / arm, 1, background=background) for arm, background in ARMS.items()}
-    seen: dict[str, dict[str, list[float]]] = {arm: {} for arm in ARMS}
+def measure(run: RunConfig, engine: StageEngine, folder: Path, repeats: int) -> list[Row]:
+    """A row for each arm and metric: seconds, or a ratio."""
     timed_step(run, engine, 0)
-    for number in range(1, repeats + 1):
-        for arm, writer in checkpoints.items():
-            alone = timed_step(run, engine, number)
-            start = time.perf_counter()
-            partition = engine.partition
-            writer.save(list(partition.pieces()), state(run, number), partition.updates)
-            held_up = time.perf_counter() - start
-            beside = timed_step(run, engine, number)
-            writer.wait()
-            figures = {"held_up": held_up, "step_alone": alone, "step_beside": beside / alone}
-            for metric, value in (figures | {"written": time.perf_counter() - start}).items():
-                seen[arm].setdefault(metric, []).append(value)
-    return seen
+    arms: dict[str, Callable[[int], dict[str, float]]] = {
+        arm: partial(save, run, engine, Checkpoints(folder / arm, 1, background=background))
+        for arm, background in ARMS.items()
+    }
+    return [
+        median_row(metric, [figures[metric] for figures in series], method=arm)
+        for arm, series in interleave(arms, repeats).items()
+        for metric in ("held_up", "step_alone", "step_beside", "written")
+    ]
 
 
-def timed_step(run: RunConfig, engine: StageEngine, number: int) -> float:
-    draw = torch.Generator().manual_seed(number)
-    tokens = torch.randint(len(SPECIAL_IDS), VOCABULARY, (SEQUENCES, LENGTH), generator=draw)
-    batch = Batch(tokens, torch.full((SEQUENCES,), LENGTH), torch.arange(SEQUENCES) + number * SEQUENCES)
+def save(run: RunConfig, engine: StageEngine, checkpoints: Checkpoints, repeat: int) -> dict[str, float]:
+    """One checkpoint between two steps, by metric."""
+    step = repeat + 1
+    alone = timed_step(run, engine, step)
     start = time.perf_counter()
-    run_step(engine, batch, plan_at(run.stages, number), micros=1)
+    partition = engine.partition
+    checkpoints.save(list(partition.pieces()), state(run, step), partition.updates)
+    held_up = time.perf_counter() - start
+    beside = timed_step(run, engine, step)
+    checkpoints.wait()
+    written = time.perf_counter() - start
+    return {"held_up": held_up, "step_alone": alone, "step_beside": beside / alone, "written": written}
+
+
+def timed_step(run: RunConfig, engine: StageEngine, step: int) -> float:
+    batch = random_batch(SIZE, step)
+    start = time.perf_counter()
+    run_step(engine, batch, plan_at(run.stages, step), micros=1)
     return time.perf_counter() - start
 
 
 def state(run: RunConfig, step: int) -> TrainingState:
     config, ranks = run.model_dump(mode="json"), {"data": 1, "tensor": 1}
-    return TrainingState(step, 0, {}, config, VOCABULARY, "", ranks, {})
+    return TrainingState(step, 0, {}, config, SIZE.vocabulary, "", ranks, {})
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ aten = torch.ops.aten
 
 
 @dataclass(frozen=True)
-class Layout:
+class Operand:
     """A matrix, or a batch of them, as it lies in memory."""
 
     shape: tuple[int, ...]
@@ -25,23 +24,18 @@ class Layout:
     device: torch.device
 
     @classmethod
-    def of(cls, x: Tensor) -> Layout:
+    def of(cls, x: Tensor) -> Operand:
         return cls(tuple(x.shape), tuple(x.stride()), x.dtype, x.device)
 
     def fresh(self) -> Tensor:
-        made = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
-        return made.normal_()
+        empty = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
+        return empty.normal_()
 
 
 @dataclass(frozen=True)
 class Product:
-    left: Layout
-    right: Layout
-
-    @property
-    def operations(self) -> float:
-        """A multiplication and an addition count as two."""
-        return 2.0 * prod(self.left.shape) * self.right.shape[-1]
+    left: Operand
+    right: Operand
 
     def prepared(self) -> Callable[[], object]:
         left, right = self.left.fresh(), self.right.fresh()
@@ -71,7 +65,7 @@ class Recorder(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
     def _count(self, left: Tensor, right: Tensor, times: int = 1) -> None:
-        self.products[Product(Layout.of(left), Layout.of(right))] += times
+        self.products[Product(Operand.of(left), Operand.of(right))] += times
 
     def _attention(self, query: Tensor, key: Tensor, value: Tensor, times: int) -> None:
         q, k, v = (torch.empty(x.shape, dtype=x.dtype, device=x.device).flatten(0, 1) for x in (query, key, value))
@@ -95,7 +89,3 @@ def loop(products: Counter[Product]) -> Callable[[], None]:
                 multiply()
 
     return run
-
-
-def operations(products: Counter[Product]) -> float:
-    return sum(product.operations * times for product, times in products.items())

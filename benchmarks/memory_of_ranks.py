@@ -8,46 +8,54 @@ built.
 from __future__ import annotations
 
 import gc
-import json
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from dualmask.training.objective import objective
 from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.rounds_memory import SavedBytes, Size, random_batch
-from dualmask.config.deepspeed import deepspeed_config, micro_batches
+from benchmarks.engines import build_engine, build_model, build_task, join
+from benchmarks.runs import Size, random_batch
+from benchmarks.saved_bytes import SavedBytes
+from dualmask.config.deepspeed import micro_batches
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
-from dualmask.families.task import build
+from dualmask.families.edit.curriculum import EditPlan
+from dualmask.families.edit.task import RoundsTask
 from dualmask.nn.parallel import mesh
-from dualmask.training.engine import StageEngine, init_distributed
+from dualmask.training.engine import StageEngine
 
 MARK = "measured step"
 CUDA = torch.cuda.is_available()
-DEVICE = "cuda" if CUDA else "cpu"
+Seen = dict[str, Any]  # "bytes" by kind, "draws" of each round
 
 
-def measure(run: RunConfig, vocab_size: int) -> dict[str, Any]:
+def measure_runs(settings: Mapping[str, tuple[RunConfig, int]], tensor: int) -> dict[str, Seen]:
+    """Of each run with its vocabulary, what the rank that holds most measured. On every rank."""
+    join(tensor=tensor)
+    fullest: dict[str, Seen] = {}
+    for name, (run, vocab_size) in settings.items():
+        everyone: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, measure(run, vocab_size))
+        fullest[name] = max(everyone, key=lambda each: each["bytes"]["total"])
+    return fullest
+
+
+def measure(run: RunConfig, vocab_size: int) -> Seen:
     """Bytes by kind in a step of the run's one stage, ``total``: the step's peak, whatever it is made of; and what the
     data drew in each round."""
-    torch.manual_seed(0)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
-        model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
-        found = draws(model, run, vocab_size)
-        config = deepspeed_config(run, run.stages[0], data_size=mesh.data_size(), cuda=CUDA)
-        engine = StageEngine(run, run.stages[0], model, config)
+        model = build_model(run, vocab_size)
+        drawn = draws(model, run, vocab_size)
+        engine = build_engine(run, model)
         saved = SavedBytes(model.parameters())
         held = play(engine, run, vocab_size, saved)
-        held |= {"adam": states(engine)["adam"]}  # without ZeRO they are born in the first step
+        held |= {"adam": states(run, engine)["adam"]}  # without ZeRO they are born in the first step
         gc.collect()
         if CUDA:
             torch.cuda.reset_peak_memory_stats()
@@ -55,18 +63,19 @@ def measure(run: RunConfig, vocab_size: int) -> dict[str, Any]:
             play(engine, run, vocab_size)  # ZeRO-3 knows the order of the modules by now
         total = torch.cuda.max_memory_allocated() if CUDA else 0
     engine.close()
-    return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": found}
+    return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": drawn}
 
 
 @torch.no_grad()
 def draws(model: nn.Module, run: RunConfig, vocab_size: int) -> list[dict[str, float]] | None:
     """Fields of ``planning.flops.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
-    stage, plan = run.stages[0], plan_at(run.stages, 0)
-    if "picker" not in stage.train:
+    plan = plan_at(run.stages, 0)
+    task = build_task(run, model)
+    if not isinstance(task, RoundsTask):
         return None  # the configuration decides
-    batch = next(batches(run, vocab_size, "cpu"))
-    outs, _ = objective(model, stage)(batch, plan, range(plan.rounds), None, inspect=True)
-    return [{"slots": len(x.filler.slot), "masks": float((x.filler.slot_weight >= 0).sum())} for x in outs]
+    batch = next(batches(run, vocab_size))
+    outs, _ = task.play(batch, EditPlan.of(plan), range(EditPlan.of(plan).rounds))
+    return [{"slots": len(x.filler.slot), "masks": float((x.filler.slot_weight >= 0).sum())} for x in outs if x.filler]
 
 
 def play(engine: StageEngine, run: RunConfig, vocab_size: int, saved: SavedBytes | None = None) -> dict[str, int]:
@@ -74,32 +83,31 @@ def play(engine: StageEngine, run: RunConfig, vocab_size: int, saved: SavedBytes
     plan, micros = plan_at(run.stages, 0), micro_batches(run, mesh.data_size())
     for number, batch in enumerate(batches(run, vocab_size)):
         with saved.hooks() if saved else nullcontext():
-            engine.forward_backward(batch, plan, last=number == micros - 1)
-    held = states(engine)
+            engine.forward_backward(batch.to(engine.device), plan, last=number == micros - 1)
+    held = states(run, engine)
     engine.step(plan.lr)
     return held
 
 
-def batches(run: RunConfig, vocab_size: int, device: str = DEVICE) -> Iterator[Batch]:
+def batches(run: RunConfig, vocab_size: int) -> Iterator[Batch]:
     """This rank's share of the random texts of every step, one micro-batch after the other."""
     micros = micro_batches(run, mesh.data_size())
     rows = run.batch.sequences // mesh.data_size() // micros
     size = Size(length=run.model.max_length, sequences=rows, vocabulary=vocab_size)
     for number in range(micros):
-        batch = random_batch(size, number * mesh.data_size() + mesh.data_rank())
-        yield Batch(batch.tokens.to(device), batch.length.to(device), batch.key.to(device))
+        yield random_batch(size, number * mesh.data_size() + mesh.data_rank())
 
 
-def states(engine: StageEngine) -> dict[str, int]:
+def states(run: RunConfig, engine: StageEngine) -> dict[str, int]:
     """Bytes of what DeepSpeed keeps of parameters, their gradients and their optimizer."""
     zero: Any = engine._engine.optimizer
     parameters = list(engine._engine.module.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]
     weights, master = parameters, getattr(zero, "fp32_groups", [])  # without ZeRO; the copies are those of bf16
-    if engine._zero_stage == 3:
+    if run.parallel.zero_stage == 3:
         weights, gradients = [p.ds_tensor for p in parameters], [zero.grad_partitions_flat_buffer]
         master = zero.fp32_partitioned_groups_flat
-    elif engine._zero_stage:
+    elif run.parallel.zero_stage:
         gradients = [g for group in zero.averaged_gradients.values() for g in group or () if g is not None]
         master = zero.single_partition_of_fp32_groups
     base = getattr(zero, "optimizer", zero)
@@ -135,21 +143,3 @@ def _events(nodes: Sequence[Any]) -> Iterator[Any]:
     for node in nodes:
         yield node
         yield from _events(node.children)
-
-
-def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    torch.set_num_threads(1)
-    init_distributed(tensor=job["tensor"], timeout_seconds=120, device=torch.device(DEVICE))
-    for name, shape in job["shapes"].items():
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, measure(RunConfig.model_validate(shape["run"]), shape["vocab_size"]))
-        if dist.get_rank() == 0:
-            fullest = max(everyone, key=lambda each: each["bytes"]["total"])
-            print(json.dumps({"shape": name, **fullest}), flush=True)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

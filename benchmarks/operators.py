@@ -11,7 +11,7 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity
 from torch.profiler import profile as torch_profile
 
-from benchmarks.rounds_memory import random_batch
+from benchmarks.runs import random_batch
 from benchmarks.step_arms import Case, engine
 from dualmask.core.batch import Batch
 
@@ -73,10 +73,10 @@ def by_kind(events: Mapping[str, tuple[float, float]]) -> dict[str, Spent]:
     return dict(sorted(spent.items(), key=lambda item: -item[1].milliseconds))
 
 
-def show(title: str, found: Mapping[str, Spent]) -> None:
+def show(title: str, kinds: Mapping[str, Spent]) -> None:
     table = Table("kind of work", "share", "ms a step", "calls", "dearest", title=title)
-    total = sum(spent.milliseconds for spent in found.values())
-    for kind, spent in found.items():
+    total = sum(spent.milliseconds for spent in kinds.values())
+    for kind, spent in kinds.items():
         share = f"{spent.milliseconds / total:.1%}"
         table.add_row(kind, share, f"{spent.milliseconds:.2f}", f"{spent.calls:.0f}", spent.dearest)
     Console(width=110).print(table)

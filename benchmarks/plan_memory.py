@@ -9,20 +9,19 @@ than 10 % off.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.memory_of_ranks import Seen, measure_runs
+from benchmarks.ranks import result_of
+from benchmarks.runs import Tree, joint, small_run
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
@@ -32,8 +31,6 @@ from launcher.planner.memory import Memory, peaks
 ALLOWED = 0.1  # share by which a prediction may be off
 STATES = ("weights", "gradients", "master", "adam")
 KINDS = (*STATES, "activations", "total")
-Tree = dict[str, Any]
-Seen = dict[str, Any]  # "bytes" by kind, "draws" of each round
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,14 @@ class Shape:
         return int(self.parallel.get("tensor", 1))
 
     @property
-    def run(self) -> Tree:
-        return {
-            "name": "shape",
-            "output": "unused",
-            "device": "cuda" if torch.cuda.is_available() else "cpu",
-            "data": {"path": "unused"},
-            "model": MODEL | self.model,
-            "batch": {"sequences": 16} | self.batch,
-            "parallel": {"zero_stage": 0} | self.parallel,
-            "stages": [{"steps": 9, "lr": {"peak": 1e-3}} | self.stage],
-        }
+    def run(self) -> RunConfig:
+        return small_run(
+            {"steps": 9, "lr": {"peak": 1e-3}} | self.stage,
+            MODEL | self.model,
+            batch={"sequences": 16} | self.batch,
+            parallel={"zero_stage": 0} | self.parallel,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
 
 
 MODEL = {"hidden": 128, "heads": 4, "filler_layers": 4, "inserter_layers": 2, "picker_layers": 2, "max_length": 128}
@@ -70,17 +64,10 @@ HALF = {"keep_rate_low": 0.5, "keep_rate_high": 0.5}  # the number of holes is n
 FILLER: Tree = {"name": "filler", "train": ["filler"], "deletion": HALF}
 INSERTER: Tree = {"name": "inserter", "train": ["inserter"], "losses": {"ptr_count": 1}, "deletion": HALF}
 PICKER: Tree = {"name": "picker", "train": ["inserter", "picker"], "losses": {"ptr_count": 1, "keep_recover": 1}}
-LABELS = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1, "gate": 1}
-JOINT: Tree = {"name": "joint", "train": ["filler", "inserter", "picker", "gate"], "losses": LABELS}
 LM: Tree = {"name": "lm", "train": ["lm"]}
 SPAN: Tree = {"name": "span", "train": ["decoder", "encoder", "gate"]}
 PARTS: Tree = {"family": "spanfusion", "span": {"decoder_layers": 3, "encoder_layers": 2}}
 WIDE: Tree = {"hidden": 384, "heads": 8, "filler_layers": 6, "inserter_layers": 1, "picker_layers": 1, "max_length": 32}
-
-
-def joint(rounds: int, window: int, gradient: float = 0.1) -> Tree:
-    how = {"rounds": rounds, "window": window, "first_round": "gate"}
-    return JOINT | {"rollout": how, "picker_gradient": gradient}
 
 
 def language_model(family: str, layers: int) -> Tree:
@@ -141,34 +128,16 @@ def main() -> int:
 
 
 def play(shapes: Mapping[str, Shape], timeout: float = 1800) -> Iterator[tuple[str, Seen]]:
-    """Name and measured bytes of each: one launch for all that are spread alike."""
+    """Name and measured bytes of each: all that are spread alike on the same ranks, one after the other."""
     for ranks, tensor in sorted({(shape.ranks, shape.tensor) for shape in shapes.values()}):
         chosen = {name: shape for name, shape in shapes.items() if (shape.ranks, shape.tensor) == (ranks, tensor)}
-        yield from _launch(ranks, tensor, chosen, timeout)
-
-
-def _launch(ranks: int, tensor: int, shapes: Mapping[str, Shape], timeout: float) -> Iterator[tuple[str, Seen]]:
-    job = {"tensor": tensor, "shapes": {name: {"run": s.run, "vocab_size": s.vocab_size} for name, s in shapes.items()}}
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    if not torch.cuda.is_available():
-        environment["DS_ACCELERATOR"] = "cpu"
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "job.json")
-        file.write_text(json.dumps(job))
-        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)] if ranks > 1 else []
-        command = [sys.executable, *launcher, "-m", "benchmarks.memory_of_ranks", str(file)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
-    if done.returncode:
-        raise RuntimeError(f"the ranks of {list(shapes)} failed:\n{done.stderr[-2000:]}")
-    for line in done.stdout.splitlines():
-        if line.startswith('{"shape"'):
-            said = json.loads(line)
-            yield said.pop("shape"), said
+        measure = partial(measure_runs, {name: (shape.run, shape.vocab_size) for name, shape in chosen.items()}, tensor)
+        yield from result_of(f"the ranks of {', '.join(chosen)}", measure, ranks, timeout=timeout).items()
 
 
 def predicted(shape: Shape, draws: Sequence[Draws] | None) -> dict[str, float]:
     """Of the greatest moment of each kind."""
-    run = RunConfig.model_validate(shape.run)
+    run = shape.run
     moments = peaks(run, run.stages[0], shape.vocab_size, shape.ranks // shape.tensor, draws)
     return {kind: max(_of(moment, kind) for moment in moments) for kind in KINDS}
 

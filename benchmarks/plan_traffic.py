@@ -7,27 +7,22 @@ distances are scaled down with the models, so that parameters are given up and g
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.ranks import result_of
+from benchmarks.runs import ALL_MODULES, LOSSES, joint, small_run
+from benchmarks.traffic_of_ranks import Counted, measure_cases
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
-from launcher.planner.flops import Draws
+from dualmask.evaluation.statistics import Row
 from launcher.planner.gathers import Distances
 from launcher.planner.traffic import traffic
 
-Row = dict[str, Any]
 KINDS = ("gathered", "held", "scattered", "reduced", "tensor_reduced", "tensor_gathered")
 VOCABULARY = 300
-ALL = ["filler", "inserter", "picker", "gate"]
-LOSSES = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1}
 MODEL = {"hidden": 64, "heads": 4, "filler_layers": 2, "inserter_layers": 1, "picker_layers": 2, "max_length": 24}
 ONE_TRUNK = {"hidden": 64, "heads": 4, "layers": 3, "max_length": 24}
 SPAN = {"hidden": 64, "heads": 4, "max_length": 24, "family": "spanfusion",
@@ -35,12 +30,10 @@ SPAN = {"hidden": 64, "heads": 4, "max_length": 24, "family": "spanfusion",
 STAGES: dict[str, dict[str, Any]] = {
     "filler": {"name": "filler", "train": ["filler"]},
     "inserter": {"name": "inserter", "train": ["inserter"], "losses": {"ptr_count": 1}},
-    "picker": {"name": "picker", "train": ALL, "losses": LOSSES},
+    "picker": {"name": "picker", "train": list(ALL_MODULES), "losses": LOSSES},
     "frozen filler": {"name": "picker", "train": ["inserter", "picker"], "losses": LOSSES, "picker_gradient": 0.1},
-    "joint": {"name": "joint", "train": ALL, "losses": LOSSES | {"gate": 1}, "picker_gradient": 0.1,
-              "rollout": {"rounds": 4, "window": 2, "first_round": "gate", "gate_rows": 1}},
-    "ragged": {"name": "joint", "train": ALL, "losses": LOSSES | {"gate": 1},
-               "rollout": {"rounds": 3, "window": 2, "first_round": "gate", "gate_rows": 1}},
+    "joint": joint(4, 2, gate_rows=1),
+    "ragged": joint(3, 2, gate_rows=1) | {"picker_gradient": 0},
     "lm": {"name": "lm", "train": ["lm"]},
     "span": {"name": "span", "train": ["decoder", "encoder", "gate"], "span": {"lengths": [8]}},
 }  # fmt: skip
@@ -61,12 +54,9 @@ class Case:
     model: dict[str, Any] = field(default_factory=lambda: MODEL)
 
     def run(self, tensor: int) -> RunConfig:
-        stage = {"steps": 1, "lr": {"peak": 1e-3}} | STAGES[self.stage]
         parallel = {"zero_stage": self.zero, "activation_checkpointing": self.checkpointing, "tensor": tensor}
-        return RunConfig.model_validate(
-            {"name": "traffic", "output": "traffic", "data": {"path": "none"}, "model": self.model,
-             "batch": {"sequences": 8, "micro": self.micro}, "parallel": parallel, "stages": [stage]}
-        )  # fmt: skip
+        stage = {"steps": 1, "lr": {"peak": 1e-3}} | STAGES[self.stage]
+        return small_run(stage, self.model, batch={"sequences": 8, "micro": self.micro}, parallel=parallel)
 
     @property
     def deepspeed(self) -> dict[str, Any]:
@@ -131,49 +121,26 @@ def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
     """A row for each case and kind of which something was measured or planned: bytes of whole tensors, of a rank."""
     rows: list[Row] = []
     data = ranks // tensor
-    for seen in measure(cases, ranks=ranks, tensor=tensor):
-        case, counted = cases[seen["case"]], seen["bytes"]
+    for name, (counted, draws) in measure(cases, ranks=ranks, tensor=tensor).items():
+        case = cases[name]
         run = case.run(tensor)
-        draws = [Draws(*each) for each in seen["draws"]] or None
-        planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws, far=case.far)
+        planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws or None, far=case.far)
         for kind in KINDS:
             real, wanted = counted.get(kind, 0), getattr(planned, kind)
             if (tensor if kind.startswith("tensor") else data) == 1 or max(real, wanted) < 1024:
                 continue  # one rank sends nothing; norms and losses of a step
             rows.append(
                 {"metric": kind, "value": real, "n": 1, "planned": wanted, "ratio": wanted / max(real, 1),
-                 "case": seen["case"], "data": data, "tensor": tensor}
+                 "case": name, "data": data, "tensor": tensor}
             )  # fmt: skip
     return rows
 
 
-def measure(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Any]:
-    """What rank 0 counted. Raises RuntimeError with the end of its log if a rank fails."""
-    job = {
-        "tensor": tensor,
-        "vocab_size": VOCABULARY,
-        "cases": {
-            name: {"run": case.run(tensor).model_dump(mode="json"), "deepspeed": case.deepspeed}
-            for name, case in cases.items()
-        },
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "job.json")
-        file.write_text(json.dumps(job))
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-        done = subprocess.run(
-            [*command, "-m", "benchmarks.traffic_of_ranks", str(file)],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONWARNINGS": "ignore"},
-            capture_output=True, text=True, timeout=1200,
-        )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"a rank failed: {done.stderr[-3000:]}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"case"')]
-
-
-def worst(rows: Sequence[Row]) -> float:
-    """Greatest share by which plan and measurement differ."""
-    return max(abs(row["ratio"] - 1) for row in rows)
+def measure(cases: dict[str, Case], *, ranks: int, tensor: int) -> dict[str, Counted]:
+    """What the ranks of each case counted. Raises RuntimeError if a rank fails."""
+    settings = {name: (case.run(tensor), case.deepspeed) for name, case in cases.items()}
+    count = partial(measure_cases, settings, VOCABULARY, tensor)
+    return result_of(f"the {ranks} ranks", count, ranks, timeout=1200, cpu=True)
 
 
 if __name__ == "__main__":

@@ -1,71 +1,49 @@
 """Memory and time of a step against the number of rounds: ``python -m benchmarks.rounds_memory --json out.json``.
 
 A step plays L rounds, W of them in each backward pass (truncated BPTT), with and without activation checkpointing.
-Memory is what autograd keeps for backward passes, at its greatest: the bytes of the distinct storages, parameters
-excluded. It must depend on W, not on L. Time is that of all forward and backward passes, without the optimizer's share,
-which does not grow with L. Configurations are timed in turns, each on the same batches.
+Memory is what autograd keeps for backward passes, at its peak: the bytes of the distinct storages, parameters excluded.
+It must depend on W, not on L. Time is that of all forward and backward passes, without the optimizer's share, which
+does not grow with L. Settings are timed interleaved, each on the same batches.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-import weakref
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from dualmask.training.objective import Objective
-from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from benchmarks.rows import median_row
-from dualmask.config.model import ModelConfig
-from dualmask.config.stage import StageConfig
+from benchmarks.engines import passes
+from benchmarks.runs import Size, joint, random_batch
+from benchmarks.saved_bytes import SavedBytes
+from benchmarks.timing import interleave, median_row, print_rows, ratios
 from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.curriculum import StepPlan, plan_at
 from dualmask.evaluation.report import write
+from dualmask.evaluation.statistics import Row
+from dualmask.families.edit.config import EditConfig, RoundStage
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.task import RoundsTask
+from dualmask.families.task import Task
 from dualmask.nn.parallel import mesh
 
 ROUNDS, WINDOWS = (1, 2, 4, 8, 16), (1, 2, 4)  # W = L as well
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Size:
-    hidden: int = 128
-    layers: int = 2
-    heads: int = 4
-    length: int = 64
-    sequences: int = 8
-    vocabulary: int = 2048
-
-
-@dataclass(frozen=True)
-class Arm:
+class Setting:
     rounds: int
     window: int
     checkpointing: bool
 
     def plan(self, step: int) -> StepPlan:
         """All modules learn from all rounds; the text is as a joint stage has it."""
-        stage = StageConfig.model_validate(
-            {
-                "name": "joint",
-                "steps": step + 1,
-                "train": ["filler", "inserter", "picker", "gate"],
-                "lr": {"peak": 1e-3},
-                "losses": {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1, "gate": 1},
-                "rollout": {"rounds": self.rounds, "window": self.window, "first_round": "gate"},
-                "picker_gradient": 0.1,
-            }
-        )
-        return plan_at([stage], step)
+        tree = {"steps": step + 1, "lr": {"peak": 1e-3}} | joint(self.rounds, self.window)
+        return plan_at([RoundStage.model_validate(tree)], step)
 
 
 def main() -> None:
@@ -75,132 +53,78 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     size = Size()
-    memory, times = measure(size, arms(ROUNDS, WINDOWS), arguments.repeats)
+    memory, times = measure(size, settings(ROUNDS, WINDOWS), arguments.repeats)
     result = write(arguments.json, "rounds_memory", rows(memory, times), size=asdict(size))
-    for row in result["rows"]:
-        where = f"L {row.get('rounds', ''):<3} W {row['window']:<3} {'checkpointing' if row['checkpointing'] else ''}"
-        print(f"{row['metric']:24} {where:28} {row['value']:14,.2f}   ({row['lo']:,.2f} … {row['hi']:,.2f})")
+    print_rows(result["rows"])
     if arguments.plot:
         plot(result["rows"], arguments.plot)
 
 
-class SavedBytes:
-    """Counts what autograd holds while ``hooks()`` are on: now, and at its greatest."""
-
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
-        self.now = self.peak = 0
-        self._parameters = list(parameters)
-        self._holders: Counter[int] = Counter()
-
-    def hooks(self) -> saved_tensors_hooks:
-        return saved_tensors_hooks(self._pack, lambda held: held.tensor)
-
-    def _pack(self, tensor: Tensor) -> _Held:
-        held, storage = _Held(tensor), tensor.untyped_storage()
-        place, size = storage.data_ptr(), storage.nbytes()
-        # asked anew each time: ZeRO-3 gives parameters other storages
-        if size and all(place != parameter.untyped_storage().data_ptr() for parameter in self._parameters):
-            self.now += size if self._holders[place] == 0 else 0
-            self.peak = max(self.peak, self.now)
-            self._holders[place] += 1
-            weakref.finalize(held, self._release, place, size)
-        return held
-
-    def _release(self, place: int, size: int) -> None:
-        self._holders[place] -= 1
-        self.now -= size if self._holders[place] == 0 else 0
-
-
-class _Held:
-    """Without its place in the graph: an output that its own operation saves would keep both alive for ever."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor if isinstance(tensor, nn.Parameter) else tensor.detach()
-
-
-def arms(rounds: Sequence[int], windows: Sequence[int]) -> list[Arm]:
+def settings(rounds: Sequence[int], windows: Sequence[int]) -> list[Setting]:
     pairs = [(number, width) for number in rounds for width in sorted({*windows, number}) if width <= number]
-    return [Arm(*pair, checkpointing) for checkpointing in (False, True) for pair in pairs]
+    return [Setting(*pair, checkpointing) for checkpointing in (False, True) for pair in pairs]
 
 
-def random_batch(size: Size, step: int) -> Batch:
-    draw = torch.Generator().manual_seed(step)
-    tokens = torch.randint(len(SPECIAL_IDS), size.vocabulary, (size.sequences, size.length), generator=draw)
-    tokens[:, 0], tokens[:, -1] = BOS_ID, EOS_ID
-    key = torch.randint(0, 2**62, (size.sequences,), generator=draw)
-    return Batch(tokens, torch.full((size.sequences,), size.length), key)
-
-
-def objectives(size: Size) -> dict[bool, Objective]:
+def tasks(size: Size) -> dict[bool, RoundsTask]:
     """The same model without and with activation checkpointing."""
     mesh.single_process()
     depth = dict.fromkeys(("filler_layers", "inserter_layers", "picker_layers"), size.layers)
-    config = ModelConfig(hidden=size.hidden, heads=size.heads, max_length=size.length, **depth)
+    config = EditConfig(hidden=size.hidden, heads=size.heads, max_length=size.length, **depth)
     built = {}
     for checkpointing in (False, True):
         torch.manual_seed(0)
-        built[checkpointing] = Objective(DualMask(config, size.vocabulary, activation_checkpointing=checkpointing))
+        built[checkpointing] = RoundsTask(DualMask(config, size.vocabulary, activation_checkpointing=checkpointing))
     return built
 
 
-def play(objective: nn.Module, batch: Batch, plan: StepPlan) -> None:
-    """Every forward and backward pass of one step."""
-    state = None
-    for rounds in plan.windows:
-        loss, _, state = objective(batch, plan, rounds, state)
-        loss.backward()
-
-
-def saved_bytes(objective: nn.Module, batch: Batch, plan: StepPlan) -> int:
-    meter = SavedBytes(objective.parameters())
+def saved_bytes(task: Task, batch: Batch, plan: StepPlan) -> int:
+    meter = SavedBytes(task.parameters())
     with meter.hooks():
-        play(objective, batch, plan)
+        passes(task, batch, plan)
     assert meter.now == 0, "something outlives the step"
-    objective.zero_grad()
+    task.zero_grad()
     return meter.peak
 
 
-def seconds(objective: nn.Module, batch: Batch, plan: StepPlan) -> float:
+def milliseconds(task: Task, size: Size, setting: Setting, step: int) -> float:
+    batch, plan = random_batch(size, step), setting.plan(step)
     start = time.perf_counter()
-    play(objective, batch, plan)
-    taken = time.perf_counter() - start
-    objective.zero_grad()
-    return taken
+    passes(task, batch, plan)
+    seconds = time.perf_counter() - start
+    task.zero_grad()
+    return 1000 * seconds
 
 
-def measure(size: Size, chosen: Sequence[Arm], repeats: int) -> tuple[dict[Arm, int], dict[Arm, list[float]]]:
+def measure(
+    size: Size, chosen: Sequence[Setting], repeats: int
+) -> tuple[dict[Setting, int], dict[Setting, list[float]]]:
     """Bytes, and milliseconds of each repeat."""
-    models = objectives(size)
-    memory = {arm: saved_bytes(models[arm.checkpointing], random_batch(size, 0), arm.plan(0)) for arm in chosen}
-    times: dict[Arm, list[float]] = {arm: [] for arm in chosen}
-    for step in range(repeats):
-        batch = random_batch(size, step)
-        for arm in chosen:
-            times[arm].append(1000 * seconds(models[arm.checkpointing], batch, arm.plan(step)))
-    return memory, times
+    models = tasks(size)
+    memory = {one: saved_bytes(models[one.checkpointing], random_batch(size, 0), one.plan(0)) for one in chosen}
+    timed = {one: partial(milliseconds, models[one.checkpointing], size, one) for one in chosen}
+    return memory, interleave(timed, repeats)
 
 
-def rows(memory: dict[Arm, int], times: dict[Arm, list[float]]) -> list[Row]:
-    """A row of bytes and one of time for each configuration, and the two ratios of the goals."""
-    found: list[Row] = []
-    for arm in memory:
-        where = {"rounds": arm.rounds, "window": arm.window, "checkpointing": arm.checkpointing}
-        found.append(median_row("saved_bytes", [memory[arm]], **where))
-        found.append(median_row("milliseconds", times[arm], **where))
-    long, short = Arm(16, 2, True), Arm(4, 2, True)
+def rows(memory: dict[Setting, int], times: dict[Setting, list[float]]) -> list[Row]:
+    """A row of bytes and one of time for each setting, and the two ratios of the goals."""
+    result: list[Row] = []
+    for setting in memory:
+        dimensions = asdict(setting)
+        result.append(median_row("saved_bytes", [memory[setting]], **dimensions))
+        result.append(median_row("milliseconds", times[setting], **dimensions))
+    long, short = Setting(16, 2, True), Setting(4, 2, True)
     if {long, short} <= memory.keys():
-        found.append(
-            median_row("activation_ratio_l16_l4", [memory[long] / memory[short]], window=2, checkpointing=True)
-        )
+        ratio = memory[long] / memory[short]
+        result.append(median_row("activation_ratio_l16_l4", [ratio], window=2, checkpointing=True))
     for checkpointing in (False, True):
-        eight, one = times.get(Arm(8, 1, checkpointing)), times.get(Arm(1, 1, checkpointing))
+        eight, one = times.get(Setting(8, 1, checkpointing)), times.get(Setting(1, 1, checkpointing))
         if eight and one:
-            ratios = [a / b for a, b in zip(eight, one, strict=True)]
-            found.append(median_row("time_ratio_l8_l1", ratios, window=1, checkpointing=checkpointing))
-    return found
+            row = median_row("time_ratio_l8_l1", ratios(eight, one), window=1, checkpointing=checkpointing)
+            result.append(row)
+    return result
 
 
-def plot(found: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[Row], path: Path) -> None:
     """Bytes and time over L, a line for each W; dashed with checkpointing."""
     from matplotlib.figure import Figure
 
@@ -212,7 +136,7 @@ def plot(found: Sequence[Row], path: Path) -> None:
             for checkpointing in (False, True):
                 line = [
                     (row["rounds"], row["value"] * scale)
-                    for row in found
+                    for row in rows
                     if (row["metric"], row["checkpointing"]) == (metric, checkpointing)
                     and row["window"] == (width or row["rounds"])
                 ]

@@ -1,6 +1,6 @@
 """The reader against plain webdataset, one sequence a member: ``python -m benchmarks.shard_reader --json out.json``.
 
-Both arms make the same int64 batches from the same random sequences, in turns; the ratio is of tokens a second.
+Both arms make the same int64 batches from the same random sequences, interleaved; the ratio is of tokens a second.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.rows import median_row
+from benchmarks.timing import interleave, median_row, print_rows, ratios
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.reader import ShardReader
 from data_pipeline.shards import write_shard
@@ -36,31 +37,32 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True, help="result file")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place:
-        rows = random_rows()
-        arms = {"reader": reader_arm(Path(place, "ours"), rows), "webdataset": webdataset_arm(Path(place), rows)}
-        speeds: dict[str, list[float]] = {name: [] for name in arms}
-        for _ in range(arguments.repeats):
-            for name, run in arms.items():
-                start = time.perf_counter()
-                count = run()
-                speeds[name].append(count * LENGTH / (time.perf_counter() - start))
-    ratios = [ours / theirs for ours, theirs in zip(*speeds.values(), strict=True)]
-    figures = {f"tokens_per_second_{name}": values for name, values in speeds.items()} | {"ratio_vs_webdataset": ratios}
-    result = write(
-        arguments.json, "shard_reader", [median_row(name, values, length=LENGTH) for name, values in figures.items()]
-    )
-    for row in result["rows"]:
-        print(f"{row['metric']:32} {row['value']:14,.1f}   ({row['lo']:,.1f} … {row['hi']:,.1f}, n = {row['n']})")
+    with tempfile.TemporaryDirectory() as folder:
+        sequences = random_sequences()
+        readers = {
+            "reader": shard_reader(Path(folder, "shards"), sequences),
+            "webdataset": plain_webdataset(Path(folder), sequences),
+        }
+        speeds = interleave({name: partial(speed, read) for name, read in readers.items()}, arguments.repeats)
+    figures = {f"tokens_per_second_{name}": values for name, values in speeds.items()}
+    figures["ratio_vs_webdataset"] = ratios(speeds["reader"], speeds["webdataset"])
+    rows = [median_row(name, values, length=LENGTH) for name, values in figures.items()]
+    print_rows(write(arguments.json, "shard_reader", rows)["rows"])
 
 
-def random_rows() -> np.ndarray:
+def speed(read: Callable[[], int], repeat: int) -> float:
+    """Tokens a second of ``read``, which returns the number of sequences; every ``repeat`` is alike."""
+    start = time.perf_counter()
+    return read() * LENGTH / (time.perf_counter() - start)
+
+
+def random_sequences() -> np.ndarray:
     rows = np.random.default_rng(0).integers(PRED_ID + 1, VOCAB, (SEQUENCES, LENGTH)).astype(np.uint16)
     rows[:, 0], rows[:, -1] = BOS_ID, EOS_ID
     return rows
 
 
-def reader_arm(folder: Path, rows: np.ndarray) -> Callable[[], int]:
+def shard_reader(folder: Path, rows: np.ndarray) -> Callable[[], int]:
     folder.mkdir()
     shard = write_shard(folder, "train-000000.tar", np.split(rows, SEQUENCES // PER_MEMBER))
     Manifest(
@@ -80,7 +82,7 @@ def reader_arm(folder: Path, rows: np.ndarray) -> Callable[[], int]:
     return run
 
 
-def webdataset_arm(folder: Path, rows: np.ndarray) -> Callable[[], int]:
+def plain_webdataset(folder: Path, rows: np.ndarray) -> Callable[[], int]:
     path = folder / "single.tar"
     with tarfile.open(path, "w") as tar:
         for number, row in enumerate(rows):

@@ -3,7 +3,7 @@
 The same tokens are written behind a prompt of 448, in spans of K = 64, with all g_max steps: once with keys and values
 of what was read kept, once reading the whole text in every step, as the seed does. Weights are random: time does not
 depend on them. The prompt has to be read once either way, so with one span the decoder reads g_max·(448 + K) tokens
-instead of 448 + g_max·K, 2.9 times as many for g_max = 4; further spans read it no more. Both are timed in turns.
+instead of 448 + g_max·K, 2.9 times as many for g_max = 4; further spans read it no more. Both are timed interleaved.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.rows import median_row
+from benchmarks.timing import interleave, median_row, print_rows, ratios
 from dualmask.config.load import load_run
-from dualmask.config.model import ModelConfig
 from dualmask.core.sampling import GREEDY
 from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.evaluation.report import write
+from dualmask.evaluation.statistics import Row
 from dualmask.families.span import generate as span
+from dualmask.families.span.config import SpanFusionConfig
 from dualmask.families.span.model import SpanFusion
 from dualmask.nn.parallel import mesh
 
 PROMPT, WIDTH, SPANS = 448, 64, (1, 2, 4, 8)
-Row = dict[str, Any]
 
 
 def main() -> None:
@@ -40,11 +40,10 @@ def main() -> None:
     config = load_run(arguments.config).model
     rows = measure(make_model(config, arguments.vocabulary), arguments.repeats)
     about = {"config": str(arguments.config), "vocabulary": arguments.vocabulary}
-    for row in write(arguments.json, "span_cache", rows, **about)["rows"]:
-        print(f"{row['metric']:22} {row['spans']:2} spans {row['value']:10.2f}   ({row['lo']:.2f} … {row['hi']:.2f})")
+    print_rows(write(arguments.json, "span_cache", rows, **about)["rows"])
 
 
-def make_model(config: ModelConfig, vocabulary: int, length: int = 1 + PROMPT + WIDTH * max(SPANS)) -> SpanFusion:
+def make_model(config: SpanFusionConfig, vocabulary: int, length: int = 1 + PROMPT + WIDTH * max(SPANS)) -> SpanFusion:
     """Random weights; room for ``length`` tokens."""
     mesh.single_process()
     torch.manual_seed(0)
@@ -55,22 +54,20 @@ def measure(model: SpanFusion, repeats: int, spans: Sequence[int] = SPANS) -> li
     """Seconds with and without the cache, and their ratio, for each number of spans."""
     rows: list[Row] = []
     for number in spans:
-        taken: dict[bool, list[float]] = {True: [], False: []}
-        for repeat in range(repeats + 1):
-            draw = torch.Generator().manual_seed(repeat)
-            prompt = torch.randint(len(SPECIAL_IDS), model.vocab_size, (PROMPT,), generator=draw).tolist()
-            for cached, seconds in taken.items():
-                seconds.append(time_of(model, prompt, number * WIDTH, cached=cached))
-        with_cache, without = taken[True][1:], taken[False][1:]  # the first warms up
+        arms = {cached: partial(seconds, model, number * WIDTH, cached=cached) for cached in (True, False)}
+        times = interleave(arms, repeats, warm_up=1)
         rows += [
-            median_row("seconds_cached", with_cache, spans=number),
-            median_row("seconds_uncached", without, spans=number),
-            median_row("times_as_fast", [b / a for a, b in zip(with_cache, without, strict=True)], spans=number),
+            median_row("seconds_cached", times[True], spans=number),
+            median_row("seconds_uncached", times[False], spans=number),
+            median_row("times_as_fast", ratios(times[False], times[True]), spans=number),
         ]
     return rows
 
 
-def time_of(model: SpanFusion, prompt: list[int], tokens: int, *, cached: bool) -> float:
+def seconds(model: SpanFusion, tokens: int, repeat: int, *, cached: bool) -> float:
+    """For ``tokens`` behind a random prompt, another one in each repeat."""
+    draw = torch.Generator().manual_seed(repeat)
+    prompt = torch.randint(len(SPECIAL_IDS), model.vocab_size, (PROMPT,), generator=draw).tolist()
     start = time.perf_counter()
     span.write(
         model, [prompt], tokens=tokens, span=WIDTH, gate="accurate", least=tokens, sampling=[GREEDY], cached=cached

@@ -1,6 +1,6 @@
 """What a training step is compared with: its own matrix products alone, plain loops, and the layers around our own.
 
-Every arm trains on the batches that it is handed and does nothing else (see turns.py). All have AdamW, fused, and clip
+Every arm trains on the batches that it is handed and does nothing else (see timing.py). All have AdamW, fused, and clip
 the gradient; none has dropout. On CUDA all compute in bfloat16.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,35 +16,36 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from dualmask.training.objective import objective
 from torch import nn
 
 from benchmarks import matrix_products
-from benchmarks.rounds_memory import Size, random_batch
-from benchmarks.turns import Arm
-from dualmask.config.deepspeed import deepspeed_config
+from benchmarks.engines import (
+    build_engine,
+    build_model,
+    build_task,
+    device,
+    half_precision,
+    join,
+    passes,
+    share_of_rank,
+)
+from benchmarks.runs import Size, Tree, joint, random_batch, small_run
+from benchmarks.timing import Arm
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
-from dualmask.curriculum import StepPlan, plan_at
-from dualmask.families.task import build
+from dualmask.curriculum import plan_at
+from dualmask.families.task import Task
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
-from dualmask.training.engine import StageEngine, init_distributed, parameter_groups, run_step
+from dualmask.training.engine import parameter_groups, run_step
 from dualmask.training.metrics import MetricsFile
-from dualmask.training.trainer import RunContext, Trainer
+from dualmask.training.trainer import Stages, Trainer
 from launcher.planner.flops import Cost, Shape, step_cost
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
-STEPS = 10**6
-STAGES: dict[str, dict[str, Any]] = {
-    "lm": {"train": ["lm"]},
-    "filler": {"train": ["filler"]},
-    "joint": {
-        "train": ["filler", "inserter", "picker", "gate"],
-        "losses": {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1, "gate": 1},
-        "picker_gradient": 0.1,
-    },
-}
+STAGES = ("lm", "filler", "joint")
+TRUNKS = ("filler", "inserter", "picker")
+Batches = Iterator[Batch]
 
 
 @dataclass(frozen=True)
@@ -61,31 +62,20 @@ class Case:
         size, depth = self.size, self.size.layers
         layers = {"layers": depth} if self.stage == "lm" else {f"{name}_layers": depth for name in TRUNKS}
         family = "autoregressive" if self.stage == "lm" else "dualmask"
-        stage = {
-            "name": self.stage,
-            "steps": STEPS,
-            "lr": {"peak": 1e-4},
-            "deletion": {"keep_rate_low": KEPT, "keep_rate_high": KEPT},
-            "rollout": {"rounds": self.rounds, "window": self.window, "first_round": "gate"},
-            **STAGES[self.stage],
-        }
-        return RunConfig.model_validate(
-            {
-                "name": "benchmark",
-                "output": output,
-                "data": {"path": "unused"},
-                "model": {
-                    "family": family, "hidden": size.hidden, "heads": size.heads, "max_length": size.length, **layers
-                },
-                "batch": {"sequences": size.sequences},
-                "parallel": {
-                    "zero_stage": zero, "tensor": tensor, "activation_checkpointing": self.checkpointing,
-                    "precision": "bf16" if torch.cuda.is_available() else "fp32",
-                },
-                "checkpoint": {"every_steps": STEPS},
-                "stages": [stage],
-            }
-        )  # fmt: skip
+        parallel = {"zero_stage": zero, "tensor": tensor, "activation_checkpointing": self.checkpointing}
+        return small_run(
+            self.stage_tree(),
+            {"family": family, "hidden": size.hidden, "heads": size.heads, "max_length": size.length} | layers,
+            batch={"sequences": size.sequences},
+            parallel=parallel | {"precision": "bf16" if torch.cuda.is_available() else "fp32"},
+            output=output,
+        )
+
+    def stage_tree(self) -> Tree:
+        tree = joint(self.rounds, self.window)
+        if self.stage != "joint":  # the module learns by its own loss alone
+            tree = {"name": self.stage, "train": [self.stage], "rollout": tree["rollout"]}
+        return tree | {"deletion": {"keep_rate_low": KEPT, "keep_rate_high": KEPT}}
 
     @property
     def tokens(self) -> int:
@@ -98,40 +88,17 @@ class Case:
         return step_cost(shape, run.stages[0])
 
 
-TRUNKS = ("filler", "inserter", "picker")
-Batches = Iterator[Batch]
-
-
 def arm(train: Callable[..., None], case: Case, *, ranks: int = 1, **options: Any) -> Arm[Batch]:
     return Arm(partial(train, case, **options), partial(random_batch, case.size), ranks)
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def half_precision() -> AbstractContextManager[Any]:
-    """For loops that have no engine to see to it."""
-    return torch.autocast("cuda", torch.bfloat16, enabled=torch.cuda.is_available())
-
-
-def passes(taught: nn.Module, batch: Batch, plan: StepPlan) -> None:
-    """Every forward and backward pass of a step."""
-    state = None
-    for rounds in plan.windows:
-        with half_precision():
-            loss, _, state = taught(batch, plan, rounds, state)
-        loss.backward()
-
-
-def make(case: Case) -> tuple[nn.Module, list[dict[str, Any]]]:
-    """The stage's objective on the device, and its groups of parameters."""
+def make(case: Case) -> tuple[Task, list[dict[str, Any]]]:
+    """The stage's task on the device, and its groups of parameters."""
     mesh.single_process()
-    torch.manual_seed(0)
     run = case.run()
-    model = build(run.model, case.size.vocabulary, activation_checkpointing=case.checkpointing)
+    model = build_model(run, case.size.vocabulary)
     groups = parameter_groups(model, run.stages[0], run.optimizer.weight_decay)
-    return objective(model, run.stages[0]).to(device()), groups
+    return build_task(run, model).to(device()), groups
 
 
 def matmuls(case: Case, batches: Batches) -> None:
@@ -159,27 +126,22 @@ def plain(case: Case, batches: Batches) -> None:
 
 def engine(case: Case, batches: Batches, *, zero: int, tensor: int = 1) -> None:
     """Our engine under DeepSpeed, step by step, each rank on its part of the batch."""
-    begin(tensor)
+    join(tensor=tensor, timeout_seconds=600)
     run = case.run(zero, tensor=tensor)
-    torch.manual_seed(0)
-    model = build(run.model, case.size.vocabulary, activation_checkpointing=case.checkpointing)
-    settings = deepspeed_config(run, run.stages[0], data_size=mesh.data_size(), cuda=torch.cuda.is_available())
-    stage_engine = StageEngine(run, run.stages[0], model, settings)
-    rows = case.size.sequences // mesh.data_size()
-    own = slice(mesh.data_rank() * rows, (mesh.data_rank() + 1) * rows)
+    stage_engine = build_engine(run, build_model(run, case.size.vocabulary))
     for step, batch in enumerate(batches):
-        run_step(stage_engine, batch.rows(own), plan_at(run.stages, step), micros=1)
+        run_step(stage_engine, share_of_rank(batch), plan_at(run.stages, step), micros=1)
 
 
 def trainer(case: Case, batches: Batches, *, zero: int) -> None:
     """The whole trainer with its record. Without MLflow, whose thread would still be making its database."""
-    begin()
+    join(timeout_seconds=600)
     with tempfile.TemporaryDirectory() as folder:
         run = case.run(zero, Path(folder))
         record = MetricsFile(Path(folder, "metrics.jsonl"), 0)
-        context = RunContext(case.size.vocabulary, "", Checkpoints(Path(folder), 1), observers=[record])
+        stages, checkpoints = Stages(run, case.size.vocabulary), Checkpoints(Path(folder), 1)
         with suppress(StopIteration):
-            Trainer(run, Source(batches), context).fit()
+            Trainer(stages, Source(batches), checkpoints, observers=[record]).fit()
         record.close("complete")
 
 
@@ -193,10 +155,6 @@ class Source:
 
     def __iter__(self) -> Batches:
         return self._batches
-
-
-def begin(tensor: int = 1) -> None:
-    init_distributed(tensor=tensor, timeout_seconds=600, device=device())
 
 
 def hugging_face(case: Case, batches: Batches) -> None:

@@ -6,10 +6,8 @@ tensor-parallel groups.
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,16 +15,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.rounds_memory import Size, random_batch
-from dualmask.config.deepspeed import deepspeed_config, micro_batches
+from benchmarks.engines import build_engine, build_model, join, share_of_rank
+from benchmarks.runs import Size, random_batch
+from dualmask.config.deepspeed import micro_batches
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan, plan_at
-from dualmask.families.task import build
+from dualmask.families.edit.curriculum import EditPlan
+from dualmask.families.edit.task import RoundsTask
 from dualmask.nn.parallel import mesh
-from dualmask.training.engine import StageEngine, init_distributed
+from dualmask.training.engine import StageEngine
 from launcher.planner.flops import Draws
 
+Counted = tuple[dict[str, float], list[Draws]]  # bytes by kind, what each round drew
 WARM = 4  # steps until ZeRO-3 knows the order of the modules
 # collective of torch's c10d: what it does, the argument that holds the whole tensor
 COLLECTIVES = {
@@ -65,15 +66,22 @@ def _bytes(part: Any) -> int:
     return part.nbytes if isinstance(part, Tensor) else sum(_bytes(one) for one in part)
 
 
-def measure(run: RunConfig, vocab_size: int, user: dict[str, Any]) -> tuple[dict[str, float], list[Draws]]:
+def measure_cases(
+    settings: Mapping[str, tuple[RunConfig, dict[str, Any]]], vocab_size: int, tensor: int
+) -> dict[str, Counted]:
+    """Of each run with its additions to DeepSpeed's configuration. On every rank."""
+    join(tensor=tensor, cpu=True)
+    return {name: measure(run, vocab_size, user) for name, (run, user) in settings.items()}
+
+
+def measure(run: RunConfig, vocab_size: int, user: dict[str, Any]) -> Counted:
     """Bytes by kind of a rank in a step of the run's one stage, and what the step drew in each round, over all
     data-parallel ranks. The learning rate is next to nothing: each step is the same."""
-    torch.manual_seed(0)
-    stage, micros = run.stages[0], micro_batches(run, mesh.data_size())
-    model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
-    config = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=False, user=user)
-    engine, plan = StageEngine(run, stage, model, config), plan_at(run.stages, stage.steps - 1)
-    local = batch_of(run, vocab_size)
+    micros, plan = micro_batches(run, mesh.data_size()), plan_at(run.stages, run.stages[0].steps - 1)
+    model = build_model(run, vocab_size)
+    engine = build_engine(run, model, user)
+    whole = Size(length=run.model.max_length, sequences=run.batch.sequences, vocabulary=vocab_size)
+    local = share_of_rank(random_batch(whole, 0))
     size = len(local.length) // micros
     parts = [local.rows(slice(number * size, (number + 1) * size)) for number in range(micros)]
     for _ in range(WARM):
@@ -92,16 +100,13 @@ def step(engine: StageEngine, parts: list[Batch], plan: StepPlan) -> None:
     engine.step(1e-12)
 
 
-def batch_of(run: RunConfig, vocab_size: int) -> Batch:
-    """This data-parallel rank's share of a step's random texts."""
-    size = Size(length=run.model.max_length, sequences=run.batch.sequences, vocabulary=vocab_size)
-    rows = run.batch.sequences // mesh.data_size()
-    return random_batch(size, 0).rows(slice(mesh.data_rank() * rows, (mesh.data_rank() + 1) * rows))
-
-
 def draws(engine: StageEngine, part: Batch, plan: StepPlan) -> list[Draws]:
     """Of each round; [] where the stage plays none."""
-    outs, _ = engine.inspect(part, plan)
+    task = engine.task
+    if not isinstance(task, RoundsTask):
+        return []
+    plan = EditPlan.of(plan)
+    outs, _ = engine.call(task.play, part, plan, range(plan.rounds))
     return [
         Draws(
             0.0 if out.filler is None else float(len(out.filler.slot)),
@@ -112,11 +117,11 @@ def draws(engine: StageEngine, part: Batch, plan: StepPlan) -> list[Draws]:
     ]
 
 
-def everyone(mine: Any) -> list[Any]:
-    """Of all data-parallel ranks."""
-    found: list[Any] = [None] * mesh.data_size()
-    dist.all_gather_object(found, mine, group=mesh.data_group())
-    return found
+def everyone(own: Any) -> list[Any]:
+    """``own`` of all data-parallel ranks."""
+    each: list[Any] = [None] * mesh.data_size()
+    dist.all_gather_object(each, own, group=mesh.data_group())
+    return each
 
 
 def mean(counted: Counter[str]) -> dict[str, float]:
@@ -132,20 +137,3 @@ def summed(drawn: list[list[Draws]]) -> list[Draws]:
         Draws(sum(d.slots for d in column), sum(d.masks for d in column), sum(d.compared for d in column))
         for column in columns
     ]
-
-
-def main() -> None:
-    job = json.loads(Path(sys.argv[1]).read_text())
-    torch.set_num_threads(1)
-    init_distributed(tensor=job["tensor"], timeout_seconds=120, device=torch.device("cpu"))
-    for name, case in job["cases"].items():
-        counted, drawn = measure(RunConfig.model_validate(case["run"]), job["vocab_size"], case["deepspeed"])
-        if dist.get_rank() == 0:
-            result = {"case": name, "bytes": counted, "draws": [[d.slots, d.masks, d.compared] for d in drawn]}
-            print(json.dumps(result), flush=True)
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main()

@@ -14,9 +14,10 @@ import logging
 import math
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import deepspeed
 import torch
@@ -35,6 +36,8 @@ from dualmask.nn.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage
 from dualmask.training.errors import TrainingError
 from dualmask.training.partition import Partition, split_axis
+
+Result = TypeVar("Result")
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -162,14 +165,18 @@ class StageEngine:
         return norm, taken
 
     @torch.no_grad()
-    def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
-        """What the task makes of a few texts, without learning from them."""
+    def call(self, method: Callable[..., Result], *arguments: Any) -> Result:
+        """A method of the task, without learning, in evaluation mode."""
         self._engine.eval()
         try:
-            shown: Preview = self._engine(self.task.preview, batch.to(self.device), plan, tokenizer)
-            return shown
+            result: Result = self._engine(method, *arguments)
+            return result
         finally:
             self._engine.train()
+
+    def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
+        """What the task makes of a few texts."""
+        return self.call(self.task.preview, batch.to(self.device), plan, tokenizer)
 
     def slices(self) -> dict[str, Tensor]:
         """This tensor-parallel rank's part of every parameter: float32, on the CPU; gathered one by one."""

@@ -1,4 +1,4 @@
-"""`benchmarks.ablations`: arms differ in what they say and begin alike; what is finished is not done again."""
+"""`experiments.ablations`: arms differ in what they say and begin alike; what is finished is not done again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tiny
 import torch
 import yaml
 
-from benchmarks import ablations, trials
+from benchmarks.experiments import ablations, trials
 from dualmask.config.load import load_run
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.model import DualMask

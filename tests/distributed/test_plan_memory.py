@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.plan_memory import FILLER, INSERTER, LM, Shape, joint, language_model, parallel, play, rows
+from benchmarks.plan_memory import FILLER, INSERTER, LM, Shape, language_model, parallel, play, rows
+from benchmarks.runs import joint
 
 SMALL = {"max_length": 96, "filler_layers": 2, "inserter_layers": 1, "picker_layers": 1}
 SHAPES = {

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from stages import make_engine
-
 from benchmarks import checkpoint
-from dualmask.config.deepspeed import deepspeed_config
-from dualmask.families.task import build
+from benchmarks.engines import build_engine, build_model, join
+from dualmask.evaluation.report import find
 from dualmask.training.checkpoint import find_trouble
-from dualmask.training.engine import init_distributed
 
 
 def test_both_arms_write(tmp_path: Path) -> None:
-    init_distributed(tensor=1, timeout_seconds=60, device=torch.device("cpu"))
+    join(cpu=True)
     run = checkpoint.configuration(hidden=16, layers=1)
-    settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    engine = make_engine(run, build(run.model, checkpoint.VOCABULARY), settings)
-    seen = checkpoint.measure(run, engine, tmp_path, repeats=1)
+    engine = build_engine(run, build_model(run, checkpoint.SIZE.vocabulary))
+    rows = checkpoint.measure(run, engine, tmp_path, repeats=1)
     engine.close()
-    assert seen.keys() == checkpoint.ARMS.keys()
-    for arm, metrics in seen.items():
+    assert {row["method"] for row in rows} == checkpoint.ARMS.keys()
+    for arm in checkpoint.ARMS:
         (written,) = (tmp_path / arm / "checkpoints").iterdir()
         assert written.name == "step-00000001"
         assert find_trouble(written) is None
-        assert 0 < metrics["held_up"][0] <= metrics["written"][0]
+        held_up, whole = (find(rows, metric=metric, method=arm)["value"] for metric in ("held_up", "written"))
+        assert 0 < held_up <= whole

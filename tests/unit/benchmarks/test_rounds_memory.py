@@ -8,37 +8,40 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.rounds_memory import Arm, Row, SavedBytes, Size, arms, measure, plot, rows
+from benchmarks.rounds_memory import Setting, measure, plot, rows, settings
+from benchmarks.runs import Size
+from benchmarks.saved_bytes import SavedBytes
 from dualmask.evaluation.report import find
+from dualmask.evaluation.statistics import Row
 
 TINY = Size(hidden=16, layers=1, length=16, sequences=4, vocabulary=64)
 
 
 @pytest.fixture(scope="module")
-def found() -> list[Row]:
+def measured() -> list[Row]:
     pairs = ((1, 1), (8, 1), (4, 2), (16, 2), (8, 8))
-    return rows(*measure(TINY, [Arm(*pair, on) for pair in pairs for on in (False, True)], repeats=1))
+    return rows(*measure(TINY, [Setting(*pair, on) for pair in pairs for on in (False, True)], repeats=1))
 
 
-def saved(found: list[Row], rounds: int, window: int, checkpointing: bool) -> float:
-    return find(found, metric="saved_bytes", rounds=rounds, window=window, checkpointing=checkpointing)["value"]
+def saved(measured: list[Row], rounds: int, window: int, checkpointing: bool) -> float:
+    return find(measured, metric="saved_bytes", rounds=rounds, window=window, checkpointing=checkpointing)["value"]
 
 
-def test_rounds_cost_no_memory(found: list[Row]) -> None:
-    assert find(found, metric="activation_ratio_l16_l4")["value"] <= 1.10
-    assert saved(found, 16, 2, False) <= 1.10 * saved(found, 4, 2, False)
+def test_rounds_cost_no_memory(measured: list[Row]) -> None:
+    assert find(measured, metric="activation_ratio_l16_l4")["value"] <= 1.10
+    assert saved(measured, 16, 2, False) <= 1.10 * saved(measured, 4, 2, False)
 
 
-def test_the_window_does(found: list[Row]) -> None:
+def test_the_window_does(measured: list[Row]) -> None:
     for checkpointing in (False, True):
-        assert saved(found, 8, 8, checkpointing) > 3 * saved(found, 16, 2, checkpointing)
-    assert saved(found, 16, 2, True) < 0.6 * saved(found, 16, 2, False)
+        assert saved(measured, 8, 8, checkpointing) > 3 * saved(measured, 16, 2, checkpointing)
+    assert saved(measured, 16, 2, True) < 0.6 * saved(measured, 16, 2, False)
 
 
-def test_there_is_a_time_for_everything_and_a_picture(found: list[Row], tmp_path: Path) -> None:
-    assert {row["n"] for row in found if row["metric"] == "milliseconds"} == {1}
-    assert len([row for row in found if row["metric"] == "time_ratio_l8_l1"]) == 2
-    plot(found, tmp_path / "plot.png")
+def test_there_is_a_time_for_everything_and_a_picture(measured: list[Row], tmp_path: Path) -> None:
+    assert {row["n"] for row in measured if row["metric"] == "milliseconds"} == {1}
+    assert len([row for row in measured if row["metric"] == "time_ratio_l8_l1"]) == 2
+    plot(measured, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
 
 
@@ -59,5 +62,5 @@ def test_the_meter() -> None:
 
 
 def test_every_window_is_tried_once() -> None:
-    assert len(set(arms((1, 2, 4), (1, 2)))) == len(arms((1, 2, 4), (1, 2))) == 12
-    assert Arm(4, 4, True) in arms((1, 2, 4), (1, 2))
+    assert len(set(settings((1, 2, 4), (1, 2)))) == len(settings((1, 2, 4), (1, 2))) == 12
+    assert Setting(4, 4, True) in settings((1, 2, 4), (1, 2))

@@ -9,7 +9,8 @@ import torch
 from stages import make_stage, make_task
 from test_flops import ALL, CASES, DUALMASK, EVERY
 
-from benchmarks.rounds_memory import SavedBytes, Size, random_batch
+from benchmarks.runs import Size, random_batch
+from benchmarks.saved_bytes import SavedBytes
 from dualmask.config.model import ModelConfig
 from dualmask.config.stage import StageConfig
 from dualmask.curriculum import plan_at

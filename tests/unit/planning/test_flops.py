@@ -10,7 +10,7 @@ from stages import make_stage, make_task
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.rounds_memory import Size, random_batch
+from benchmarks.runs import Size, random_batch
 from dualmask.config.model import ModelConfig
 from dualmask.config.stage import StageConfig
 from dualmask.curriculum import plan_at

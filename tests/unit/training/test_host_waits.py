@@ -10,7 +10,7 @@ import torch
 from stages import make_engine
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.rounds_memory import Size, random_batch
+from benchmarks.runs import Size, random_batch
 from benchmarks.step_arms import Case
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.curriculum import plan_at

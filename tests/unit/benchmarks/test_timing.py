@@ -9,20 +9,20 @@ from functools import partial
 
 import pytest
 
-from benchmarks.turns import Arm, take_turns
+from benchmarks.timing import Arm, interleave, interleave_steps
 
 
-def make(turn: int) -> int:
+def make(number: int) -> int:
     time.sleep(0.2)  # not timed
-    return turn
+    return number
 
 
 def work(items: Iterator[int], *, ends_at: int | None = None, rank_file: str | None = None) -> None:
     if rank_file is not None:
         with open(f"{rank_file}{os.environ['RANK']}", "w", encoding="utf-8") as file:
             file.write(os.environ["WORLD_SIZE"])
-    for turn in items:
-        if turn == ends_at:
+    for number in items:
+        if number == ends_at:
             return
         begun = time.process_time()
         while time.process_time() - begun < 0.05:
@@ -31,13 +31,25 @@ def work(items: Iterator[int], *, ends_at: int | None = None, rank_file: str | N
 
 def test_what_lies_between_two_items_is_timed(tmp_path) -> None:
     arms = {"one": Arm(work, make), "two ranks": Arm(partial(work, rank_file=str(tmp_path / "rank")), make, ranks=2)}
-    times = take_turns(arms, 2, warm_up=1)
+    times = interleave_steps(arms, 2, warm_up=1)
     for series in times.values():
         assert len(series) == 2
         assert all(0.05 <= each.cpu < 0.15 and each.wall >= each.cpu - 0.01 for each in series)
     assert [(tmp_path / f"rank{rank}").read_text() for rank in range(2)] == ["2", "2"]
 
 
+def test_arms_follow_one_another_there_and_back() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def note(name: str, number: int) -> int:
+        calls.append((name, number))
+        return number
+
+    values = interleave({name: partial(note, name) for name in "ab"}, 2, warm_up=1)
+    assert calls == [("b", 0), ("a", 0), ("a", 1), ("b", 1), ("b", 2), ("a", 2)]
+    assert values == {"a": [1, 2], "b": [1, 2]}
+
+
 def test_an_arm_that_ends_by_itself_is_named() -> None:
     with pytest.raises(RuntimeError, match="arm hasty ended by itself"):
-        take_turns({"hasty": Arm(partial(work, ends_at=1), make)}, 2, warm_up=0)
+        interleave_steps({"hasty": Arm(partial(work, ends_at=1), make)}, 2, warm_up=0)

@@ -1,4 +1,6 @@
-"""What parts of the last stage are worth: ``python -m benchmarks.ablations --config C --from RUN --json out.json``.
+"""What parts of the last stage are worth.
+
+``python -m benchmarks.experiments.ablations --config C --from RUN --json out.json``
 
 The last stage of a configuration is trained anew, once for each arm and seed, from the weights with which it began: the
 checkpoint that RUN kept of that moment, or an exported folder. Then every arm is measured on held-out texts. An arm
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
-from benchmarks.trials import Trial, add_options, beginning, play, seeds_of, write_config
+from benchmarks.experiments import trials
+from benchmarks.experiments.trials import Trial, write_config
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation import report, texts
@@ -55,45 +57,41 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", required=True, help="YAML file of the whole run")
     parser.add_argument("--from", dest="origin", type=Path, required=True, help="the run's folder, or an exported one")
-    add_options(parser, runs=Path("runs/ablations"))
+    trials.add_options(parser, runs=Path("runs/ablations"))
     parser.add_argument("--arms", default=",".join(ARMS), help="some of: %(default)s")
-    parser.add_argument("--steps", type=int, help="of the stage; default: as configured")
     parser.add_argument("--limit", type=int, default=256, help="most held-out texts; default: %(default)s")
-    asked = parser.parse_args()
-    try:
-        rows = run_all(asked)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    report.write(asked.json, "ablations", rows, config=str(asked.config), origin=str(asked.origin))
-    Console(width=None if sys.stdout.isatty() else 120).print(table(rows))
-    return 0
+    return trials.run_command(parser.parse_args(), run_all, lambda rows: [table(rows)], width=120)
 
 
-def run_all(asked: argparse.Namespace) -> list[Row]:
-    """Trains and measures what is not there yet. Raises ValueError."""
-    arms = asked.arms.split(",")
+def run_all(arguments: argparse.Namespace) -> list[Row]:
+    """Trains and measures what is not there yet, and writes the result. Raises ValueError."""
+    arms = arguments.arms.split(",")
     if unknown := sorted(set(arms) - set(ARMS)):
         raise ValueError(f"--arms: {unknown[0]!r} is not one of {', '.join(ARMS)}")
-    run = load_run(asked.config, asked.set)
-    init = beginning(run, asked.origin, asked.runs)
-    steps = [f"stages.0.steps={asked.steps}"] if asked.steps else []
-    trials = [Trial.of(arm, seed, asked.runs) for seed in seeds_of(asked.seeds) for arm in arms]
-    rows = []
-    for number, trial in enumerate(trials, 1):
-        print(f"{number} of {len(trials)}: {trial.arm}, seed {trial.seed}", file=sys.stderr, flush=True)
-        write_config(trial, run, init, [*ARMS[trial.arm], *steps])
-        found = play(trial, lambda run: measure(run, asked.limit), limit=asked.limit)
-        rows += [{"arm": trial.arm, "seed": trial.seed, **row} for row in found]
+    run = load_run(arguments.config, arguments.set)
+    init = trials.initial_weights(run, arguments.origin, arguments.runs)
+    all_trials = trials.trials_of(arms, arguments)
+    rows: list[Row] = []
+    for number, trial in enumerate(all_trials, 1):
+        print(f"{number} of {len(all_trials)}: {trial.arm}, seed {trial.seed}", file=sys.stderr, flush=True)
+        rows += rows_of(trial, run, init, arguments)
+    about = {"config": str(arguments.config), "origin": str(arguments.origin)}
+    report.write(arguments.json, "ablations", rows, **about)
     return rows
+
+
+def rows_of(trial: Trial, run: RunConfig, init: Path, arguments: argparse.Namespace) -> list[Row]:
+    write_config(trial, run, init, [*ARMS[trial.arm], *trials.step_changes(arguments)])
+    figures = trials.rows_of(trial, lambda run: measure(run, arguments.limit), limit=arguments.limit)
+    return [{"arm": trial.arm, "seed": trial.seed, **row} for row in figures]
 
 
 def measure(run: RunConfig, limit: int) -> list[Row]:
     """The FIGURES of a finished run."""
     loaded = load(run.output)
     lines = texts.read_texts(run.data.path / "test.jsonl")
-    where = next(loaded.model.parameters()).device
-    whole = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=limit, device=where)
+    device = next(loaded.model.parameters()).device
+    whole = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=limit, device=device)
     right = corrupted.right_texts(lines, loaded, limit=limit, typos=False)
     rows = reconstruction.evaluate(loaded.model, whole, {"picker": picker(loaded.model)}, [DELETED])
     suites = {
@@ -101,16 +99,16 @@ def measure(run: RunConfig, limit: int) -> list[Row]:
         "editing": editing.evaluate(loaded, right, rate=0.1, kinds=corrupted.TOKEN_KINDS, rounds=(1,))[0],
         "adaptive": adaptive.evaluate(loaded, right),
     }
-    found = []
-    for figure, wanted in FIGURES.items():
+    figures = []
+    for figure, dimensions in FIGURES.items():
         suite, row = next(
             (suite, row)
             for suite, rows in suites.items()
             for row in rows
-            if wanted.items() <= row.items() and "kind" not in row
+            if dimensions.items() <= row.items() and "kind" not in row
         )
-        found.append({"figure": figure, "suite": suite, **row})
-    return found
+        figures.append({"figure": figure, "suite": suite, **row})
+    return figures
 
 
 def table(rows: Sequence[Row]) -> Table:

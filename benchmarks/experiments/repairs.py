@@ -1,4 +1,4 @@
-"""What each repair of SpanFusionLM is worth: ``python -m benchmarks.repairs --config C --json out.json``.
+"""What each repair of SpanFusionLM is worth: ``python -m benchmarks.experiments.repairs --config C --json out.json``.
 
 Stage ``span`` is trained anew for each arm and seed, equally long, on the same data, from the same decoder and a fresh
 encoder and gate. ``repaired`` is the configuration as it stands; every other arm changes what it says (R7 to R16 of
@@ -11,7 +11,7 @@ The hard and the easy third of the spans are told apart by each model's own deco
 finished is not trained again, and one that was interrupted goes on.
 """
 
-# n spans, K places of a span
+# n spans, K positions of a span
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ import argparse
 import copy
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 from safetensors.torch import load_file
 
-from benchmarks.trials import Trial, add_options, beginning, play, seeds_of, train, write_config
+from benchmarks.experiments import trials
+from benchmarks.experiments.trials import Trial, write_config
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
@@ -38,6 +38,7 @@ from dualmask.evaluation import report, statistics, texts
 from dualmask.evaluation.continuation import Task
 from dualmask.evaluation.statistics import Row
 from dualmask.families.span import spans
+from dualmask.families.span.config import SpanStage
 from dualmask.families.span.evaluate import gate as span_gate
 from dualmask.families.span.evaluate import spans as span
 from dualmask.families.span.model import SpanFusion
@@ -46,25 +47,25 @@ from dualmask.inference.loading import load
 from dualmask.training.export import write_export
 from dualmask.training.metrics import read_lines
 
-HOW = "stages.0.span"
-DRAWN = f"{HOW}.gate_estimator=gumbel"
-CUT, OPEN, NO_PRED = f"{HOW}.detach_pred=true", f"{HOW}.detach_pred=false", f"{HOW}.losses.pred=0"
+SPAN = "stages.0.span"
+DRAWN = f"{SPAN}.gate_estimator=gumbel"
+CUT, OPEN, NO_PRED = f"{SPAN}.detach_pred=true", f"{SPAN}.detach_pred=false", f"{SPAN}.losses.pred=0"
 REPAIRED = "repaired"
 ARMS: dict[str, tuple[str, ...]] = {
     REPAIRED: (),
-    "R7 drawn stops": (DRAWN, f"{HOW}.gate_gradient=quality"),
-    "R7 counter": (DRAWN, f"{HOW}.gate_gradient=none"),
-    "R7 cost only": (f"{HOW}.gate_gradient=cost",),
+    "R7 drawn stops": (DRAWN, f"{SPAN}.gate_gradient=quality"),
+    "R7 counter": (DRAWN, f"{SPAN}.gate_gradient=none"),
+    "R7 cost only": (f"{SPAN}.gate_gradient=cost",),
     "R9 cut, pred loss": (CUT,),
     "R9 cut, no pred loss": (CUT, NO_PRED),
     "R9 open, pred loss": (OPEN,),
     "R9 open, no pred loss": (OPEN, NO_PRED),
-    "R10 same weights": (f"{HOW}.teacher=same",),
-    "R10 EMA teacher": (f"{HOW}.teacher=ema",),
-    "R10 no latent loss": (f"{HOW}.losses.latent=0",),
+    "R10 same weights": (f"{SPAN}.teacher=same",),
+    "R10 EMA teacher": (f"{SPAN}.teacher=ema",),
+    "R10 no latent loss": (f"{SPAN}.losses.latent=0",),
     "R13 entropy": ("model.span.fill_order=entropy",),
     "R13 confidence": ("model.span.fill_order=confidence",),
-    "R15 drawn writes": (f"{HOW}.teacher_forcing=0",),
+    "R15 drawn writes": (f"{SPAN}.teacher_forcing=0",),
     "R16 no skip": ("model.span.skip=false",),
 }
 REPAIRS = tuple(dict.fromkeys(name.split()[0] for name in ARMS))
@@ -93,20 +94,10 @@ def main() -> int:
         "span begins; it should not have learnt spans. Default: the stages before that one are trained first, once",
     )
     parser.add_argument("--data", type=Path, help="held-out texts, jsonl; default: test.jsonl beside the data")
-    add_options(parser, runs=Path("runs/repairs"))
+    trials.add_options(parser, runs=Path("runs/repairs"))
     parser.add_argument("--only", default=",".join(REPAIRS), help="some of: %(default)s")
-    parser.add_argument("--steps", type=int, help="of stage span; default: as configured")
     parser.add_argument("--limit", type=int, default=64, help=f"most texts, {CUTS} spans each; default: %(default)s")
-    asked = parser.parse_args()
-    try:
-        rows = run_all(asked)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    console = Console(width=None if sys.stdout.isatty() else 130)
-    for table in tables(rows):
-        console.print(table)
-    return 0
+    return trials.run_command(parser.parse_args(), run_all, tables, width=130)
 
 
 def chosen(only: str) -> list[str]:
@@ -116,40 +107,43 @@ def chosen(only: str) -> list[str]:
     return [name for name in ARMS if name.split()[0] in only.split(",")]
 
 
-def run_all(asked: argparse.Namespace) -> list[Row]:
+def run_all(arguments: argparse.Namespace) -> list[Row]:
     """Trains and measures what is not there yet, and writes the result behind each arm. Raises ValueError."""
-    arms, run = chosen(asked.only), load_run(asked.config, asked.set)
+    all_trials = trials.trials_of(chosen(arguments.only), arguments)
+    run = load_run(arguments.config, arguments.set)
     if run.stages[-1].name != "span":
         raise ValueError(
-            f"--config {asked.config}: its last stage is {run.stages[-1].name}; give one that ends with span"
+            f"--config {arguments.config}: its last stage is {run.stages[-1].name}; give one that ends with span"
         )
-    data = asked.data or run.data.path / "test.jsonl"
-    task = held_out(run, data, asked.limit)
-    init = untaught(run, asked.model or decoder(run, asked.runs), asked.runs)
-    steps = [f"stages.0.steps={asked.steps}"] if asked.steps else []
+    data = arguments.data or run.data.path / "test.jsonl"
+    task = held_out(run, data, arguments.limit)
+    init = decoder_only(run, arguments.model or decoder(run, arguments.runs), arguments.runs)
     rows: list[Row] = []
-    known: dict[str, list[Row]] = {}  # by configuration
-    trials = [Trial.of(arm, seed, asked.runs) for seed in seeds_of(asked.seeds) for arm in arms]
-    for number, trial in enumerate(trials, 1):
-        began = time.perf_counter()
-        write_config(trial, run, init, [*ARMS[trial.arm], *steps])
-        same = load_run(trial.config).model_dump_json(exclude={"name", "output"})
-        if same not in known:
-            known[same] = play(trial, lambda run: measure(run, task), data=str(data), limit=asked.limit)
-        rows += labelled(trial, known[same])
-        report.write(asked.json, "repairs", rows, config=str(asked.config), steps=asked.steps, spans=len(task.gold))
-        taken = time.perf_counter() - began
-        print(f"{number} of {len(trials)}: {trial.arm}, seed {trial.seed}: {taken:.0f} s", file=sys.stderr, flush=True)
+    by_config: dict[str, list[Row]] = {}  # arms that are configured alike are trained once
+    for number, trial in enumerate(all_trials, 1):
+        start = time.perf_counter()
+        write_config(trial, run, init, [*ARMS[trial.arm], *trials.step_changes(arguments)])
+        config = load_run(trial.config).model_dump_json(exclude={"name", "output"})
+        if config not in by_config:
+            about = {"data": str(data), "limit": arguments.limit}
+            by_config[config] = trials.rows_of(trial, lambda run: measure(run, task), **about)
+        rows += labelled(trial, by_config[config])
+        about = {"config": str(arguments.config), "steps": arguments.steps, "spans": len(task.gold)}
+        report.write(arguments.json, "repairs", rows, **about)
+        label = f"{number} of {len(all_trials)}: {trial.arm}, seed {trial.seed}"
+        print(f"{label}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
     return rows
 
 
 def held_out(run: RunConfig, data: Path, limit: int) -> Task:
     """Spans of the first length that the stage teaches, each behind its prompt. Raises ValueError."""
-    how = run.stages[-1].span
-    assert how is not None
+    stage = run.stages[-1]
+    assert isinstance(stage, SpanStage)
+    settings = stage.span
     tokenizer = Tokenizer(run.data.path / "tokenizer.model")
-    found = texts.sequences(texts.read_texts(data), tokenizer, run.model.max_length)
-    return span.make_task([ids[1:-1] for ids in found], width=how.lengths[0], cuts=CUTS, limit=limit, seed=0)
+    sequences = texts.sequences(texts.read_texts(data), tokenizer, run.model.max_length)
+    bare = [ids[1:-1] for ids in sequences]  # without BOS and EOS
+    return span.make_task(bare, width=settings.lengths[0], cuts=CUTS, limit=limit, seed=0)
 
 
 def decoder(run: RunConfig, runs: Path) -> Path:
@@ -158,20 +152,20 @@ def decoder(run: RunConfig, runs: Path) -> Path:
         raise ValueError("--config: stage span is its only one; say by --model whose decoder it begins with")
     trial = Trial("decoder", run.seed, runs / "decoder")
     write_config(trial, run, run.init, [], stages=slice(0, -1))
-    train(trial)
+    trials.train(trial)
     return trial.folder / "export"
 
 
-def untaught(run: RunConfig, origin: Path, runs: Path) -> Path:
+def decoder_only(run: RunConfig, origin: Path, runs: Path) -> Path:
     """A folder with the decoder alone, named by its weights: the modules that it lacks, every arm draws by its seed.
 
     Raises ValueError.
     """
-    found = open_folder(beginning(run, origin, runs), "spanfusion")
-    file = found.path / "model.safetensors"
+    exported = open_folder(trials.initial_weights(run, origin, runs), "spanfusion")
+    file = exported.path / "model.safetensors"
     folder = runs / f"decoder-only-{manifest.digest(file)[:8]}"
     kept = {name: weight for name, weight in load_file(file).items() if name.split(".")[0] not in FRESH}
-    write_export(folder, kept, found.config, found.vocab_size, found.path / "tokenizer.model")
+    write_export(folder, kept, exported.config, exported.vocab_size, exported.path / "tokenizer.model")
     return folder
 
 
@@ -180,7 +174,7 @@ def measure(run: RunConfig, task: Task) -> list[Row]:
     model = load(run.output, family="spanfusion").model
     rows = figures(model, task)
     other = "confidence" if model.span.fill_order == "entropy" else "entropy"
-    asides = {
+    variants = {
         ("R13", f"{other} when written"): figures(in_order(model, other), task),
         ("R14", "padding seen"): figures(model, padded(task, run.batch.sequences)),
         ("R8", "not filled"): left_open(model, task),
@@ -188,9 +182,7 @@ def measure(run: RunConfig, task: Task) -> list[Row]:
         ("R11", "seed's comments"): named(rows, swapped=True),
     }
     rows.append(latent_std(run.output))
-    return rows + [
-        {"repair": repair, "arm": arm, **row} for (repair, arm), found in asides.items() for row in found
-    ]  # fmt: skip
+    return rows + [{"repair": repair, "arm": arm, **row} for (repair, arm), own in variants.items() for row in own]
 
 
 def figures(model: SpanFusion, task: Task) -> list[Row]:
@@ -235,9 +227,9 @@ def padded(task: Task, together: int) -> Task:
 
 
 def left_open(model: SpanFusion, task: Task) -> list[Row]:
-    """Shares of the places that would stay [PRED] if a stop filled nothing (R8): behind so many steps for every span,
-    and where the learned gate stops."""
-    learned = next(arm for arm in span.writers(model, task.width) if arm.method == "learned")
+    """Shares of the positions that would stay [PRED] if a stop filled nothing (R8): after a fixed number of steps, and
+    where the learned gate stops."""
+    learned = next(writer for writer in span.writers(model, task.width) if writer.method == "learned")
     steps = {"learned": span.draw(learned, task, at_once=len(task.prompts)).steps}
     most = span.most_steps(model, task.width)
     steps |= {f"fixed:{number}": np.full(len(task.gold), number) for number in range(1, most + 1)}
@@ -248,7 +240,7 @@ def left_open(model: SpanFusion, task: Task) -> list[Row]:
 
 
 def open_share(steps: np.ndarray, width: int, g_max: int) -> np.ndarray:
-    """[n] shares of ``width`` = K places that ``steps`` [n] of M = ⌈K / g_max⌉ places each do not reach."""
+    """[n] shares of ``width`` = K positions that ``steps`` [n] of M = ⌈K / g_max⌉ positions each do not reach."""
     return np.maximum(width - steps * spans.places_a_step(width, g_max), 0) / width
 
 
@@ -261,16 +253,16 @@ def named(rows: Sequence[Row], *, swapped: bool = False) -> list[Row]:
 def latent_std(output: Path) -> Row:
     """Spread of the span's states at the end of training: mean, least and greatest of the last steps (R10)."""
     lines = [record for _, record in read_lines(output / "metrics.jsonl")]
-    found = [line["losses"]["latent_std"] for line in lines[-LAST_STEPS:] if line["taken"]]
-    mean = float(np.mean(found))
-    return {"metric": "latent_std", "value": mean, "lo": min(found), "hi": max(found), "n": len(found)}
+    spread = [line["losses"]["latent_std"] for line in lines[-LAST_STEPS:] if line["taken"]]
+    mean = float(np.mean(spread))
+    return {"metric": "latent_std", "value": mean, "lo": min(spread), "hi": max(spread), "n": len(spread)}
 
 
 def labelled(trial: Trial, rows: Sequence[Row]) -> list[Row]:
     """With the dimensions repair, arm and seed. What was only read off the repaired model belongs to that arm alone."""
     repair, _, arm = trial.arm.partition(" ")
-    where = {"repair": repair, "arm": arm, "seed": trial.seed}
-    return [{**where, **row} for row in rows if trial.arm == REPAIRED or "repair" not in row]
+    dimensions = {"repair": repair, "arm": arm, "seed": trial.seed}
+    return [{**dimensions, **row} for row in rows if trial.arm == REPAIRED or "repair" not in row]
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -278,25 +270,25 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     small = [row for row in rows if row["repair"] in ("R8", "R11")]
     wide = _table(rows, "What each repair is worth", list(COLUMNS))
     for repair, arm in _arms([row for row in rows if row not in small]):
-        mine = [row for row in rows if (row["repair"], row["arm"]) == (repair, arm)]
-        wide.add_row(f"{repair} {arm}", *(_cell(mine, wanted) for wanted in COLUMNS.values()))
+        cells = (_cell(rows, {"repair": repair, "arm": arm} | column) for column in COLUMNS.values())
+        wide.add_row(f"{repair} {arm}", *cells)
     narrow = _table(small, "Read off the repaired model", ["method", "steps", "share left\nopen"])
     for repair, arm, method in dict.fromkeys((row["repair"], row["arm"], row["method"]) for row in small):
-        mine = [row for row in small if (row["repair"], row["arm"], row["method"]) == (repair, arm, method)]
-        cells = (_cell(mine, {"metric": metric}) for metric in ("steps", "left_open"))
+        dimensions = {"repair": repair, "arm": arm, "method": method}
+        cells = (_cell(small, dimensions | {"metric": metric}) for metric in ("steps", "left_open"))
         narrow.add_row(f"{repair} {arm}", method, *cells)
     return [wide, narrow] if small else [wide]
 
 
 def _arms(rows: Sequence[Row]) -> list[tuple[str, str]]:
     """By repair; the repaired model first."""
-    found = dict.fromkeys((row["repair"], row["arm"]) for row in rows)
-    return sorted(found, key=lambda arm: int(arm[0].lstrip("R")) if arm[0] != REPAIRED else 0)
+    arms = dict.fromkeys((row["repair"], row["arm"]) for row in rows)
+    return sorted(arms, key=lambda arm: int(arm[0].lstrip("R")) if arm[0] != REPAIRED else 0)
 
 
-def _cell(rows: Sequence[Row], wanted: dict[str, Any]) -> str:
-    found = [row["value"] for row in rows if all(row.get(name) == value for name, value in wanted.items())]
-    return " ".join(f"{value:.3f}" for value in found)
+def _cell(rows: Sequence[Row], dimensions: Mapping[str, Any]) -> str:
+    values = [row["value"] for row in rows if all(row.get(name) == value for name, value in dimensions.items())]
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 def _table(rows: Sequence[Row], title: str, headings: Sequence[str]) -> Table:

@@ -1,4 +1,4 @@
-"""What `benchmarks.repairs` reads off a model, and that its arms say what they are called."""
+"""What `benchmarks.experiments.repairs` reads off a model, and that its arms say what they are called."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny_span import VOCAB, make_model
 
-from benchmarks import repairs
-from benchmarks.trials import Trial
+from benchmarks.experiments import repairs
+from benchmarks.experiments.trials import Trial
 from dualmask.config.load import load_run
 from dualmask.core.tokenizer import EOS_ID
 from dualmask.evaluation.continuation import Task

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.table import Table
 
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
@@ -22,7 +24,7 @@ from dualmask.evaluation.statistics import Row
 from dualmask.inference.folder import open_folder
 from dualmask.training.export import export_checkpoint
 
-TRAIN = Path(__file__).resolve().parents[1] / "launcher" / "train.py"
+TRAIN = Path(__file__).resolve().parents[2] / "launcher" / "train.py"
 LAST_STAGE = slice(-1, None)
 
 
@@ -49,11 +51,43 @@ class Trial:
 
 
 def add_options(parser: argparse.ArgumentParser, *, runs: Path) -> None:
-    """What every comparison of arms is asked."""
+    """The options that every comparison of arms has."""
     parser.add_argument("--json", type=Path, required=True, help="result file")
     parser.add_argument("--runs", type=Path, default=runs, help="folder of the arms' runs; default: %(default)s")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key for all arms")
     parser.add_argument("--seeds", default="1,2", help="default: %(default)s")
+    parser.add_argument("--steps", type=int, help="of the last stage; default: as configured")
+
+
+def run_command(
+    arguments: argparse.Namespace,
+    run_all: Callable[[argparse.Namespace], list[Row]],
+    tables: Callable[[list[Row]], Sequence[Table]],
+    width: int,
+) -> int:
+    """Exit code of a comparison: its tables are printed, or one line that says what cannot be done.
+
+    ``width`` of a table where the output is not a terminal.
+    """
+    try:
+        rows = run_all(arguments)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    console = Console(width=None if sys.stdout.isatty() else width)
+    for table in tables(rows):
+        console.print(table)
+    return 0
+
+
+def trials_of(arms: Sequence[str], arguments: argparse.Namespace) -> list[Trial]:
+    """Seed by seed. Raises ValueError."""
+    return [Trial.of(arm, seed, arguments.runs) for seed in seeds_of(arguments.seeds) for arm in arms]
+
+
+def step_changes(arguments: argparse.Namespace) -> list[str]:
+    """Of ``--steps``, as ``write_config`` takes them."""
+    return [f"stages.0.steps={arguments.steps}"] if arguments.steps else []
 
 
 def seeds_of(text: str) -> list[int]:
@@ -64,7 +98,7 @@ def seeds_of(text: str) -> list[int]:
         raise ValueError(f"--seeds {text}: give whole numbers with commas between them, such as 1,2") from None
 
 
-def beginning(run: RunConfig, origin: Path, runs: Path) -> Path:
+def initial_weights(run: RunConfig, origin: Path, runs: Path) -> Path:
     """The folder with the weights that the last stage began with. Raises ValueError.
 
     origin: a run's folder, which kept the checkpoint of that moment, or an exported folder.
@@ -73,10 +107,10 @@ def beginning(run: RunConfig, origin: Path, runs: Path) -> Path:
         return open_folder(origin, run.model.family).path
     step = first_step(run.stages, len(run.stages) - 1)
     checkpoint = origin / "checkpoints" / f"step-{step:08d}"
-    if trouble := manifest.problem(checkpoint):
+    if problem := manifest.problem(checkpoint):
         raise ValueError(
             f"{origin}: the checkpoint of step {step}, where stage {run.stages[-1].name} begins, cannot be used "
-            f"({trouble}); train with a higher checkpoint.keep_last, or give an exported folder of that moment"
+            f"({problem}); train with a higher checkpoint.keep_last, or give an exported folder of that moment"
         )
     folder = runs / "beginning"
     export_checkpoint(checkpoint, folder)
@@ -85,7 +119,7 @@ def beginning(run: RunConfig, origin: Path, runs: Path) -> Path:
 
 def write_config(
     trial: Trial, run: RunConfig, init: Path | None, changes: Sequence[str], stages: slice = LAST_STAGE
-) -> None:  # fmt: skip
+) -> None:
     """The YAML file of one arm: some stages alone, then changed as the arm says (``stages.0.…``). Raises ValueError."""
     tree = run.model_dump(mode="json")
     tree |= {"name": trial.folder.name, "output": str(trial.folder), "seed": trial.seed}
@@ -105,7 +139,7 @@ def train(trial: Trial) -> None:
         raise ValueError(f"{trial.arm}, seed {trial.seed}: training failed, see above; it goes on from there next time")
 
 
-def play(trial: Trial, measure: Callable[[RunConfig], list[Row]], **about: Any) -> list[Row]:
+def rows_of(trial: Trial, measure: Callable[[RunConfig], list[Row]], **about: Any) -> list[Row]:
     """The rows of one arm, trained and measured if they are not there. ``about``: what else they depend on.
 
     Raises ValueError where training fails.
@@ -113,8 +147,8 @@ def play(trial: Trial, measure: Callable[[RunConfig], list[Row]], **about: Any) 
     run = load_run(trial.config)
     about |= {"config": run.model_dump(mode="json")}
     if trial.result.is_file():
-        known = json.loads(trial.result.read_text(encoding="utf-8"))
-        if {name: known.get(name) for name in about} == about:
-            return list(known["rows"])
+        finished = json.loads(trial.result.read_text(encoding="utf-8"))
+        if {name: finished.get(name) for name in about} == about:
+            return list(finished["rows"])
     train(trial)
     return list(report.write(trial.result, "trial", measure(run), **about)["rows"])
