@@ -25,9 +25,9 @@ WARM = SamplingParams(temperature=1.0)
 
 @pytest.fixture(scope="module")
 def folders(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("families")
+    root = tmp_path_factory.mktemp("families")
     return {
-        family: write_random_model(place / family, language_model_config(family), model_folder / "tokenizer.model")
+        family: write_random_model(root / family, language_model_config(family), model_folder / "tokenizer.model")
         for family in ("autoregressive", "diffusion")
     }
 
@@ -104,7 +104,7 @@ def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded
 @pytest.mark.parametrize("order", diffusion.ORDERS)
 def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, order: str) -> None:
     """Step by step, as the model sees it: fewer masks each time, the decided tokens where they were."""
-    model, drafts, sure = unmasking.model, [], []
+    model, drafts, confidences = unmasking.model, [], []
     fill = model.fill
 
     def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
         drafts.append(tokens[0].tolist())
         allowed = read_lexicon(unmasking.tokenizer).writable
         best = logits[:, : model.vocab_size].masked_fill(~allowed, -torch.inf).softmax(-1).amax(-1)
-        sure.append(dict(zip(slot.tolist(), best.tolist(), strict=True)))
+        confidences.append(dict(zip(slot.tolist(), best.tolist(), strict=True)))
         return logits
 
     model.fill = spy
@@ -121,8 +121,8 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
         diffusion.write(model, [PROMPTS[3]], tokens=12, steps=4, allowed=allowed, order=order, sampling=[GREEDY])
     finally:
         del model.fill
-    assert [len(slots) for slots in sure] == [12, 9, 6, 3]
-    for before, after, known in zip(sure, sure[1:], drafts[1:], strict=False):
+    assert [len(slots) for slots in confidences] == [12, 9, 6, 3]
+    for before, after, known in zip(confidences, confidences[1:], drafts[1:], strict=False):
         decided = before.keys() - after.keys()
         assert known[1:4] == PROMPTS[3]
         if order == "confidence":
