@@ -78,6 +78,15 @@ def test_draws_by_seed(capfdbinary: pytest.CaptureFixture[bytes], folder: Path) 
     assert first != generate(capfdbinary, folder, *options, "--seed", "2")
 
 
+def test_min_p_holds_back_a_hot_draw(capfdbinary: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    hot = (TEXT, "--tokens", "12", "--temperature", "2")
+    greedy, drawn, off, one = (
+        trace_of(capfdbinary, folder, *options)
+        for options in (hot[:3], hot, (*hot, "--min-p", "0"), (*hot, "--min-p", "1"))
+    )
+    assert greedy == one != drawn == off
+
+
 def test_lines_are_what_each_is_alone(capfdbinary: pytest.CaptureFixture[bytes], folder: Path, tmp_path: Path) -> None:
     """Also where less than the usual length fits behind one of them."""
     lines = [TEXT, "", "A list of names is a list. " * 8, "The literal [MASK] and [PRED]", "x"]
@@ -105,6 +114,7 @@ def test_lines_are_what_each_is_alone(capfdbinary: pytest.CaptureFixture[bytes],
         (("x", "--tokens", "95"), "a prompt of 1 tokens and 95 to write"),
         (("word " * 99,), "shorten it to 94 or fewer"),
         (("x", "--top-p", "2"), "top-p 2.0 is not possible"),
+        (("x", "--min-p", "1.5"), "min-p 1.5 is not possible"),
         (("x", "--temperature", "nan"), "temperature nan is not possible"),
         (("x", "--growth", "3"), "--growth has no meaning for FOLDER, a SpanFusionLM: leave it out"),
         (("x", "--rounds", "8"), "--rounds has no meaning"),

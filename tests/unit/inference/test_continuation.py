@@ -10,7 +10,7 @@ from tiny_model import language_model_config, write_random_model
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.sampling import GREEDY, SamplingParams
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, SPECIAL_IDS
 from dualmask.evaluation.writers import counted
 from dualmask.families.lm import diffusion
 from dualmask.inference import autoregressive
@@ -129,6 +129,42 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
             assert min(before[slot] for slot in decided) >= max(before[slot] for slot in after)
     for before, after in itertools.pairwise(drafts):
         assert all(old == new for old, new in zip(before, after, strict=True) if old != drafts[0][4])
+
+
+def lowest_ratio(prob: torch.Tensor, written: torch.Tensor) -> float:
+    """The least share of the likeliest token's probability that a written token has: [M, V] and [M]."""
+    return (prob.gather(1, written[:, None]).squeeze(1) / prob.amax(1)).min().item()
+
+
+def test_min_p_bounds_what_follows(left_to_right: Loaded) -> None:
+    model, temperature, min_p = left_to_right.model, 2.0, 0.9
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = SamplingParams(temperature, min_p=limit).with_seeds(range(8))
+        written = autoregressive.write(model, [PROMPTS[0]] * 8, tokens=15, least=15, sampling=sampling)
+        rows = torch.tensor([[BOS_ID, *PROMPTS[0], *text, EOS_ID] for text in written])
+        logits = model(Batch(rows, torch.full((8,), rows.shape[1]), torch.arange(8))).logits.detach()
+        logits = logits[:, : model.vocab_size].view(8, -1, model.vocab_size)[:, len(PROMPTS[0]) : -1]
+        logits[..., list(SPECIAL_IDS)] = -torch.inf
+        lowest[limit] = lowest_ratio((logits / temperature).softmax(-1).flatten(0, 1), torch.tensor(written).flatten())
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
+
+
+def test_min_p_bounds_what_is_unmasked(unmasking: Loaded) -> None:
+    model, temperature, min_p = unmasking.model, 2.0, 0.9
+    allowed = read_lexicon(unmasking.tokenizer).writable
+    draft = torch.tensor([[BOS_ID, *PROMPTS[3], *[MASK_ID] * 12, EOS_ID]])
+    with torch.no_grad():
+        logits = model.fill(draft, torch.tensor([17]), torch.arange(4, 16))[:, : model.vocab_size]
+    prob = (logits.masked_fill(~allowed, -torch.inf) / temperature).softmax(-1)
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = SamplingParams(temperature, min_p=limit).with_seeds(range(8))
+        written = diffusion.write(model, [PROMPTS[3]] * 8, tokens=12, steps=1, allowed=allowed, sampling=sampling)
+        lowest[limit] = min(lowest_ratio(prob, torch.tensor(text)) for text in written)
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
 
 
 def test_a_folder_of_another_family_is_one_clear_line(

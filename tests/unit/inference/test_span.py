@@ -229,6 +229,25 @@ def test_only_what_is_allowed_is_written(model: SpanFusion) -> None:
         write(model, texts(2), tokens=4, allowed=torch.arange(VOCAB) < 6)
 
 
+def test_min_p_bounds_what_a_span_holds(model: SpanFusion) -> None:
+    """Spans of one step, against the look of the training pass at the same positions."""
+    prompt, temperature, min_p = texts(3)[2], 2.0, 0.9
+    length = torch.tensor([1 + len(prompt)])
+    _, prefix = model(Batch(torch.tensor([[BOS_ID, *prompt]]), length, length))
+    look = model.look(model.begin(1, 6), spans.positions(length, 6), prefix.up_to(length, REACH))
+    logits = look.logits[:, :VOCAB].detach().clone()
+    logits[:, list(SPECIAL_IDS)] = -torch.inf
+    prob = (logits / temperature).softmax(-1)
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = seeded(40, temperature=temperature, min_p=limit)
+        written = write(model, [prompt] * 40, tokens=6, least=6, gate="fast", sampling=sampling)
+        ids = torch.tensor([text.ids for text in written])
+        lowest[limit] = (prob.expand(40, 6, VOCAB).gather(2, ids[..., None]).squeeze(2) / prob.amax(1)).min().item()
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
+
+
 def test_a_text_ends_at_eos_but_not_too_early() -> None:
     model = make()
     favour(model, EOS_ID)
