@@ -25,9 +25,14 @@ def nucleus(prob: Tensor, top_p: Tensor) -> Tensor:
     return torch.zeros_like(prob, dtype=torch.bool).scatter(-1, token, before < top_p[:, None])
 
 
+def near_likeliest(prob: Tensor, min_p: Tensor) -> Tensor:
+    """[M, V] bool: at least ``min_p`` [M] times as probable as the likeliest token (Nguyen et al. 2024)."""
+    return prob >= min_p[:, None] * prob.amax(-1, keepdim=True)
+
+
 # (probabilities [M, V], limit [M]) → [M, V] bool: tokens that may be drawn, always the likeliest among them. A rule
 # whose field stands at its default is off.
-TRUNCATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"top_p": nucleus}
+TRUNCATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"top_p": nucleus, "min_p": near_likeliest}
 
 DTYPES = {float: torch.float32, int: torch.int64, bool: torch.bool}
 DEFAULTS = {parameter.name: parameter.default for parameter in fields(SamplingParams)}

@@ -78,5 +78,5 @@ def _file(name: str | None) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        place = f"byte 0x{data[error.start]:02X} at byte {error.start} (line {line})"
-        raise ValueError(f"{shown} is not UTF-8: {place}; convert it, for instance with iconv") from None
+        where = f"byte 0x{data[error.start]:02X} at byte {error.start} (line {line})"
+        raise ValueError(f"{shown} is not UTF-8: {where}; convert it, for instance with iconv") from None

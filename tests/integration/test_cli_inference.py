@@ -144,6 +144,27 @@ def test_generate_from_nothing_and_by_seed(capfdbinary: pytest.CaptureFixture[by
     assert trace["seed"] == 1
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("generate", "The value of a name", "--growth", "12"),
+        ("edit", "The value of a name is the object.", "--keep-rate", "0.5"),
+        ("auto", "The value of a name is the object.", "--growth", "5"),
+        ("infill", "The ___ of a name.", "--tokens", "5"),
+    ],
+)
+def test_min_p_holds_back_a_hot_draw(
+    capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str], arguments: tuple[str, ...]
+) -> None:
+    hot = (*arguments, *model, "--temperature", "2", "--json")
+    greedy, drawn, off, one = (
+        run(capfdbinary, *options)
+        for options in ((*arguments, *model, "--json"), hot, (*hot, "--min-p", "0"), (*hot, "--min-p", "1"))
+    )
+    assert greedy[0] == 0
+    assert greedy == one != drawn == off
+
+
 def test_summarize_and_infill(capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]) -> None:
     text = "The value of a name is the object that it is bound to."
     code, short, _ = run(capfdbinary, "summarize", *model, text, "--keep-rate", "0.4")
@@ -188,8 +209,18 @@ def test_stop_options_end_the_rounds(
     options: tuple[str, ...],
     ended: tuple[str, int],
 ) -> None:
-    asked = ("edit", *model, "A list of names is a list.", "--keep-rate", "0.6", "--rounds", "9", "--temperature", "1")
-    _, line, _ = run(capfdbinary, *asked, *options, "--json")
+    arguments = (
+        "edit",
+        *model,
+        "A list of names is a list.",
+        "--keep-rate",
+        "0.6",
+        "--rounds",
+        "9",
+        "--temperature",
+        "1",
+    )
+    _, line, _ = run(capfdbinary, *arguments, *options, "--json")
     trace = json.loads(line)
     assert (trace["stopped"], trace["rounds_used"]) == ended
 
@@ -238,6 +269,7 @@ def test_a_model_of_byte_level_pieces_edits_any_text(capfdbinary: pytest.Capture
         (("auto", "MODEL", "text", "--growth-schedule", "steep"), "growth schedule steep"),
         (("auto", "MODEL", "text", "--trace", "/no/such/page.html"), "there is no folder /no/such"),
         (("edit", "MODEL", "text", "--top-p", "2"), "top-p 2"),
+        (("infill", "MODEL", "a ___", "--min-p", "-1"), "min-p -1.0 is not possible: give 0"),
         (("edit", "MODEL", "text", "--unknown"), "--unknown"),
         (("edit", "MODEL", "text", "--device", "tpu"), "device 'tpu'"),
         (("edit", "MODEL", "text", "--lock", "words"), "lock 'words' occurs nowhere"),

@@ -23,8 +23,8 @@ TEXT = "The value of a <name> 😀 is & 日本"
 
 @pytest.fixture(scope="module")
 def folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("spans") / "model"
-    return write_random_model(place, CONFIG, model_folder / "tokenizer.model")
+    folder = tmp_path_factory.mktemp("spans") / "model"
+    return write_random_model(folder, CONFIG, model_folder / "tokenizer.model")
 
 
 def generate(capfdbinary: pytest.CaptureFixture[bytes], folder: Path, *arguments: str) -> str:
@@ -78,15 +78,24 @@ def test_draws_by_seed(capfdbinary: pytest.CaptureFixture[bytes], folder: Path) 
     assert first != generate(capfdbinary, folder, *options, "--seed", "2")
 
 
+def test_min_p_holds_back_a_hot_draw(capfdbinary: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    hot = (TEXT, "--tokens", "12", "--temperature", "2")
+    greedy, drawn, off, one = (
+        trace_of(capfdbinary, folder, *options)
+        for options in (hot[:3], hot, (*hot, "--min-p", "0"), (*hot, "--min-p", "1"))
+    )
+    assert greedy == one != drawn == off
+
+
 def test_lines_are_what_each_is_alone(capfdbinary: pytest.CaptureFixture[bytes], folder: Path, tmp_path: Path) -> None:
     """Also where less than the usual length fits behind one of them."""
     lines = [TEXT, "", "A list of names is a list. " * 8, "The literal [MASK] and [PRED]", "x"]
     (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
     together = generate(capfdbinary, folder, "--lines", "--json", "--file", str(tmp_path / "texts.txt"))
     alone = [trace_of(capfdbinary, folder, line) for line in lines]
-    for mine, theirs in zip(map(json.loads, together.splitlines()), alone, strict=True):
-        assert mine["output"] == theirs["output"]
-        assert mine["rounds_used"] == theirs["rounds_used"]
+    for in_batch, by_itself in zip(map(json.loads, together.splitlines()), alone, strict=True):
+        assert in_batch["output"] == by_itself["output"]
+        assert in_batch["rounds_used"] == by_itself["rounds_used"]
     written = [sum(len(span["filled"]) for span in trace["trace"]) for trace in alone]
     assert written[2] < 64
     assert [written[index] for index in (0, 1, 3, 4)] == [64] * 4
@@ -105,6 +114,7 @@ def test_lines_are_what_each_is_alone(capfdbinary: pytest.CaptureFixture[bytes],
         (("x", "--tokens", "95"), "a prompt of 1 tokens and 95 to write"),
         (("word " * 99,), "shorten it to 94 or fewer"),
         (("x", "--top-p", "2"), "top-p 2.0 is not possible"),
+        (("x", "--min-p", "1.5"), "min-p 1.5 is not possible"),
         (("x", "--temperature", "nan"), "temperature nan is not possible"),
         (("x", "--growth", "3"), "--growth has no meaning for FOLDER, a SpanFusionLM: leave it out"),
         (("x", "--rounds", "8"), "--rounds has no meaning"),

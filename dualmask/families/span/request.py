@@ -1,4 +1,4 @@
-"""What is asked of SpanFusionLM. Plain data without torch, checked before a model is loaded."""
+"""A request to SpanFusionLM. Plain data without torch, checked before a model is loaded."""
 
 from __future__ import annotations
 

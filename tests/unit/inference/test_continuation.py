@@ -10,7 +10,7 @@ from tiny_model import language_model_config, write_random_model
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.sampling import GREEDY, SamplingParams
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, SPECIAL_IDS
 from dualmask.evaluation.writers import counted
 from dualmask.families.lm import diffusion
 from dualmask.inference import autoregressive
@@ -25,9 +25,9 @@ WARM = SamplingParams(temperature=1.0)
 
 @pytest.fixture(scope="module")
 def folders(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    place = tmp_path_factory.mktemp("families")
+    root = tmp_path_factory.mktemp("families")
     return {
-        family: write_random_model(place / family, language_model_config(family), model_folder / "tokenizer.model")
+        family: write_random_model(root / family, language_model_config(family), model_folder / "tokenizer.model")
         for family in ("autoregressive", "diffusion")
     }
 
@@ -104,7 +104,7 @@ def test_unmasking_writes_the_asked_length_in_the_asked_passes(unmasking: Loaded
 @pytest.mark.parametrize("order", diffusion.ORDERS)
 def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, order: str) -> None:
     """Step by step, as the model sees it: fewer masks each time, the decided tokens where they were."""
-    model, drafts, sure = unmasking.model, [], []
+    model, drafts, confidences = unmasking.model, [], []
     fill = model.fill
 
     def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
@@ -112,7 +112,7 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
         drafts.append(tokens[0].tolist())
         allowed = read_lexicon(unmasking.tokenizer).writable
         best = logits[:, : model.vocab_size].masked_fill(~allowed, -torch.inf).softmax(-1).amax(-1)
-        sure.append(dict(zip(slot.tolist(), best.tolist(), strict=True)))
+        confidences.append(dict(zip(slot.tolist(), best.tolist(), strict=True)))
         return logits
 
     model.fill = spy
@@ -121,14 +121,50 @@ def test_what_is_decided_stays_and_the_surest_come_first(unmasking: Loaded, orde
         diffusion.write(model, [PROMPTS[3]], tokens=12, steps=4, allowed=allowed, order=order, sampling=[GREEDY])
     finally:
         del model.fill
-    assert [len(slots) for slots in sure] == [12, 9, 6, 3]
-    for before, after, known in zip(sure, sure[1:], drafts[1:], strict=False):
+    assert [len(slots) for slots in confidences] == [12, 9, 6, 3]
+    for before, after, known in zip(confidences, confidences[1:], drafts[1:], strict=False):
         decided = before.keys() - after.keys()
         assert known[1:4] == PROMPTS[3]
         if order == "confidence":
             assert min(before[slot] for slot in decided) >= max(before[slot] for slot in after)
     for before, after in itertools.pairwise(drafts):
         assert all(old == new for old, new in zip(before, after, strict=True) if old != drafts[0][4])
+
+
+def lowest_ratio(prob: torch.Tensor, written: torch.Tensor) -> float:
+    """The least share of the likeliest token's probability that a written token has: [M, V] and [M]."""
+    return (prob.gather(1, written[:, None]).squeeze(1) / prob.amax(1)).min().item()
+
+
+def test_min_p_bounds_what_follows(left_to_right: Loaded) -> None:
+    model, temperature, min_p = left_to_right.model, 2.0, 0.9
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = SamplingParams(temperature, min_p=limit).with_seeds(range(8))
+        written = autoregressive.write(model, [PROMPTS[0]] * 8, tokens=15, least=15, sampling=sampling)
+        rows = torch.tensor([[BOS_ID, *PROMPTS[0], *text, EOS_ID] for text in written])
+        logits = model(Batch(rows, torch.full((8,), rows.shape[1]), torch.arange(8))).logits.detach()
+        logits = logits[:, : model.vocab_size].view(8, -1, model.vocab_size)[:, len(PROMPTS[0]) : -1]
+        logits[..., list(SPECIAL_IDS)] = -torch.inf
+        lowest[limit] = lowest_ratio((logits / temperature).softmax(-1).flatten(0, 1), torch.tensor(written).flatten())
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
+
+
+def test_min_p_bounds_what_is_unmasked(unmasking: Loaded) -> None:
+    model, temperature, min_p = unmasking.model, 2.0, 0.9
+    allowed = read_lexicon(unmasking.tokenizer).writable
+    draft = torch.tensor([[BOS_ID, *PROMPTS[3], *[MASK_ID] * 12, EOS_ID]])
+    with torch.no_grad():
+        logits = model.fill(draft, torch.tensor([17]), torch.arange(4, 16))[:, : model.vocab_size]
+    prob = (logits.masked_fill(~allowed, -torch.inf) / temperature).softmax(-1)
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = SamplingParams(temperature, min_p=limit).with_seeds(range(8))
+        written = diffusion.write(model, [PROMPTS[3]] * 8, tokens=12, steps=1, allowed=allowed, sampling=sampling)
+        lowest[limit] = min(lowest_ratio(prob, torch.tensor(text)) for text in written)
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
 
 
 def test_a_folder_of_another_family_is_one_clear_line(

@@ -9,7 +9,7 @@ import torch
 
 from dualmask.core.batch import Batch
 from dualmask.core.sampling import SamplingParams
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, SPECIAL_IDS
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.request import Hole, Request, Result
 from dualmask.families.edit.stopping import Reason
@@ -207,6 +207,29 @@ def test_each_request_has_stop_criteria_of_its_own(engine: Engine) -> None:
     assert (len(settled.rounds), settled.stopped) == (1, Reason.SETTLED)
     assert never_sure.ids == whole.ids
     assert len(growing.ids) == 50
+
+
+def test_min_p_bounds_what_is_filled(loaded: Loaded, engine: Engine) -> None:
+    """Of every token filled in one step, the model's tempered probability against that of its likeliest one."""
+    text, temperature, min_p = ids(5, 18), 2.0, 0.9
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = SamplingParams(temperature, min_p=limit).with_seeds(range(8))
+        results = engine.run([Request(text, "infill", holes=[Hole(9, 8)], sampling=own) for own in sampling])
+        ratios = []
+        for result in results:
+            tokens = torch.tensor([[BOS_ID, *result.ids, EOS_ID]])
+            slot = torch.tensor([position for position, _, _ in result.rounds[0].filled])
+            written = tokens[0, slot]
+            tokens[0, slot] = MASK_ID
+            with torch.no_grad():
+                logits = loaded.model.fill(tokens, torch.tensor([tokens.shape[1]]), slot)[:, :512]
+            prob = (logits.masked_fill(~engine.player.lexicon.writable, -torch.inf) / temperature).softmax(-1)
+            ratios += (prob.gather(1, written[:, None]).squeeze(1) / prob.amax(1)).tolist()
+        assert len(ratios) == 64
+        lowest[limit] = min(ratios)
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
 
 
 def test_remasking_and_steps_only_change_what_is_written(engine: Engine) -> None:

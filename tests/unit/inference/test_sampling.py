@@ -14,12 +14,14 @@ SLOTS, VOCABULARY = 4000, 12
 CPU = torch.device("cpu")
 
 
-def draw(temperature: float, top_p: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def draw(
+    temperature: float, top_p: float, seed: int = 0, min_p: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(VOCABULARY, generator=generator).mul(2).expand(SLOTS, VOCABULARY)
     allowed = (torch.arange(VOCABULARY) % 4 != 0).expand(SLOTS, VOCABULARY)
     uniform = torch.rand(SLOTS, generator=generator).clamp(1e-6, 1 - 1e-6)
-    params = SamplingParams(temperature=temperature, top_p=top_p)
+    params = SamplingParams(temperature=temperature, top_p=top_p, min_p=min_p)
     token, confidence = sampling.choose(logits, allowed, uniform, SamplingBatch.of([params] * SLOTS, CPU))
     prob = logits[0].masked_fill(~allowed[0], float("-inf"))
     return token, confidence, prob
@@ -51,12 +53,56 @@ def test_a_nearly_cold_draw_is_greedy() -> None:
     assert torch.equal(draw(1e-5, 1.0)[0], draw(0.0, 1.0)[0])
 
 
+@pytest.mark.parametrize("top_p", [0.7, 1.0])
+@pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0, 100.0])
+def test_min_p_of_0_changes_nothing_and_of_1_is_greedy(temperature: float, top_p: float) -> None:
+    for seed in range(20):
+        with_default, greedy = (draw(temperature, top_p, seed), draw(0.0, 1.0, seed))
+        for one, other in (
+            (draw(temperature, top_p, seed, min_p=0.0), with_default),
+            (draw(temperature, top_p, seed, min_p=1.0), greedy),
+        ):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("min_p", [1e-3, 0.1, 0.5])
+@pytest.mark.parametrize("top_p", [0.6, 0.95, 1.0])
+def test_min_p_keeps_what_is_near_the_likeliest_and_top_p_has_its_say(
+    temperature: float, min_p: float, top_p: float
+) -> None:
+    """{p ≥ min_p · max p} of the tempered distribution, and of these what the nucleus holds."""
+    generator = torch.Generator().manual_seed(0)
+    prob = (torch.randn(50, 30, generator=generator) * 2 / temperature).softmax(-1)
+    batch = SamplingBatch.of([SamplingParams(temperature, top_p=top_p, min_p=min_p)] * 50, CPU)
+    kept = sampling.may_be_drawn(prob, batch)
+    near = torch.tensor([[p >= min_p * max(row) for p in row] for row in prob.double().tolist()])
+    inside = sampling.may_be_drawn(prob, SamplingBatch.of([SamplingParams(top_p=top_p)] * 50, CPU))
+    assert torch.equal(kept, near & inside)
+    assert kept.any(1).all()
+    token, _, logits = draw(temperature, top_p, min_p=min_p)
+    shares = (logits / temperature).softmax(0)
+    assert (shares[token] >= min_p * shares.max()).all()
+
+
+def test_draws_with_min_p_follow_what_is_left() -> None:
+    token, confidence, logits = draw(2.0, 1.0, min_p=0.3)
+    prob = (logits / 2).softmax(0)
+    left = prob * (prob >= 0.3 * prob.max())
+    assert 2 <= (left > 0).sum() < (prob > 0).sum()
+    share = torch.bincount(token, minlength=VOCABULARY) / SLOTS
+    assert torch.allclose(share, left / left.sum(), atol=0.03)
+    assert torch.allclose(confidence, logits.softmax(0)[token])
+
+
 def test_each_row_of_a_batch_obeys_its_own_parameters() -> None:
     """Requests of any parameters may be mixed: each gets what it gets alone."""
     params = [
-        SamplingParams(temperature=temperature, top_p=top_p, seed=2**62 + 1, fill_steps=3, remask=temperature > 1)
+        SamplingParams(temperature, top_p=top_p, min_p=min_p, seed=2**62 + 1, fill_steps=3, remask=temperature > 1)
         for temperature in (0.0, 0.5, 1.0, 2.0)
         for top_p in (0.2, 0.7, 0.9999999, 1.0)
+        for min_p in (0.0, 0.3, 1.0)
     ]
     batch = SamplingBatch.of(params, CPU)
     generator = torch.Generator().manual_seed(0)
@@ -88,6 +134,9 @@ def test_a_rule_is_a_parameter_that_is_off_by_default() -> None:
         ({"place_temperature": -1.0}, "place temperature -1.0"),
         ({"top_p": 0.0}, "top-p 0.0"),
         ({"top_p": 1.5}, "top-p 1.5"),
+        ({"min_p": -0.1}, "min-p -0.1"),
+        ({"min_p": 1.1}, r"min-p 1.1 is not possible: give 0 \(no limit\) … 1 \(the likeliest\)"),
+        ({"min_p": float("nan")}, "min-p nan"),
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**63}, "seed 9223372036854775808"),
         ({"fill_steps": 0}, "fill steps 0"),

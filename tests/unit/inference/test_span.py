@@ -73,7 +73,7 @@ def slow(model: SpanFusion, prompt: list[int], tokens: int, width: int, gate: st
         here = min(width, 1 + len(prompt) + tokens - n_prompt)
         seq += [PRED_ID] * here
         z, left, entropy, order = model.table(torch.tensor([seq[n_prompt:]])), list(range(here)), [], [0] * here
-        sure = [0.0] * here
+        confidence = [0.0] * here
         position = torch.arange(len(seq)).float()[None]
         while left:
             row = torch.tensor([seq])
@@ -88,21 +88,21 @@ def slow(model: SpanFusion, prompt: list[int], tokens: int, width: int, gate: st
             go_on = model.gate(nats[left].mean()[None])[0].argmax() == 1
             stop = {"learned": not go_on, "fast": True, "accurate": False}[gate]
             number = here if stop else -(-here // model.span.g_max)
-            for place in sorted(left, key=lambda place: -nats[place].item())[:number]:
-                seq[n_prompt + place] = int(logits[place].argmax())
-                order[place], sure[place] = len(entropy) - 1, logits[place].softmax(-1).max().item()
-                left.remove(place)
-        place = n_prompt - 1 - len(prompt)
-        traces.append(SpanTrace(place, tuple(entropy), len(entropy), tuple(order), tuple(sure)))
+            for column in sorted(left, key=lambda column: -nats[column].item())[:number]:
+                seq[n_prompt + column] = int(logits[column].argmax())
+                order[column], confidence[column] = len(entropy) - 1, logits[column].softmax(-1).max().item()
+                left.remove(column)
+        position = n_prompt - 1 - len(prompt)
+        traces.append(SpanTrace(position, tuple(entropy), len(entropy), tuple(order), tuple(confidence)))
     return Written(autoregressive.until_end(seq[1 + len(prompt) :]), tuple(traces))
 
 
 def same(one: Written, other: Written) -> bool:
     """Token for token and step for step."""
     what = [(text.ids, [(s.position, s.steps, s.order) for s in text.spans]) for text in (one, other)]
-    for mine, theirs in zip(one.spans, other.spans, strict=True):
-        assert mine.entropy == pytest.approx(theirs.entropy, abs=1e-4)
-        assert mine.confidence == pytest.approx(theirs.confidence, abs=1e-4)
+    for span_of_one, span_of_other in zip(one.spans, other.spans, strict=True):
+        assert span_of_one.entropy == pytest.approx(span_of_other.entropy, abs=1e-4)
+        assert span_of_one.confidence == pytest.approx(span_of_other.confidence, abs=1e-4)
     return what[0] == what[1]
 
 
@@ -179,7 +179,7 @@ def test_gates_take_the_steps_that_they_name(model: SpanFusion, gate: Gate, widt
         for done in text.spans:
             assert [done.order.count(step) for step in range(done.steps)] == steps
             assert len(done.entropy) == done.steps
-            assert all(0 < sure <= 1 for sure in done.confidence)
+            assert all(0 < confidence <= 1 for confidence in done.confidence)
 
 
 def test_the_learned_gate_stops_each_text_for_itself(model: SpanFusion) -> None:
@@ -215,7 +215,7 @@ def test_nothing_special_is_ever_written(
         assert not SPECIAL_IDS & set(text.ids)
         assert len(text.ids) <= tokens
         assert [len(done.order) for done in text.spans] == [
-            min(width, tokens - place) for place in range(0, tokens, width)
+            min(width, tokens - first) for first in range(0, tokens, width)
         ][: len(text.spans)]
 
 
@@ -227,6 +227,25 @@ def test_only_what_is_allowed_is_written(model: SpanFusion) -> None:
     assert all(len(text.ids) == 20 for text in written)  # EOS is not allowed
     with pytest.raises(ValueError, match="no ordinary token"):
         write(model, texts(2), tokens=4, allowed=torch.arange(VOCAB) < 6)
+
+
+def test_min_p_bounds_what_a_span_holds(model: SpanFusion) -> None:
+    """Spans of one step, against the look of the training pass at the same positions."""
+    prompt, temperature, min_p = texts(3)[2], 2.0, 0.9
+    length = torch.tensor([1 + len(prompt)])
+    _, prefix = model(Batch(torch.tensor([[BOS_ID, *prompt]]), length, length))
+    look = model.look(model.begin(1, 6), spans.positions(length, 6), prefix.up_to(length, REACH))
+    logits = look.logits[:, :VOCAB].detach().clone()
+    logits[:, list(SPECIAL_IDS)] = -torch.inf
+    prob = (logits / temperature).softmax(-1)
+    lowest = {}
+    for limit in (0.0, min_p):
+        sampling = seeded(40, temperature=temperature, min_p=limit)
+        written = write(model, [prompt] * 40, tokens=6, least=6, gate="fast", sampling=sampling)
+        ids = torch.tensor([text.ids for text in written])
+        lowest[limit] = (prob.expand(40, 6, VOCAB).gather(2, ids[..., None]).squeeze(2) / prob.amax(1)).min().item()
+    assert lowest[min_p] >= min_p - 1e-4
+    assert lowest[0.0] < min_p / 2
 
 
 def test_a_text_ends_at_eos_but_not_too_early() -> None:
@@ -300,8 +319,8 @@ def test_a_look_behind_a_past_is_the_decoder_over_the_whole_text(model: SpanFusi
     look = model.look(state, position, prefix.up_to(length, REACH))
     for row, prompt in enumerate(prompts):
         whole = torch.tensor([prompt + tokens[row].tolist()])
-        place = torch.arange(whole.shape[1]).float()[None]
-        h = model.decoder(model.table(whole), place, torch.ones_like(whole, dtype=torch.bool))[0, -6:]
+        positions = torch.arange(whole.shape[1]).float()[None]
+        h = model.decoder(model.table(whole), positions, torch.ones_like(whole, dtype=torch.bool))[0, -6:]
         assert torch.allclose(look.pred_logits.view(16, 6, -1)[row], model.project(h), atol=1e-5)
 
 

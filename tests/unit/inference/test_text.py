@@ -116,15 +116,15 @@ def test_locked_words_and_spans_stay(writer: Writer) -> None:
 
 def fillings(result: TextResult, *around: str) -> list[str]:
     """What was written between the fixed parts of the text."""
-    rest, found = result.output, []
+    rest, written = result.output, []
     assert rest.startswith(around[0])
     rest = rest[len(around[0]) :]
     for part in around[1:]:
-        place = rest.index(part) if part else len(rest)
-        found.append(rest[:place])
-        rest = rest[place + len(part) :]
+        position = rest.index(part) if part else len(rest)
+        written.append(rest[:position])
+        rest = rest[position + len(part) :]
     assert rest == ""
-    return found
+    return written
 
 
 @pytest.mark.parametrize("sampling", [GREEDY, HOT])

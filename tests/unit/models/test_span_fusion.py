@@ -286,6 +286,9 @@ def test_tokens_are_drawn_as_likely_as_they_are() -> None:
     assert shares(top_p=0.71) == near([0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85])
     assert shares(top_p=0.69) == near([0, 4 / 7, 0, 3 / 7, 0])
     assert shares(temperature=0.5) == near([0.0025 / 0.285, 0.16 / 0.285, 0.01 / 0.285, 0.09 / 0.285, 0.0225 / 0.285])
+    assert shares(min_p=0.3) == near([0, 0.4 / 0.85, 0, 0.3 / 0.85, 0.15 / 0.85])
+    assert shares(min_p=0.3, top_p=0.69) == near([0, 4 / 7, 0, 3 / 7, 0])
+    assert shares(min_p=1.0, temperature=2.0) == [0, 1, 0, 0, 0]
     assert shares(temperature=0.0) == [0, 1, 0, 0, 0]
 
 

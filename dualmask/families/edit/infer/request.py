@@ -1,4 +1,4 @@
-"""What is asked of a model and what comes back, as text and in token ids. Plain data without torch.
+"""A request to a model and its result, as text and in token ids. Plain data without torch.
 
 A request that exists is a valid one: what cannot be done is refused at once, with the option, its value and the remedy.
 """
@@ -45,7 +45,7 @@ class Request:
     growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
                        spread over the rounds; None: the inserter's own opinion, at most ``max_growth``
     growth_schedule    linear: the same number in every round; cosine: few in the early rounds (MaskGIT)
-    rounds             the engine stops earlier when nothing is left to do; an asked length may take further rounds
+    rounds             the engine stops earlier when nothing is left to do; a requested length may take further rounds
     stop_confidence    stop once the tokens of the last fill have this mean probability; None: never for that reason
     stop_distance      stop once a round changes less than this share of the text; None: never for that reason
     locked             token ranges [start, end): never deleted, nothing is inserted inside
@@ -99,7 +99,7 @@ class TextRequest:
 
     lock_texts  every occurrence in the text is locked
     lock_spans  character ranges [start, end) that are locked
-    hole        infill: the mark of a place to fill; marks side by side are one place
+    hole        infill: the mark of a hole; marks side by side are one hole
     tokens      infill: tokens a hole; None: as many as the inserter sees missing there
     sampling    how tokens are chosen
     options     further options of ``Request`` by name: keep_rate, growth, rounds, …
@@ -150,4 +150,4 @@ class Result:
     request: Request
     ids: list[int]  # without BOS and EOS
     rounds: tuple[Round, ...]
-    stopped: Reason  # NONE: the rounds asked for were over
+    stopped: Reason  # NONE: the requested rounds were over

@@ -1,7 +1,7 @@
 """What happened to a text, round by round, as one JSON object a text.
 
-``{"input", "output", "mode", "rounds_used", "stopped", "seed", "trace": [round, …]}``. ``mode`` is what was asked;
-``stopped`` says why there were no more rounds: rounds (those asked for were over), nothing_to_do, seen_before,
+``{"input", "output", "mode", "rounds_used", "stopped", "seed", "trace": [round, …]}``. ``mode`` is the request's;
+``stopped`` says why there were no more rounds: rounds (those requested were over), nothing_to_do, seen_before,
 confident or settled (``dualmask/families/edit/stopping.py``). Of each round
 
 * ``round``     1, 2, …
