@@ -26,15 +26,15 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     losses, norms, decided = [], [], []
     for step in range(total_steps(run.stages)):
         plan, batch = plan_at(run.stages, step), next(data)
-        how = plan.stage.span
+        settings = plan.stage.span
         if plan.step_in_stage == 0:
             optimizer = make_optimizer(run, model, plan.stage)
-            teacher = twin(model, vocab_size) if how and how.teacher == "ema" else None
+            teacher = twin(model, vocab_size) if settings and settings.teacher == "ema" else None
         for group in optimizer.param_groups:
             group["lr"] = plan.lr
         optimizer.zero_grad()
         with decisions.recorded() as record:
-            if how is None:
+            if settings is None:
                 loss = language_model_loss(model(batch)[0], batch, GIVEN).total
             else:
                 loss = span_loss(rollout(model, batch, plan, teacher), batch, plan).total
@@ -44,8 +44,8 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
         optimizer.step()
         if teacher is not None:
             with torch.no_grad():
-                for mine, theirs in zip(teacher.parameters(), model.parameters(), strict=True):
-                    mine += (1 - how.ema_decay) * (theirs - mine)
+                for averaged, parameter in zip(teacher.parameters(), model.parameters(), strict=True):
+                    averaged += (1 - settings.ema_decay) * (parameter - averaged)
         losses.append(loss.item())
         decided.append(record.total)
     data.close()

@@ -188,8 +188,18 @@ def test_stop_options_end_the_rounds(
     options: tuple[str, ...],
     ended: tuple[str, int],
 ) -> None:
-    asked = ("edit", *model, "A list of names is a list.", "--keep-rate", "0.6", "--rounds", "9", "--temperature", "1")
-    _, line, _ = run(capfdbinary, *asked, *options, "--json")
+    arguments = (
+        "edit",
+        *model,
+        "A list of names is a list.",
+        "--keep-rate",
+        "0.6",
+        "--rounds",
+        "9",
+        "--temperature",
+        "1",
+    )
+    _, line, _ = run(capfdbinary, *arguments, *options, "--json")
     trace = json.loads(line)
     assert (trace["stopped"], trace["rounds_used"]) == ended
 

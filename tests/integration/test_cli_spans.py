@@ -23,8 +23,8 @@ TEXT = "The value of a <name> 😀 is & 日本"
 
 @pytest.fixture(scope="module")
 def folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("spans") / "model"
-    return write_random_model(place, CONFIG, model_folder / "tokenizer.model")
+    folder = tmp_path_factory.mktemp("spans") / "model"
+    return write_random_model(folder, CONFIG, model_folder / "tokenizer.model")
 
 
 def generate(capfdbinary: pytest.CaptureFixture[bytes], folder: Path, *arguments: str) -> str:
@@ -84,9 +84,9 @@ def test_lines_are_what_each_is_alone(capfdbinary: pytest.CaptureFixture[bytes],
     (tmp_path / "texts.txt").write_text("\n".join(lines), encoding="utf-8")
     together = generate(capfdbinary, folder, "--lines", "--json", "--file", str(tmp_path / "texts.txt"))
     alone = [trace_of(capfdbinary, folder, line) for line in lines]
-    for mine, theirs in zip(map(json.loads, together.splitlines()), alone, strict=True):
-        assert mine["output"] == theirs["output"]
-        assert mine["rounds_used"] == theirs["rounds_used"]
+    for batched, single in zip(map(json.loads, together.splitlines()), alone, strict=True):
+        assert batched["output"] == single["output"]
+        assert batched["rounds_used"] == single["rounds_used"]
     written = [sum(len(span["filled"]) for span in trace["trace"]) for trace in alone]
     assert written[2] < 64
     assert [written[index] for index in (0, 1, 3, 4)] == [64] * 4
