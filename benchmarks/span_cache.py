@@ -37,8 +37,9 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
-    config = load_run(arguments.config).model
-    rows = measure(make_model(config, arguments.vocabulary), arguments.repeats)
+    model = load_run(arguments.config).model
+    assert isinstance(model, SpanFusionConfig), f"{arguments.config}: no SpanFusionLM"
+    rows = measure(make_model(model, arguments.vocabulary), arguments.repeats)
     about = {"config": str(arguments.config), "vocabulary": arguments.vocabulary}
     print_rows(write(arguments.json, "span_cache", rows, **about)["rows"])
 

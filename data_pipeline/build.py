@@ -1,6 +1,7 @@
-"""Raw text → a folder of shards, in four stages: documents, tokenizer, rows, shards. Each is done once.
+"""From raw text to a folder of shards in four stages: documents, tokenizer, rows, shards. Finished stages are reused.
 
-A killed build goes on where it was: whole files are kept, half ones never get their name, ``manifest.json`` comes last.
+A build that was killed continues where it stopped: finished files are kept, a partial file never gets its final name,
+and ``manifest.json`` is written last.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from data_pipeline.manifest import (
     SplitInfo,
 )
 from data_pipeline.packing import Packed
-from data_pipeline.progress import Progress
+from data_pipeline.progress import ProgressBar
 from data_pipeline.shards import token_dtype, write_shard
 from data_pipeline.sources import SourceError
 from data_pipeline.stages import Inputs, Stages, digest
@@ -42,39 +43,40 @@ log = logging.getLogger(__name__)
 
 
 class BuildError(ValueError):
-    """A build that cannot go on: one line that says what is wrong and what to do."""
+    """The build cannot continue. The message is one line that names the problem and its remedy."""
 
 
 def build(config: DataBuildConfig) -> Manifest:
-    """Does what is missing of ``config.output`` and returns its manifest.
+    """Builds what is missing in ``config.output`` and returns its manifest.
 
-    Raises ValueError (BuildError, SourceError, VocabularyError) with one line; what was finished stays.
+    Raises ValueError (BuildError, SourceError, VocabularyError) with one line; finished parts are kept.
     """
     try:
         work = config.output / WORK_FOLDER
         work.mkdir(parents=True, exist_ok=True)
-        ready = vocabulary.find(config.tokenizer)
-        stages = stage_inputs(config, ready)
+        tokenizer_file = vocabulary.find(config.tokenizer)
+        stages = stage_inputs(config, tokenizer_file)
         manifest = _current(config, stages)
         if manifest is not None:
             log.info("%s is complete, nothing to do", config.output)
         else:
-            manifest = _build(config, ready, stages, work)
+            manifest = _build(config, tokenizer_file, stages, work)
     except Exception as error:
         raise _explained(error, config) from error
     return manifest
 
 
-def stage_inputs(config: DataBuildConfig, ready: Path | None) -> dict[str, Inputs]:
-    """What each stage is made from, ``ready`` a tokenizer; each names the digest of the one before.
+def stage_inputs(config: DataBuildConfig, tokenizer_file: Path | None) -> dict[str, Inputs]:
+    """The inputs of each stage; each contains the digest of the inputs of the stage before it.
 
-    Raises SourceError.
+    ``tokenizer_file``: an existing tokenizer; None: one is trained. Raises SourceError.
     """
     of_documents = documents.inputs(config)
     trained = config.tokenizer.model_dump(include={"vocab_size", "sample_megabytes"})
     of_tokenizer: Inputs = {"documents": digest(of_documents), **trained}
-    if ready is not None:
-        of_tokenizer = {"model": config.tokenizer.name or str(ready), "model_digest": sha256(ready)}
+    if tokenizer_file is not None:
+        name = config.tokenizer.name or str(tokenizer_file)
+        of_tokenizer = {"model": name, "model_digest": sha256(tokenizer_file)}
     of_rows: Inputs = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
     of_rows |= {"max_length": config.max_length, "seed": config.seed}
     of_shards = {"rows": digest(of_rows), **config.shards.model_dump()}
@@ -82,7 +84,7 @@ def stage_inputs(config: DataBuildConfig, ready: Path | None) -> dict[str, Input
 
 
 def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | None:
-    """The manifest, where it was made from the same inputs and every file that it names is there."""
+    """The manifest if it was made from the same inputs and every file that it names exists; otherwise None."""
     try:
         manifest = Manifest.load(config.output)
         record = json.loads((config.output / WORK_FOLDER / _BUILD_RECORD).read_bytes())
@@ -94,17 +96,17 @@ def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | N
     return manifest if whole and record == digest(inputs) else None
 
 
-def _build(config: DataBuildConfig, ready: Path | None, inputs: dict[str, Inputs], work: Path) -> Manifest:
-    (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # vouches for nothing while files change
+def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[str, Inputs], work: Path) -> Manifest:
+    (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # it would not describe the files while they change
     packed = {split: Packed.of(work, split) for split in SPLITS}
     start = time.monotonic()
-    splits, seconds = _run_stages(config, ready, inputs, work, packed)
+    splits, seconds = _run_stages(config, tokenizer_file, inputs, work, packed)
     tokenizer = Tokenizer(config.output / TOKENIZER_FILE)
     for split in ("dev", "test"):
         _write_texts(config.output / f"{split}.jsonl", split, packed[split], tokenizer)
     manifest = Manifest(
         source=_describe(config),
-        tokenizer=vocabulary.describe(config.tokenizer, ready),
+        tokenizer=vocabulary.describe(config.tokenizer, tokenizer_file),
         config_digest=digest(config.model_dump(mode="json", exclude={"output", "workers"})),
         tokenizer_digest=tokenizer.digest,
         vocab_size=tokenizer.vocab_size,
@@ -120,19 +122,23 @@ def _build(config: DataBuildConfig, ready: Path | None, inputs: dict[str, Inputs
 
 
 def _run_stages(
-    config: DataBuildConfig, ready: Path | None, inputs: dict[str, Inputs], work: Path, packed: dict[str, Packed]
+    config: DataBuildConfig,
+    tokenizer_file: Path | None,
+    inputs: dict[str, Inputs],
+    work: Path,
+    packed: dict[str, Packed],
 ) -> tuple[dict[str, SplitInfo], dict[str, float]]:
-    """The splits, and the seconds that each stage took which was not done before."""
-    tokenizer = config.output / TOKENIZER_FILE
+    """The splits, and the seconds taken by each stage that had to run."""
+    target = config.output / TOKENIZER_FILE
     outputs = {
         "documents": [work / documents.DOCUMENTS_FILE],
-        "tokenizer": [tokenizer],
+        "tokenizer": [target],
         "rows": [file for split in packed.values() for file in split.files],
     }
     actions: dict[str, Callable[[], None]] = {
         "documents": lambda: documents.extract(config, work),
-        "tokenizer": lambda: vocabulary.make(config.tokenizer, ready, work, tokenizer, config.seed),
-        "rows": lambda: packing.pack(work, tokenizer, config.max_length, config.seed),
+        "tokenizer": lambda: vocabulary.make(config.tokenizer, tokenizer_file, work, target, config.seed),
+        "rows": lambda: packing.pack(work, target, config.max_length, config.seed),
     }
     stages = Stages(work)
     with running_ray(config.workers or os.cpu_count() or 1):
@@ -144,7 +150,7 @@ def _run_stages(
 
 
 def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from: str) -> dict[str, SplitInfo]:
-    """Writes the shards that are not there yet from the same rows; describes them all."""
+    """Writes the shards that do not yet exist for these rows, and returns the description of all splits."""
     import ray
 
     counts = {split: json.loads(packed[split].counts.read_bytes()) for split in SPLITS}
@@ -158,9 +164,9 @@ def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from:
     if missing:
         options = {"config": config, "made_from": made_from}
         written = ray.data.from_items(missing, override_num_blocks=len(missing)).map(write_one_shard, fn_kwargs=options)
-        with Progress("shards", len(missing)) as bar:
+        with ProgressBar("shards", len(missing)) as bar:
             for number, _ in enumerate(written.iter_rows(), 1):
-                bar.reach(number)
+                bar.advance_to(number)
     return {
         split: SplitInfo(
             **counts[split],
@@ -176,7 +182,7 @@ def _shard_files(split: str, rows: int, size: ShardConfig) -> list[str]:
 
 
 def write_one_shard(job: dict[str, Any], config: DataBuildConfig, made_from: str) -> dict[str, Any]:
-    """Runs in Ray's processes: one shard and, behind it, the record that it is finished."""
+    """Runs in Ray's processes: writes one shard, then the record that it is finished."""
     packed = Packed.of(config.output / WORK_FOLDER, job["split"])
     rows = json.loads(packed.counts.read_bytes())["rows"]
     per_member = config.shards.sequences_per_member
@@ -204,7 +210,7 @@ def _finished(output: Path, file: str, made_from: str) -> ShardInfo | None:
 
 
 def _write_texts(path: Path, split: str, packed: Packed, tokenizer: Tokenizer) -> None:
-    """The rows of a split as text, ``{"id", "text"}`` a line, in the order of the shards."""
+    """The rows of a split as text, one ``{"id", "text"}`` per line, in the order of the shards."""
     lines = [
         json.dumps({"id": f"{split}-{number:06d}", "text": tokenizer.decode(ids)}, ensure_ascii=False)
         for number, ids in enumerate(packing.row_ids(packed))
@@ -213,7 +219,7 @@ def _write_texts(path: Path, split: str, packed: Packed, tokenizer: Tokenizer) -
 
 
 def _tidy(output: Path, manifest: Manifest, packed: dict[str, Packed]) -> None:
-    """Removes what only this build needed, and shards of an earlier build that this one has no place for."""
+    """Removes the temporary files of this build, and shards of an earlier build that are not in the manifest."""
     named = {shard.file for split in manifest.splits.values() for shard in split.shards}
     for record in (output / WORK_FOLDER).glob("*.tar.json"):
         if (shard := record.name.removesuffix(".json")) not in named:
@@ -240,19 +246,23 @@ def _report(manifest: Manifest, output: Path, seconds: dict[str, float]) -> None
 
 
 def _explained(error: Exception, config: DataBuildConfig) -> Exception:
-    """The one line behind ``error``, which Ray may have wrapped several times; anything unforeseen stays as it is."""
+    """The error with a one-line message that caused ``error``, which Ray may have wrapped several times.
+
+    An unexpected error is returned unchanged.
+    """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(inner := getattr(cause, "cause", None), BaseException):  # Ray's wrapper poses as what it wraps
+        # Ray's wrapper is an instance of the class of the error that it wraps
+        if isinstance(inner := getattr(cause, "cause", None), BaseException):
             cause = inner
         if isinstance(cause, (SourceError, VocabularyError, BuildError)):
-            return type(cause)(str(cause).partition("\n")[0])  # Ray appends advice of its own
+            return type(cause)(str(cause).partition("\n")[0])  # Ray appends further lines
         if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
             return BuildError(
                 f"the disk of {config.output} is full: make room and build again, finished parts are kept"
             )
         if isinstance(cause, (PermissionError, NotADirectoryError, FileExistsError)):
-            where = cause.filename or config.output
-            return BuildError(f"{where}: {cause.strerror}: set output to a folder that can be written to")
+            path = cause.filename or config.output
+            return BuildError(f"{path}: {cause.strerror}: set output to a folder that can be written to")
         cause = cause.__cause__
     return error

@@ -1,7 +1,7 @@
-"""From documentation markup to English prose: a document in, its clean paragraphs out. Knows text; knows no ids.
+"""Cleans raw documents: from documentation markup to paragraphs of English prose. Works on text, before tokenisation.
 
-``prose`` keeps whole sentences and drops what is not one: code, doctests, tables, parameter lists, headings, links.
-``plain`` keeps the text as it is, except for control characters and trailing blanks.
+``prose`` keeps complete sentences only; it drops code, doctests, tables, parameter lists, headings and links.
+``plain`` keeps the text unchanged except for control characters and trailing blanks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ PARAGRAPH_BREAK = {"prose": "\n", "plain": "\n\n"}
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff\ufffd]")
 
-# what begins a new block although no blank line stands before it
+# lines that begin a new block even without a blank line before them
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)]|#\.)\s+")
 _FIELD = re.compile(r"^[:@](?:\w+)(?: [^:]{1,60})?:\s*")  # :param x: …  @param x: …
 _NAMED = re.compile(r"^`{0,2}\*{0,2}[\w.]+`{0,2}(?: ?\([^)]{1,60}\))?\s?:\s+(?=[A-Z])")  # Google style  name (type): …
@@ -56,13 +56,13 @@ class _Block:
 
 
 def paragraphs(texts: Iterable[str], style: str) -> list[str]:
-    """The clean paragraphs of a document that consists of ``texts``; ``style`` is ``prose`` or ``plain``."""
-    found: list[str] = []
+    """The cleaned paragraphs of a document that consists of ``texts``; ``style`` is ``prose`` or ``plain``."""
+    cleaned: list[str] = []
     for text in texts:
         text = _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")))
         text = text.encode("utf-8", "ignore").decode()  # lone surrogates
-        found += _prose(text.expandtabs()) if style == "prose" else _plain(text)
-    return found
+        cleaned += _prose(text.expandtabs()) if style == "prose" else _plain(text)
+    return cleaned
 
 
 def _plain(text: str) -> Iterator[str]:
@@ -79,7 +79,7 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
-    """Runs of lines that one paragraph may consist of: nothing between, one indentation, one list item."""
+    """Runs of adjacent lines that can form one paragraph: no blank line, one indentation, one list item."""
     block = _Block(0, [])
     fenced = False
     for line in lines:
@@ -98,7 +98,7 @@ def _blocks(lines: Iterable[str]) -> Iterator[_Block]:
             yield block
             block = _Block(0, [])
         if not block.lines:
-            # the continuation of a list item stands below its text, not below its bullet
+            # the continuation of a list item is indented like its text, not like its bullet
             indent += len(bullet.group()) if (bullet := _BULLET.match(stripped)) else 0
             block = _Block(indent, [])
         block.lines.append(stripped)

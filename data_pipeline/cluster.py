@@ -1,4 +1,4 @@
-"""Ray for the time of a build: one of our own on this machine, on 127.0.0.1, or the cluster at ``RAY_ADDRESS``."""
+"""Ray for the duration of a build: a local instance on 127.0.0.1, or the cluster at ``RAY_ADDRESS``."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from typing import Any
 _OBJECT_STORE_BYTES = 256 * 2**20  # Ray Data spills to disk beyond it
 _BLOCK_BYTES = 4 * 2**20
 
-# Ray makes its servers listen on every interface, even where it is told 127.0.0.1, unless it believes that it runs
-# on a desktop. Read when ray is imported.
+# Ray's servers listen on every network interface, even if the address 127.0.0.1 is given, unless this variable tells
+# Ray that it runs on a desktop system. Ray reads it when it is imported.
 _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-_PATIENCE_SECONDS = 150
+_JOIN_TIMEOUT_SECONDS = 150
 
 log = logging.getLogger(__name__)
 
 
 class ClusterError(ValueError):
-    """A Ray that cannot be joined: one line."""
+    """The Ray cluster cannot be joined. The message is one line."""
 
 
 @contextmanager
 def running_ray(workers: int) -> Iterator[None]:
-    """Joins the cluster at ``RAY_ADDRESS``, if that is set, or starts Ray here with ``workers`` processes.
+    """Joins the cluster at ``RAY_ADDRESS`` if that is set, otherwise starts a local Ray with ``workers`` processes.
 
-    Leaves alone what runs in this process already, and stops what it started. Raises ClusterError.
+    Uses a Ray that already runs in this process; stops at the end only what it started. Raises ClusterError.
     """
     address = os.environ.get("RAY_ADDRESS")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -51,7 +51,7 @@ def running_ray(workers: int) -> Iterator[None]:
             _node_ip_address="127.0.0.1",
             **_QUIET,
         )
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what fails is raised, and explained by the build
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and explained by the build
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True  # a build is a pure function of its input
@@ -65,17 +65,17 @@ def running_ray(workers: int) -> Iterator[None]:
 
 
 def _join(address: str, nodes: int) -> None:
-    """Waits for a cluster that is just being started, until it has so many nodes."""
+    """Waits until the cluster, which may still be starting, has ``nodes`` nodes."""
     import ray
 
-    end, alive = time.monotonic() + _PATIENCE_SECONDS, 0
+    end, alive = time.monotonic() + _JOIN_TIMEOUT_SECONDS, 0
     while alive < nodes:
         try:
             ray.init(address=address, ignore_reinit_error=True, **_QUIET)
             alive = sum(node["Alive"] for node in ray.nodes())
         except ConnectionError:
-            pass  # its head is not there yet
+            pass  # the head node has not started yet
         if time.monotonic() > end:
-            raise ClusterError(f"RAY_ADDRESS={address} has {alive} of {nodes} nodes after {_PATIENCE_SECONDS} s")
+            raise ClusterError(f"RAY_ADDRESS={address} has {alive} of {nodes} nodes after {_JOIN_TIMEOUT_SECONDS} s")
         time.sleep(0.5)
     log.info("Ray: %d nodes, %d cores", alive, ray.cluster_resources().get("CPU", 0))

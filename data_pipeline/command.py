@@ -16,7 +16,7 @@ def build(
     config: Annotated[Path, typer.Option(help="YAML file, see configs/data/")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, for instance workers=4")] = None,
 ) -> None:
-    """Raw text → shards, tokenizer and manifest. Running it again does only what is missing."""
+    """From raw text to shards, tokenizer and manifest. A second run only builds what is missing."""
     from data_pipeline.build import build as build_data
     from dualmask.config.data import DataBuildConfig
     from dualmask.config.load import load_yaml_model
@@ -31,7 +31,7 @@ def verify(
     folder: Annotated[Path, typer.Argument(help="data folder")],
     size_only: Annotated[bool, typer.Option(help="compare sizes instead of digests")] = False,
 ) -> None:
-    """Names the shards that are not what the manifest says; exit code 1 if there are any."""
+    """Lists the shards that differ from the manifest; exit code 1 if there are any."""
     from data_pipeline.manifest import Manifest
     from data_pipeline.verify import verify_shards
 

@@ -1,4 +1,4 @@
-"""What has been seen before: equal paragraphs over the whole corpus, and nearly equal documents (MinHash LSH)."""
+"""De-duplication: exact for paragraphs over the whole corpus, approximate for documents (MinHash LSH)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MULTIPLIERS = mix(np.arange(_SIGNATURE)) | np.uint64(1)
 
 
 def paragraph_hashes(paragraphs: Sequence[str]) -> UInt64:
-    """Of each paragraph's words in lower case, so that spacing and capitals make no difference."""
+    """[P] hashes of the paragraphs' words in lower case: differences in spacing and capitals are ignored."""
     return np.array([text_hash(" ".join(text.lower().split())) for text in paragraphs], np.uint64)
 
 
@@ -30,14 +30,14 @@ def signature(text: str) -> UInt64:
     count = max(len(words) - _SHINGLE + 1, 1)
     words = np.pad(words, (0, max(_SHINGLE - len(words), 0)))
     shingles = np.unique(mix(*(words[shift : shift + count] for shift in range(_SHINGLE))))
-    least = np.full(_SIGNATURE, np.iinfo(np.uint64).max, np.uint64)
+    minima = np.full(_SIGNATURE, np.iinfo(np.uint64).max, np.uint64)
     for start in range(0, len(shingles), 4096):  # bounds the table's memory
-        least = np.minimum(least, (shingles[start : start + 4096, None] * _MULTIPLIERS).min(0))
-    return least
+        minima = np.minimum(minima, (shingles[start : start + 4096, None] * _MULTIPLIERS).min(0))
+    return minima
 
 
 def near_duplicates(signatures: UInt64, threshold: float) -> NDArray[np.bool_]:
-    """[N] of signatures [N, 64]: documents at least ``threshold`` similar to an earlier one that stays."""
+    """[N] bool from signatures [N, 64]: estimated Jaccard similarity to an earlier, kept document ≥ ``threshold``."""
     marked = np.zeros(len(signatures), bool)
     bands = [mix(band, *signatures[:, band : band + _ROWS_PER_BAND].T) for band in range(0, _SIGNATURE, _ROWS_PER_BAND)]
     keys = np.stack(bands, axis=1).tolist() if len(signatures) else []
@@ -53,7 +53,7 @@ def near_duplicates(signatures: UInt64, threshold: float) -> NDArray[np.bool_]:
 
 
 def first_seen(hashes: Sequence[UInt64]) -> list[NDArray[np.bool_]]:
-    """For each document's paragraph hashes: which of them no earlier paragraph has."""
+    """For each document, [P] bool: no earlier paragraph of the corpus has the same hash."""
     if not hashes:
         return []
     flat = np.concatenate(hashes)

@@ -1,4 +1,4 @@
-"""Stage 1: raw sources → ``documents.parquet`` (id, split, text): clean, and no paragraph twice."""
+"""Stage 1: from raw sources to ``documents.parquet`` (id, split, text), cleaned and de-duplicated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from data_pipeline import clean, dedup, embedded, sources
 from data_pipeline.files import replacing
 from data_pipeline.hashing import mix, text_hash, unit
-from data_pipeline.progress import Progress
+from data_pipeline.progress import ProgressBar
 from data_pipeline.sources import SourceError
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
@@ -31,25 +31,25 @@ _CLEANED = pa.schema(
         ("signature", pa.binary()),
     ]
 )
-_ROWS = 256  # documents of one table on its way
-_TASKS = 48  # enough that all processes end at about the same time
+_ROWS = 256  # documents of one table in transit
+_TASKS = 48  # enough for all processes to finish at about the same time
 
 
 def inputs(config: DataBuildConfig) -> dict[str, Any]:
-    """What the documents are made from. The embedded corpus is what was installed when it was first read."""
-    given = config.model_dump(mode="json", include={"source", "clean", "dedup", "split", "seed"})
+    """What the documents depend on. The embedded corpus is that of the packages installed at its first build."""
+    values = config.model_dump(mode="json", include={"source", "clean", "dedup", "split", "seed"})
     if config.source.kind == "embedded":
-        given["python"] = sys.version.split()[0]
+        values["python"] = sys.version.split()[0]
     else:
         files = repr([sources.fingerprint(unit) for unit in sources.units(config.source)])
-        given["files"] = hashlib.sha256(files.encode()).hexdigest()
+        values["files"] = hashlib.sha256(files.encode()).hexdigest()
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (clean, dedup, embedded, sources))
-    given["code"] = hashlib.sha256(code).hexdigest()
-    return given
+    values["code"] = hashlib.sha256(code).hexdigest()
+    return values
 
 
 def extract(config: DataBuildConfig, folder: Path) -> None:
-    """Writes ``folder/documents.parquet``; needs a running Ray. Raises SourceError, also where nothing is left."""
+    """Writes ``folder/documents.parquet`` with a running Ray. Raises SourceError, also if no training text is left."""
     cleaned = folder / "cleaned.parquet"
     hashes, signatures = _read_and_clean(config, cleaned)
     kept = np.ones(len(hashes), bool)
@@ -59,14 +59,14 @@ def extract(config: DataBuildConfig, folder: Path) -> None:
     if config.dedup.paragraphs:
         new = dedup.first_seen([part if keep else part[:0] for part, keep in zip(hashes, kept, strict=True)])
     with replacing(folder / DOCUMENTS_FILE) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
-        first, trains = 0, False
+        first, has_training_text = 0, False
         for batch in pq.ParquetFile(cleaned).iter_batches(batch_size=_ROWS):
             part = slice(first, first + len(batch))
             selected = _selected(batch, kept[part], new[part], config)
             writer.write_table(selected)
-            trains |= "train" in selected["split"].to_pylist()
+            has_training_text |= "train" in selected["split"].to_pylist()
             first = part.stop
-        if not trains:
+        if not has_training_text:
             raise SourceError(
                 "no training text is left after cleaning: give more source.paths or lower clean.min_words"
             )
@@ -74,7 +74,7 @@ def extract(config: DataBuildConfig, folder: Path) -> None:
 
 
 def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Cleaned documents in source order to ``target``; their paragraph hashes and signatures [N, 64]."""
+    """Writes the cleaned documents to ``target`` in source order; returns paragraph hashes and signatures [N, 64]."""
     import ray
 
     units = sources.units(config.source)
@@ -89,7 +89,7 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
     with (
         replacing(target) as temporary,
         pq.ParquetWriter(temporary, _CLEANED) as writer,
-        Progress("read", len(units)) as bar,
+        ProgressBar("read", len(units)) as bar,
     ):
         for table in cleaned.iter_batches(batch_format="pyarrow", batch_size=None):
             if not len(table):
@@ -97,13 +97,13 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
             writer.write_table(table.select(_CLEANED.names).cast(_CLEANED))
             hashes += [np.frombuffer(part, np.uint64) for part in table["hashes"].to_pylist()]
             signatures += [np.frombuffer(part, np.uint64) for part in table["signature"].to_pylist()]
-            bar.reach(table["unit"][-1].as_py() + 1)
-        bar.reach(len(units))
+            bar.advance_to(table["unit"][-1].as_py() + 1)
+        bar.advance_to(len(units))
     return hashes, np.stack(signatures) if signatures else np.empty((0, 64), np.uint64)
 
 
 def clean_units(batch: pa.Table, source: Any, style: str, min_words: int) -> Iterator[pa.Table]:
-    """Runs in Ray's processes: the documents of some units, cleaned, with their hashes."""
+    """Runs in Ray's processes: the cleaned documents of some units, with their hashes."""
     rows = []
     for row in batch.to_pylist():
         for document in sources.read(sources.Unit(row["name"], row["path"], row["split"]), source):
@@ -141,15 +141,15 @@ def _selected(batch: pa.RecordBatch, kept: np.ndarray, new: list[np.ndarray], co
 
 
 def split_of(document_id: str, shares: SplitConfig, seed: int) -> str:
-    """The split of a document, by the hash of its id."""
-    place = unit(mix(seed, text_hash(document_id)))[0]
-    if place < shares.test:
+    """The split of a document, a function of the hash of its id."""
+    fraction = unit(mix(seed, text_hash(document_id)))[0]
+    if fraction < shares.test:
         return "test"
-    return "dev" if place < shares.test + shares.dev else "train"
+    return "dev" if fraction < shares.test + shares.dev else "train"
 
 
 def texts(folder: Path, split: str | None = None) -> Iterator[tuple[str, str, str]]:
-    """(id, split, text) of the documents in ``folder``, of one split or all."""
+    """(id, split, text) of the documents in ``folder``, of one split or of all."""
     for batch in pq.ParquetFile(folder / DOCUMENTS_FILE).iter_batches(batch_size=_ROWS):
         for row in batch.to_pylist():
             if split in (None, row["split"]):

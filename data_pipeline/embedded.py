@@ -1,7 +1,7 @@
-"""The corpus that every machine with Python has: its own English.
+"""A corpus of English text that every Python installation contains, so that no download is needed.
 
-Docstrings of the standard library and of all installed packages, the language reference inside ``pydoc``, and the
-packages' descriptions. Sources are parsed, never imported, and always walked in the same order.
+It consists of the docstrings of the standard library and of all installed packages, the language reference inside
+``pydoc``, and the packages' descriptions. Sources are parsed, never imported, and read in a fixed order.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ _SKIPPED_FOLDERS = {
     "_vendor",
     "vendored",
 }
-_LARGEST_SOURCE = 2_000_000  # bytes; larger files are generated tables
+_MAX_SOURCE_BYTES = 2_000_000  # larger files are generated tables
 
 
 def documents() -> list[tuple[str, str]]:
     """(id, path) of every document, sorted by id: ``module:…`` and ``package:…`` with a file, ``topic:…`` without."""
-    found = {f"topic:{name}": "" for name in _topics()}
+    paths = {f"topic:{name}": "" for name in _topics()}
     packages = dict.fromkeys(Path(sysconfig.get_path(name)) for name in ("purelib", "platlib"))
     for root in (Path(sysconfig.get_path("stdlib")), *packages):
         for source in _python_files(root):
             name = source.relative_to(root).with_suffix("").as_posix().replace("/", ".")
-            found.setdefault(f"module:{name.removesuffix('.__init__')}", str(source))
+            paths.setdefault(f"module:{name.removesuffix('.__init__')}", str(source))
     for root in packages:
         for metadata in sorted(root.glob("*.dist-info/METADATA")):
-            found.setdefault(f"package:{metadata.parent.name.removesuffix('.dist-info')}", str(metadata))
-    return sorted(found.items())
+            paths.setdefault(f"package:{metadata.parent.name.removesuffix('.dist-info')}", str(metadata))
+    return sorted(paths.items())
 
 
 def read(name: str, path: str) -> list[str]:
@@ -76,7 +76,7 @@ def _python_files(root: Path) -> Iterator[Path]:
         folders[:] = sorted(set(folders) - _SKIPPED_FOLDERS)
         for file in sorted(files):
             path = Path(folder, file)
-            if file.endswith(".py") and path.stat().st_size <= _LARGEST_SOURCE:
+            if file.endswith(".py") and path.stat().st_size <= _MAX_SOURCE_BYTES:
                 yield path
 
 

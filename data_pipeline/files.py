@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Atomic writing of files: a reader sees the complete file or none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary neighbour of ``path`` to write to; it takes the name ``path`` when the block ends well."""
+    """A temporary file beside ``path`` to write to; it is renamed to ``path`` if the block ends without an error."""
     temporary = path.with_name(f".{path.name}.partial")
     try:
         yield temporary

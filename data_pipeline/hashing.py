@@ -1,6 +1,6 @@
 """Stable 64-bit hashes: the only source of randomness in the data pipeline.
 
-Python's ``hash`` changes with the process and numpy's generators with the version; these never change.
+Python's ``hash`` differs between processes and numpy's generators may differ between versions; these hashes do not.
 """
 
 from __future__ import annotations

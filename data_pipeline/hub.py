@@ -1,6 +1,6 @@
-"""Files of the Hugging Face hub, through its own client: HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE are honoured.
+"""Files of the Hugging Face hub, through its own client, which reads HF_ENDPOINT, HF_HOME and HF_HUB_OFFLINE.
 
-What is in the client's cache already needs no network.
+Files in the client's cache need no network.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Literal
 
 
 class HubError(ValueError):
-    """Files that the hub does not give: one line, without the remedy."""
+    """The hub does not provide the files. The message is one line, without the remedy."""
 
 
 class Unreachable(HubError):
-    """There is no answer, and the cache does not hold the files."""
+    """The hub does not answer, and the cache does not hold the files."""
 
 
 def fetch(repository: str, patterns: Sequence[str], kind: Literal["model", "dataset"]) -> Path:
-    """A folder with those files of ``repository`` that match the globs ``patterns``. Raises HubError."""
+    """A folder with the files of ``repository`` that match the globs ``patterns``. Raises HubError."""
     from huggingface_hub import constants, errors, snapshot_download
     from huggingface_hub.utils import disable_progress_bars
 

@@ -1,4 +1,4 @@
-"""``manifest.json``: what a data folder holds, with each shard's digest. Written last, so it vouches for the rest."""
+"""``manifest.json``: the content of a data folder, with each shard's digest; written after everything else."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ManifestError(ValueError):
-    """A data folder that cannot be used: one line that names the file and the remedy."""
+    """The data folder cannot be used. The message is one line that names the file and the remedy."""
 
 
 class Member(NamedTuple):
@@ -75,16 +75,14 @@ class Manifest(_Record):
             raise ManifestError(f"no data at {folder}: {MANIFEST_FILE} is missing; run dualmask data build") from None
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise ManifestError(
-                f"{path} is damaged ({where}: {problem['msg']}); run dualmask data build again"
-            ) from None
+            key = ".".join(map(str, problem["loc"]))
+            raise ManifestError(f"{path} is damaged ({key}: {problem['msg']}); run dualmask data build again") from None
 
     def save(self, folder: Path) -> None:
         text = json.dumps(self.model_dump(mode="json"), indent=1)
         text = re.sub(
             r"\[\s+((?:\d+,?\s+)+)\]", lambda match: f"[{' '.join(match[1].split())}]", text
-        )  # a member, a line
+        )  # one line per member
         write_atomically(folder / MANIFEST_FILE, text.encode() + b"\n")
 
     def split(self, name: str) -> SplitInfo:

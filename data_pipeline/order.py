@@ -1,4 +1,4 @@
-"""The order of an epoch, a pure function of (seed, epoch): shards, their members and the rows of those, permuted."""
+"""The order of an epoch, a pure function of (seed, epoch): permuted shards, their members, and the members' rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHARDS, _MEMBERS, _ROWS = range(3)
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive places of the order that one member fills."""
+    """Consecutive positions of the order whose rows lie in one member."""
 
     shard: int
     member: int
@@ -26,7 +26,7 @@ class Run:
 
 
 class EpochOrder:
-    """``row_counts[shard][member]`` rows in the order of ``epoch``; places count from 0 to ``size`` - 1."""
+    """The order of ``row_counts[shard][member]`` rows in ``epoch``; its positions are 0 … ``size`` - 1."""
 
     def __init__(self, row_counts: Sequence[Sequence[int]], seed: int, epoch: int) -> None:
         self._key = (seed, epoch)
@@ -41,22 +41,22 @@ class EpochOrder:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
-        """The places ``start`` … ``stop`` - 1, cut where another member begins."""
+        """The positions ``start`` … ``stop`` - 1, split where another member begins."""
         while start < stop:
-            place = int(np.searchsorted(self._ends, start, side="right"))
-            shard = int(self._shards[place])
+            shard_index = int(np.searchsorted(self._ends, start, side="right"))
+            shard = int(self._shards[shard_index])
             members, ends = self._members(shard)
-            inside = start - (int(self._ends[place]) - int(ends[-1]))
-            member_place = int(np.searchsorted(ends, inside, side="right"))
-            member = int(members[member_place])
+            inside = start - (int(self._ends[shard_index]) - int(ends[-1]))
+            member_index = int(np.searchsorted(ends, inside, side="right"))
+            member = int(members[member_index])
             rows = self._rows(shard, member)
-            first = inside - (int(ends[member_place]) - len(rows))
+            first = inside - (int(ends[member_index]) - len(rows))
             part = rows[first : first + stop - start]
             yield Run(shard, member, part)
             start += len(part)
 
     def _members_of(self, shard: int) -> tuple[Indices, Indices]:
-        """The shard's members in order, and the end of each among the shard's rows."""
+        """The shard's members in order, and the cumulative number of rows at the end of each."""
         counts = self._row_counts[shard]
         members = permutation(len(counts), *self._key, _MEMBERS, shard)
         return members, np.cumsum(counts[members])

@@ -1,7 +1,7 @@
-"""Stage 3: documents → one long stream of ids for each split, and the table of rows that are cut from it.
+"""Stage 3: from documents to one stream of ids per split, and the table of rows that are cut from it.
 
-A training row is any ``max_length - 2`` consecutive ids of the shuffled documents. A dev or test row never holds two
-documents: its first row starts where the document does.
+A training row is any ``max_length - 2`` consecutive ids of the shuffled documents. A dev or test row never holds parts
+of two documents: the first row of a document starts where the document does.
 """
 
 # N documents, R rows
@@ -23,13 +23,13 @@ from data_pipeline import documents
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import permutation, text_hash
 from data_pipeline.manifest import SPLITS
-from data_pipeline.progress import Progress
+from data_pipeline.progress import ProgressBar
 from data_pipeline.shards import Tokens, token_dtype
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
 
-SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS not counted
+SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS excluded
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None
 
 
 def training_rows(stream_length: int, size: int) -> Rows:
-    """Every whole run of ``size`` ids; what is left at the end is dropped, unless it is all there is."""
+    """Consecutive rows of ``size`` ids; an incomplete last row is dropped unless it is the only one."""
     starts = (
         np.arange(0, stream_length - size + 1, size) if stream_length >= size else np.zeros(min(stream_length, 1), int)
     )
@@ -83,9 +83,9 @@ def training_rows(stream_length: int, size: int) -> Rows:
 
 
 def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]) -> Rows:
-    """Rows of at most ``size`` ids inside single documents, ``gap`` ids apart; cut between characters, none too short.
+    """Rows of at most ``size`` ids, each inside one document; cut between characters, none below SHORTEST_ROW ids.
 
-    ``continues`` [V]: ids that begin with a later byte of a character.
+    ``gap``: ids between two documents. ``continues`` [V]: ids that begin with a later byte of a character.
     """
     rows = []
     start = 0
@@ -115,14 +115,14 @@ def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_lengt
 
 
 def row_ids(packed: Packed) -> Iterator[list[int]]:
-    """The ids of every row, BOS and EOS left out, in the order of the shards."""
+    """The ids of every row, BOS and EOS excluded, in the order of the shards."""
     stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows)
     for start, length in table.tolist():
         yield stream[start : start + length].tolist()
 
 
 def _tokenised(folder: Path, tokenizer_file: Path, dtype: np.dtype[Any]) -> Iterator[tuple[str, Tokens]]:
-    """(split, ids) of every document in order."""
+    """(split, ids) of every document, in order."""
     import ray
 
     data = ray.data.read_parquet(str(folder / documents.DOCUMENTS_FILE))
@@ -133,17 +133,17 @@ def _tokenised(folder: Path, tokenizer_file: Path, dtype: np.dtype[Any]) -> Iter
         batch_size=256,
     )
     total = pa.parquet.ParquetFile(folder / documents.DOCUMENTS_FILE).metadata.num_rows
-    with Progress("tokenise", total) as bar:
+    with ProgressBar("tokenise", total) as bar:
         done = 0
         for table in encoded.iter_batches(batch_format="pyarrow", batch_size=None):
             for split, content in zip(table["split"].to_pylist(), table["ids"].to_pylist(), strict=True):
                 yield split, np.frombuffer(content, dtype)
             done += len(table)
-            bar.reach(done)
+            bar.advance_to(done)
 
 
 def encode_documents(batch: pa.Table, tokenizer_file: str, dtype: str) -> pa.Table:
-    """Runs in Ray's processes (the tokenizers' own threads gain nothing)."""
+    """Runs in Ray's processes (the tokenizers' own threads would gain nothing)."""
     ids = _tokenizer(tokenizer_file).encode_lines(batch["text"].to_pylist())
     return pa.table(
         {"split": batch["split"], "ids": pa.array([np.array(part, dtype).tobytes() for part in ids], pa.large_binary())}

@@ -1,4 +1,4 @@
-"""One thread that stays a few items ahead of the consumer."""
+"""Prefetching: a thread produces a few items ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Item = TypeVar("Item")
 
 
 class _End:
-    """Behind the last item; carries what ended the source."""
+    """Marks the end of the queue; carries the error that ended the source, if any."""
 
     def __init__(self, error: Exception | None) -> None:
         self.error = error
 
 
 class Prefetch(Generic[Item]):
-    """The items of ``source``, made up to ``depth`` ahead in a thread; what the source raises is raised here."""
+    """The items of ``source``, at most ``depth`` of them ahead; an error of the source is raised by ``__next__``."""
 
     def __init__(self, source: Iterator[Item], depth: int) -> None:
         self._queue: queue.Queue[Item | _End] = queue.Queue(max(depth, 1))
@@ -32,12 +32,12 @@ class Prefetch(Generic[Item]):
     def __next__(self) -> Item:
         item = self._queue.get()
         if isinstance(item, _End):
-            self._queue.put(item)  # so that asking again ends again
+            self._queue.put(item)  # a further call ends in the same way
             raise item.error or StopIteration
         return item
 
     def close(self) -> None:
-        """Stops the thread and drops what it had ready."""
+        """Stops the thread and drops the items that it had prepared."""
         self._stopped.set()
         self._thread.join()
 

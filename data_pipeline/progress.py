@@ -1,4 +1,4 @@
-"""A bar on a terminal; silent elsewhere (logs get one line a stage)."""
+"""Progress of one stage: a bar on a terminal, nothing elsewhere (logs get one line per stage)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Self
 from tqdm import tqdm
 
 
-class Progress:
+class ProgressBar:
     def __init__(self, name: str, total: int) -> None:
         self._bar = tqdm(total=total, desc=f"{name:>9}", disable=None, leave=False)
 
-    def reach(self, done: int) -> None:
+    def advance_to(self, done: int) -> None:
         self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> Self:

@@ -1,7 +1,7 @@
-"""Shards → batches, in an order that is a pure function of (seed, epoch) and an exact place in it, the cursor.
+"""From shards to batches, in an order that is a pure function of (seed, epoch); the cursor is a position in it.
 
-Global batch s holds the same sequences however many ranks share it, each sequence comes once an epoch, and a reader
-that starts at another reader's cursor goes on with bit-identical batches: there is no other state.
+Global batch s holds the same sequences whatever the number of ranks, each sequence occurs once per epoch, and a reader
+that starts at another reader's cursor continues with bit-identical batches: there is no other state.
 """
 
 # B sequences a rank and step, T tokens
@@ -35,9 +35,9 @@ _REPLACEMENT_TRIES = 1000
 
 @dataclass(frozen=True)
 class Cursor:
-    """A place in the endless order: ``consumed`` sequences of ``epoch`` (over all ranks) have been handed out.
+    """A position in the order of the data: ``consumed`` sequences of ``epoch`` (over all ranks) have been returned.
 
-    ``quarantined`` names the shards that the epoch's order leaves out; shard, member and row follow from the rest.
+    ``quarantined`` names the shards that the epoch's order excludes; shard, member and row follow from the rest.
     """
 
     epoch: int = 0
@@ -54,12 +54,13 @@ class Cursor:
 
 
 class ShardReader:
-    """Iterates the training batches of one data-parallel rank: ``Batch`` of fixed shape [B, T], int64, on the CPU.
+    """Iterates over the training batches of one data-parallel rank: ``Batch`` of fixed shape [B, T], int64, on the CPU.
 
-    Runs for ever, or to the end of epoch ``epochs`` - 1; an epoch's last, incomplete global batch is left out.
-    ``exclude`` names shards not to read (all ranks must pass the same): out of the order from the next epoch's start,
-    and at once where the reader starts an epoch; in mid-epoch their sequences are replaced so that the order stands.
-    ``cursor`` is the place after the last batch handed out, ``quarantined`` counts the members found bad while reading.
+    Endless, or until the end of epoch ``epochs`` - 1; an epoch's last, incomplete global batch is dropped.
+    ``exclude`` names shards that must not be read (the same on all ranks). The order excludes them from the start of
+    the next epoch, or at once if the reader starts an epoch; within an epoch their sequences are replaced by others,
+    so that the order stays the same.
+    ``cursor`` is the position after the last returned batch, ``quarantined`` the number of bad members met so far.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class ShardReader:
         exclude: Collection[str] = (),
         prefetch: int = 4,
     ) -> None:
-        """Raises ManifestError where there is no data, no good shard, or less than one global batch an epoch."""
+        """Raises ManifestError if there is no data, no good shard, or less than one global batch per epoch."""
         assert 0 <= data_rank < data_world
         self._store = MemberStore(folder, split, exclude)
         self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
@@ -89,7 +90,7 @@ class ShardReader:
         self.cursor = cursor or Cursor(seed=seed, quarantined=tuple(sorted(exclude)))
         if not cursor or not cursor.consumed:
             self.cursor = replace(self.cursor, quarantined=tuple(sorted(exclude)))
-        self._order(self.cursor)  # fails here rather than in the first step
+        self._order(self.cursor)  # raises here rather than in the first step
         self._source: Prefetch[tuple[Batch, Cursor]] | None = None
 
     @property
@@ -110,7 +111,7 @@ class ShardReader:
         return batch
 
     def close(self) -> None:
-        """Ends the prefetch thread; iterating again goes on behind ``cursor``."""
+        """Ends the prefetch thread; a later iteration continues at ``cursor``."""
         if self._source is not None:
             self._source.close()
             self._source = None
@@ -127,9 +128,9 @@ class ShardReader:
             cursor = replace(cursor, epoch=cursor.epoch + 1, consumed=0, quarantined=excluded)
 
     def _order(self, cursor: Cursor) -> EpochOrder:
-        left_out = set(cursor.quarantined)
+        excluded = set(cursor.quarantined)
         counts = [
-            [] if shard.file in left_out else [member.rows for member in shard.members] for shard in self._store.shards
+            [] if shard.file in excluded else [member.rows for member in shard.members] for shard in self._store.shards
         ]
         order = EpochOrder(counts, cursor.seed, cursor.epoch)
         if order.size < self._batch_size * self._world:
@@ -140,8 +141,8 @@ class ShardReader:
         return order
 
     def _batch(self, order: EpochOrder, cursor: Cursor, start: int) -> Batch:
-        places = np.arange(start, start + self._batch_size)
-        keys = mix(cursor.seed, cursor.epoch, places, _KEY)
+        positions = np.arange(start, start + self._batch_size)
+        keys = mix(cursor.seed, cursor.epoch, positions, _KEY)
         tokens, lengths = self._rows(order, start)
         for index in np.flatnonzero(lengths == 0):
             tokens[index], lengths[index] = self._replacement(order, keys[index])
@@ -149,32 +150,32 @@ class ShardReader:
         return _to_batch(tokens, lengths, keys)
 
     def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
-        """Tokens [B, T] and lengths [B] of the places from ``start`` on; length 0 where the member is bad."""
+        """Tokens [B, T] and lengths [B] at the B positions from ``start``; length 0 where the member is bad."""
         tokens = np.full((self._batch_size, self._store.max_length), PAD_ID, np.int64)
         lengths = np.zeros(self._batch_size, np.int64)
         done = 0
         for run in order.runs(start, start + self._batch_size):
-            here = slice(done, done + len(run.rows))
+            part = slice(done, done + len(run.rows))
             if (block := self._store.read(run.shard, run.member)) is not None:
-                tokens[here], lengths[here] = block[0][run.rows], block[1][run.rows]
-            done = here.stop
+                tokens[part], lengths[part] = block[0][run.rows], block[1][run.rows]
+            done = part.stop
         return tokens, lengths
 
     def _replacement(self, order: EpochOrder, key: np.uint64) -> tuple[Ids, int]:
-        """Another row in the place of a bad one: the first good one in a sequence of draws from the bad one's key."""
+        """A row to replace a bad one: the first good row in a sequence of draws from the key of the bad one."""
         for attempt in range(_REPLACEMENT_TRIES):
-            place = int(mix(key, _REPLACEMENT, attempt)[0] % np.uint64(order.size))
-            (run,) = order.runs(place, place + 1)
+            position = int(mix(key, _REPLACEMENT, attempt)[0] % np.uint64(order.size))
+            (run,) = order.runs(position, position + 1)
             if (block := self._store.read(run.shard, run.member)) is not None:
                 return block[0][run.rows[0]].astype(np.int64), int(block[1][run.rows[0]])
         raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
 
 
 def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, sentence_ends: NDArray[np.bool_] | None = None) -> None:
-    """Cuts that ``share`` of the rows [B, T] to a random length in place, ended by EOS; decided by ``keys`` [B].
+    """Crops a ``share`` of the rows [B, T] in place to a random length, ended by EOS; a function of ``keys`` [B].
 
-    ``sentence_ends`` [V]: tokens behind which a sentence is over. A cut moves left to the next such place, if there is
-    one, so that short texts are whole ones and a model can tell a text that has ended from one that breaks off.
+    ``sentence_ends`` [V]: tokens that end a sentence. A cut moves left to the nearest such token, if there is one, so
+    that cropped texts are complete and a model can tell a text that has ended from one that breaks off.
     """
     room = np.maximum(lengths - SHORTEST_CROP, 0)
     cut = SHORTEST_CROP + (unit(mix(keys, _CROP_LENGTH)) * room).astype(np.int64)
@@ -191,7 +192,7 @@ def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, sentence_ends: N
 def evaluation_batches(
     folder: str | Path, split: str, *, batch_size: int, limit: int | None = None, exclude: Iterable[str] = ()
 ) -> Iterator[Batch]:
-    """Every good row of ``split`` once, or the first ``limit``, in the order of the files; the last batch may be short.
+    """Every good row of ``split`` once, or the first ``limit``, in file order; the last batch may be smaller.
 
     Raises ManifestError.
     """

@@ -1,4 +1,4 @@
-"""Shards: tar files whose members are blocks of sequences. Knows ids; knows nothing of text.
+"""Shards: tar files whose members are blocks of tokenised sequences.
 
 A member ``{key}.tokens.npy`` is a uint16 or uint32 array [rows, max_length]; a row is ``BOS … EOS PAD …``, so its
 length is the number of its ids that are not PAD. Equal rows give equal bytes: times and owners are zero.
@@ -29,7 +29,7 @@ _HEADER = tarfile.BLOCKSIZE
 
 
 class BadMember(ValueError):
-    """A member that cannot be trusted; the message says why."""
+    """The member is damaged; the message says how."""
 
 
 def token_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
@@ -41,7 +41,7 @@ def member_name(file: str, number: int) -> str:
 
 
 def write_shard(folder: Path, file: str, blocks: Iterable[Tokens]) -> ShardInfo:
-    """Writes ``blocks`` [R, T] as the members of shard ``file``; the file appears whole or not at all."""
+    """Writes ``blocks`` [R, T] as the members of shard ``file``, atomically."""
     buffer = io.BytesIO()
     members = []
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -62,7 +62,7 @@ def write_shard(folder: Path, file: str, blocks: Iterable[Tokens]) -> ShardInfo:
 def read_member(
     shard: BinaryIO, name: str, member: Member, max_length: int, vocab_size: int
 ) -> tuple[Tokens, NDArray[np.int64]]:
-    """Rows [R, T] of one member and their lengths [R]. Raises BadMember, never runs what it reads."""
+    """Rows [R, T] of one member and their lengths [R]. Raises BadMember; never executes anything that it reads."""
     shard.seek(member.offset)
     header, content = shard.read(_HEADER), shard.read(member.bytes)
     if len(content) != member.bytes:
@@ -80,22 +80,22 @@ def read_member(
 
 
 def _parse(content: bytes, shape: tuple[int, int], dtype: np.dtype[np.unsignedinteger]) -> Tokens:
-    """Looks at the header before it touches the content, so neither a pickle nor a huge shape gets anywhere."""
+    """Checks the header before it reads the content, so that neither a pickle nor a huge shape has an effect."""
     stream = io.BytesIO(content)
     try:
         np.lib.format.read_magic(stream)
-        found_shape, fortran, found_dtype = np.lib.format.read_array_header_1_0(stream)
+        stored_shape, fortran, stored_dtype = np.lib.format.read_array_header_1_0(stream)
     except ValueError as error:
         raise BadMember(f"not a .npy array: {' '.join(str(error).split())[:100]}") from None
-    if (found_shape, fortran, found_dtype) != (shape, False, dtype):
-        raise BadMember(f"array {found_dtype}{list(found_shape)}, not {dtype}{list(shape)}")
+    if (stored_shape, fortran, stored_dtype) != (shape, False, dtype):
+        raise BadMember(f"array {stored_dtype}{list(stored_shape)}, not {dtype}{list(shape)}")
     if len(content) - stream.tell() != shape[0] * shape[1] * dtype.itemsize:
         raise BadMember("array of another size than its header says")
     return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
 
 
 def _checked_lengths(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
-    """Lengths [R] of rows that are ``BOS content EOS PAD…`` with content ids above the specials. Raises BadMember."""
+    """Lengths [R] of rows ``BOS content EOS PAD…`` whose content ids are above the special ids. Raises BadMember."""
     if tokens.size == 0:
         raise BadMember("no sequences")
     if (largest := int(tokens.max())) >= vocab_size:

@@ -1,4 +1,4 @@
-"""Where documents come from: which files there are, and the raw documents inside one."""
+"""Sources of documents: the list of files, and the raw documents inside each."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ Row = tuple[str, str]  # name and text
 
 
 class SourceError(ValueError):
-    """Raw text that cannot be read: one line that names the file and the remedy."""
+    """Raw text cannot be read. The message is one line that names the file and the remedy."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one task reads: a file, or one document of the embedded corpus."""
+    """The work of one task: a file, or one document of the embedded corpus."""
 
     name: str
     path: str
-    split: str  # "" where the document's hash decides
+    split: str  # "" if the document's hash decides
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class RawDocument:
 
 
 def units(source: SourceConfig) -> list[Unit]:
-    """All units in their fixed order; those with a split of their own come first, so that de-duplication keeps them.
+    """All units in a fixed order; those with a split of their own come first, so that de-duplication keeps them.
 
-    Downloads the files of a data set that are not in the hub's cache yet. Raises SourceError where a path matches
-    nothing or the hub does not give it.
+    Downloads the files of a data set that are not yet in the hub's cache. Raises SourceError if a path matches
+    nothing or the hub does not provide it.
     """
     if source.kind == "embedded":
         return [Unit(name, path, "") for name, path in embedded.documents()]
@@ -80,27 +80,27 @@ def _downloaded(source: SourceConfig) -> Path:
 
 
 def _files(root: Path | None, pattern: str, suffixes: tuple[str, ...], key: str) -> list[tuple[str, Path]]:
-    """(name, path) of the files that ``pattern`` means, inside ``root`` if there is one.
+    """(name, path) of the files that match ``pattern``, inside ``root`` if there is one.
 
-    Names are relative to ``root`` or to the pattern, so that they survive a move.
+    Names are relative to ``root`` or to the pattern, so that they do not change when the files are moved.
     """
     if root is not None:
         names = glob.glob(pattern, root_dir=root, recursive=True)
-        found = [(name, root / name) for name in names if name.endswith(suffixes)]
+        files = [(name, root / name) for name in names if name.endswith(suffixes)]
     elif Path(pattern).is_dir():
         folder = Path(pattern)
         paths = [path for path in folder.rglob("*") if path.name.endswith(suffixes)]
-        found = [(path.relative_to(folder).as_posix(), path) for path in paths]
+        files = [(path.relative_to(folder).as_posix(), path) for path in paths]
     else:
         paths = [Path(path) for path in glob.glob(pattern, recursive=True)]
-        found = [(path.name, path) for path in paths if path.is_file()]
-    if not found:
+        files = [(path.name, path) for path in paths if path.is_file()]
+    if not files:
         raise SourceError(f"source.{key}: {pattern!r} matches no {' or '.join(suffixes)} file")
-    return sorted(found)
+    return sorted(files)
 
 
 def fingerprint(unit: Unit) -> tuple[str, str, int, int]:
-    """Changes when the unit's file does."""
+    """Name, split, size and modification time: changes when the unit's file does."""
     if not unit.path:
         return unit.name, unit.split, 0, 0
     status = Path(unit.path).stat()
@@ -124,7 +124,7 @@ def read(unit: Unit, source: SourceConfig) -> Iterator[RawDocument]:
 
 
 def _rows(unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    """What is a document each, or with ``source.document_start`` a part of one."""
+    """The documents of a file, or with ``source.document_start`` the lines of its documents."""
     kind: str = source.kind
     if kind == "huggingface":
         kind = next(name for name, suffixes in _SUFFIXES.items() if unit.name.endswith(suffixes))
@@ -141,7 +141,7 @@ def _rows(unit: Unit, source: SourceConfig) -> Iterator[Row]:
 
 
 def _joined(rows: Iterable[Row], start: re.Pattern[str]) -> Iterator[Row]:
-    """The documents of which ``rows`` are the lines: one that ``start`` matches begins the next document."""
+    """The documents that consist of the lines ``rows``: a line that matches ``start`` begins the next document."""
     first, lines = "", list[str]()
     for name, text in rows:
         if lines and start.match(text):
@@ -173,11 +173,11 @@ def _json_lines(file: TextIO, unit: Unit, source: SourceConfig) -> Iterator[Row]
 
 
 def _row(record: dict[str, Any], word: str, number: int, unit: Unit, source: SourceConfig) -> Row:
-    """``word`` says what the file consists of."""
+    """``word``: the name of a record in messages, "row" or "line"."""
     text = record.get(source.text_field)
     if not isinstance(text, str):
-        place, fields = f"{unit.path} {word} {number}", ", ".join(map(str, record))
-        raise SourceError(f"{place}: no text in source.text_field={source.text_field!r}; the {word} has: {fields}")
+        location, fields = f"{unit.path} {word} {number}", ", ".join(map(str, record))
+        raise SourceError(f"{location}: no text in source.text_field={source.text_field!r}; the {word} has: {fields}")
     return str(record.get(source.id_field, f"{unit.name}:{number}")), text
 
 
@@ -192,7 +192,7 @@ def _parse(line: str, unit: Unit, number: int) -> dict[str, Any]:
 
 
 def _open(path: str) -> TextIO:
-    """The file's text, unpacked; bytes that are not UTF-8 become U+FFFD (and are cleaned away)."""
+    """The file's text, decompressed; bytes that are not UTF-8 become U+FFFD (which cleaning removes)."""
     if path.endswith(".xz"):
         return lzma.open(path, "rt", encoding="utf-8", errors="replace")
     if path.endswith(".gz"):

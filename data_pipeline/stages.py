@@ -1,4 +1,4 @@
-"""Which stages of a build are done already: each leaves a record of what it was made from."""
+"""Reuse of finished stages of a build: each stage leaves a record of its inputs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def digest(inputs: Inputs) -> str:
 
 @dataclass
 class Stages:
-    """The stages of the build in ``folder``; ``seconds`` holds what those that ran took."""
+    """The stages of the build in ``folder``; ``seconds`` holds the durations of the stages that ran."""
 
     folder: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, name: str, inputs: Inputs, outputs: Sequence[Path], work: Callable[[], None]) -> None:
-        """Does ``work``, which makes ``outputs``, unless that was done from the same ``inputs``."""
+        """Calls ``work``, which makes ``outputs``, unless they were already made from the same ``inputs``."""
         inputs = json.loads(json.dumps(inputs))
         if reason := self._reason(name, inputs, outputs):
             log.info("%s: %s", name, reason)
@@ -45,7 +45,7 @@ class Stages:
         return self.folder / f"{name}.json"
 
     def _reason(self, name: str, inputs: Inputs, outputs: Sequence[Path]) -> str | None:
-        """Why the stage must run; None where it need not."""
+        """Why the stage must run; None if it need not."""
         try:
             before = json.loads(self._record(name).read_bytes())
         except (OSError, ValueError):
@@ -60,5 +60,5 @@ class Stages:
 
 
 def _change(key: str, old: Any, new: Any) -> str:
-    """Digests say nothing to a reader: only their key is named."""
+    """``key old → new``; only the key if a value is a digest, which tells a reader nothing."""
     return key if any(len(str(value)) > 40 for value in (old, new)) else f"{key} {old} → {new}"

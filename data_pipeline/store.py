@@ -1,4 +1,4 @@
-"""Random access to the members of one split, with the bad ones named once and then known."""
+"""Random access to the members of one split; each bad member is reported once."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _CACHED_MEMBERS = 4
 
 
 class MemberStore:
-    """Blocks of ``split`` by (shard, member) number; ``excluded`` shards count as bad and are never opened."""
+    """Blocks of ``split`` by the numbers (shard, member); ``exclude``d shards count as bad and are never opened."""
 
     def __init__(self, folder: str | Path, split: str, exclude: Collection[str] = ()) -> None:
-        """Raises ManifestError without a manifest or such a split."""
+        """Raises ManifestError if there is no manifest or no such split."""
         manifest = Manifest.load(folder)
         self.folder, self.split = Path(folder), split
         self.shards = manifest.split(split).shards
@@ -35,23 +35,23 @@ class MemberStore:
         self._cache: OrderedDict[tuple[int, int], Block] = OrderedDict()
 
     def read(self, shard: int, member: int) -> Block | None:
-        """Rows [R, T] and lengths [R]; None where the member is bad."""
-        place = (shard, member)
-        if place in self._cache:
-            self._cache.move_to_end(place)
-            return self._cache[place]
+        """Rows [R, T] and lengths [R]; None if the member is bad."""
+        key = (shard, member)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
         info = self.shards[shard]
-        if place in self.bad_members or info.file in self.excluded:
+        if key in self.bad_members or info.file in self.excluded:
             return None
         try:
             with (self.folder / info.file).open("rb") as file:
                 name = member_name(info.file, member)
                 block = read_member(file, name, info.members[member], self.max_length, self.vocab_size)
         except (BadMember, OSError) as error:
-            self.bad_members[place] = str(error)
+            self.bad_members[key] = str(error)
             log.warning("quarantined: member %d of %s/%s: %s", member, self.folder, info.file, error)
             return None
-        self._cache[place] = block
+        self._cache[key] = block
         if len(self._cache) > _CACHED_MEMBERS:
             self._cache.popitem(last=False)
         return block

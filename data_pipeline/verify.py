@@ -1,4 +1,4 @@
-"""Which shards of a data folder are not what the manifest says: named, never moved, never read."""
+"""Verification of a data folder: shards that differ from the manifest are reported, never moved or read."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class BadShard:
 def verify_shards(
     folder: str | Path, split: str, mode: Literal["digest", "size"] = "digest", part: int = 0, parts: int = 1
 ) -> list[BadShard]:
-    """The bad ones among every ``parts``-th shard of ``split`` from ``part`` on, so that ranks can share the work.
+    """The bad shards among every ``parts``-th shard of ``split`` from ``part`` on, so that ranks can share the work.
 
-    ``size`` compares sizes, ``digest`` reads every byte. Files that look like shards of the split but are not in the
-    manifest are reported too (they are never read). Raises ManifestError without a manifest.
+    ``size`` compares sizes, ``digest`` reads every byte. Files named like shards of the split that are not in the
+    manifest are reported too (they are never read). Raises ManifestError if there is no manifest.
     """
     folder = Path(folder)
     shards = Manifest.load(folder).split(split).shards
@@ -51,7 +51,7 @@ def _reason(folder: Path, shard: ShardInfo, mode: str) -> str | None:
 
 
 def record_quarantine(file: str | Path, bad: Iterable[BadShard]) -> None:
-    """Appends one JSON line ``{"file", "reason"}`` for each shard that the list does not name yet."""
+    """Appends one JSON line ``{"file", "reason"}`` for each shard that is not yet in the list."""
     path = Path(file)
     known = set(path.read_text(encoding="utf-8").splitlines()) if path.exists() else set()
     lines = dict.fromkeys(json.dumps(asdict(shard)) for shard in bad)

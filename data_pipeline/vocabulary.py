@@ -1,6 +1,6 @@
-"""Stage 2: train documents → ``tokenizer.model``, a sentencepiece unigram model as ``core.tokenizer`` wants it.
+"""Stage 2: ``tokenizer.model``, a sentencepiece unigram model trained on the train documents (see ``core.tokenizer``).
 
-Or a tokenizer that is there already: a local file, or one of the Hugging Face hub.
+Alternatively an existing tokenizer: a local file, or one of the Hugging Face hub.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from data_pipeline.hashing import mix, text_hash, unit
 from dualmask.config.data import TokenizerConfig
 from dualmask.core.tokenizer import BOS, BOS_ID, EOS, EOS_ID, MASK, PAD, PAD_ID, PRED, UNK_ID, UNKNOWN, Tokenizer
 
-_FILES = ("tokenizer.json", "tokenizer.model")  # what a folder is searched for
+_FILES = ("tokenizer.json", "tokenizer.model")  # the names looked for in a folder
 _THREADS = 4  # fixed: the sums inside the trainer depend on it
 
 
@@ -28,11 +28,11 @@ log = logging.getLogger(__name__)
 
 
 class VocabularyError(ValueError):
-    """A tokenizer that cannot be made or used: one line that names key, value and remedy."""
+    """A tokenizer cannot be made or used. The message is one line that names key, value and remedy."""
 
 
 def find(config: TokenizerConfig) -> Path | None:
-    """The tokenizer file that ``config`` names; None: one is to be trained. Raises VocabularyError."""
+    """The tokenizer file that ``config`` names; None if one is to be trained. Raises VocabularyError."""
     if config.name is not None:
         key, path = f"tokenizer.name={config.name}", _on_the_hub(config, config.name)
     else:
@@ -63,21 +63,21 @@ def _on_the_hub(config: TokenizerConfig, name: str) -> Path | None:
         raise VocabularyError(f"tokenizer.name={name}: {error}: {remedy}") from None
 
 
-def describe(config: TokenizerConfig, ready: Path | None) -> str:
+def describe(config: TokenizerConfig, tokenizer_file: Path | None) -> str:
     """One line for the manifest."""
-    if ready is None:
-        wanted = f", as {config.name} could not be reached" if config.name else ""
-        return f"sentencepiece, trained on the train documents{wanted}"
-    return f"{config.name}, of the Hugging Face hub" if config.name else f"{ready.name}, given"
+    if tokenizer_file is None:
+        reason = f", as {config.name} could not be reached" if config.name else ""
+        return f"sentencepiece, trained on the train documents{reason}"
+    return f"{config.name}, of the Hugging Face hub" if config.name else f"{tokenizer_file.name}, given"
 
 
-def make(config: TokenizerConfig, ready: Path | None, folder: Path, target: Path, seed: int) -> None:
-    """Copies ``ready``, or trains on the documents in ``folder``. Raises VocabularyError."""
-    if ready is None:
+def make(config: TokenizerConfig, tokenizer_file: Path | None, folder: Path, target: Path, seed: int) -> None:
+    """Copies ``tokenizer_file``, or trains on the documents in ``folder``. Raises VocabularyError."""
+    if tokenizer_file is None:
         write_atomically(target, train(_sample(folder, config.sample_megabytes * 1e6, seed), config.vocab_size))
         return
     with replacing(target) as temporary:
-        shutil.copyfile(ready, temporary)
+        shutil.copyfile(tokenizer_file, temporary)
 
 
 def train(lines: Iterator[str], vocab_size: int) -> bytes:
@@ -117,7 +117,7 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
 
 
 def _sample(folder: Path, size: float, seed: int) -> Iterator[str]:
-    """Lines of about ``size`` bytes of train documents, chosen by hash."""
+    """The lines of train documents of about ``size`` bytes in total, chosen by hash."""
     total = sum(len(text.encode()) for _, _, text in documents.texts(folder, "train"))
     share = size / max(total, 1)
     for name, _, text in documents.texts(folder, "train"):

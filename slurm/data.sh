@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The data pipeline on all nodes of one job, with the arguments of dualmask data build:
 #   sbatch --nodes=4 --cpus-per-task=64 slurm/data.sh --config configs/data/X.yaml --set output=/shared/data/x
-# Ray's head and the build run on the first node. What the build reads and writes lies where all nodes see it.
-# A build that ended early goes on where it was when this is submitted again.
+# Ray's head and the build run on the first node. Input and output must be on a file system that all nodes see.
+# A build that ended early continues where it stopped when the job is submitted again.
 #SBATCH --job-name=dualmask-data
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
@@ -12,7 +12,7 @@ set -euo pipefail
 [[ -f slurm/common.sh ]] || { echo "error: $PWD is not the root of the checkout: submit from there" >&2; exit 2; }
 source slurm/common.sh
 
-# Ray talks over the cluster's network: it answers only to those who have the token of this job
+# Ray communicates over the cluster's network: it accepts only connections with the token of this job
 RAY_AUTH_TOKEN=$(head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1)
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
 export RAY_ADDRESS=$MASTER_ADDR:$MASTER_PORT DUALMASK_RAY_NODES=$SLURM_NNODES

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# One node's launcher: starts the ranks of this node, and ends when all have ended, with the highest of their codes.
-# The code of a rank that failed by itself goes into $DUALMASK_ERRORS: 75 (stopped on request, or lost another rank) and
-# those above 128 (killed) may be what came of it elsewhere.
+# The launcher of one node: starts the ranks of this node, and exits when all have ended, with their highest exit code.
+# The exit code of a rank that failed by itself is written to $DUALMASK_ERRORS; 75 (stopped on request, or lost another
+# rank) and codes above 128 (killed) are not, because they may be consequences of an error on another node.
 set -euo pipefail
 
-# The wish to stop (USR1; TERM of a preemption) goes to all processes of a step. This shell lives on until the ranks
-# have saved and left; they inherit that a wish means nothing, until they can heed it.
+# A request to stop (USR1; TERM at a preemption) goes to all processes of a step. This shell ignores it and ends when
+# the ranks have saved and exited; the ranks inherit that it is ignored until they install their handlers.
 trap '' USR1 TERM
 
 ranks=${DUALMASK_RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
@@ -33,7 +33,7 @@ for _ in "${pids[@]}"; do
   wait -n || code=$?
   if ((code > highest)); then highest=$code; fi
   if ((code != 0 && code != 75 && code <= 128)); then echo "$code" >>"$DUALMASK_ERRORS"; fi
-  if ((code != 0)) && [[ -z $reaper ]]; then # the others may wait for ever for the one that has left
+  if ((code != 0)) && [[ -z $reaper ]]; then # the others may wait for ever for the one that has exited
     { sleep "$DUALMASK_GRACE" && kill -9 "${pids[@]}"; } &>/dev/null &
     reaper=$!
     disown "$reaper"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One node of the Ray that data.sh needs; stays until it is told to end.
+# One node of the Ray cluster of data.sh; runs until it is terminated.
 set -euo pipefail
 export RAY_USAGE_STATS_ENABLED=0 RAY_raylet_start_wait_time_s=120
-# The ports of Ray's agents are fixed: a node that is to find them out gives up after 15 s, too soon for a busy file
+# The ports of Ray's agents are fixed: a node that has to discover them gives up after 15 s, too soon for a busy file
 # system (github.com/ray-project/ray/issues/65983).
 options=(--block --num-cpus="$SRUN_CPUS_PER_TASK"
   --dashboard-agent-listen-port=$((MASTER_PORT + 1)) --dashboard-agent-grpc-port=$((MASTER_PORT + 2))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The stages of a curriculum, one job each, as a job array. Arguments, output and lives are those of pretrain.sh:
+# The stages of a curriculum, one job each, as a job array. Arguments, output and restarts are those of pretrain.sh:
 #   sbatch --array=0-3%1 --nodes=4 --gpus-per-node=8 slurm/stages.sh --config configs/X.yaml
-# Job N trains what is missing up to the end of stage N and exports the model of that stage. %1: one after the other.
+# Job N trains what is missing up to the end of stage N and exports the model of that stage. %1: one job at a time.
 #SBATCH --job-name=dualmask
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue

@@ -1,4 +1,4 @@
-"""A Hugging Face hub on 127.0.0.1: as much of its interface as the hub's own client asks for to download files."""
+"""A local Hugging Face hub on 127.0.0.1: the part of its interface that the hub's client needs to download files."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ Repositories = dict[str, dict[str, bytes]]  # "models/gpt2" or "datasets/owner/n
 
 
 class LocalHub(ThreadingHTTPServer):
-    """``asked`` holds the paths of all requests so far."""
+    """``requests`` holds the paths of all requests so far."""
 
     daemon_threads = True
 
     def __init__(self, repositories: Repositories, moved: dict[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.repositories, self.asked = repositories, list[str]()
+        self.repositories, self.requests = repositories, list[str]()
         self.moved = moved | {f"api/models/{old}": f"api/models/{new}" for old, new in moved.items()}
 
     @property
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0].removeprefix("/")
-        self.server.asked.append(path)
+        self.server.requests.append(path)
         for old, new in self.server.moved.items():
             if path.startswith(f"{old}/"):
                 self._answer(307, b"", Location=f"/{new}{path.removeprefix(old)}")

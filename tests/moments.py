@@ -1,4 +1,4 @@
-"""Moments of a training run at which a process is killed, drawn from a seed so that each can be played again."""
+"""Moments of a training run at which a process is killed, drawn from a random seed so that each can be repeated."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 FILES = {"open", "os.mkdir", "os.remove", "os.rmdir"}  # Python's audit events
-# by phase: the most events of a life that a moment lies behind. A step of the tiny run has about 60 calls of modules
-# and 30 gradients, a checkpoint about 10 opened files or made folders and 2 renames.
+# by phase: the greatest number of events of an attempt before a moment. A step of the tiny run has about 60 calls of
+# modules and 30 gradients, a checkpoint about 10 opened files or created folders and 2 renames.
 EVENTS = {"forward": 400, "backward": 200, "saving": 30, "renaming": 4}
 
 
 @dataclass(frozen=True)
 class Moment:
-    """Rank ``victim`` is killed −9 at event ``count`` of ``phase`` in one rank's life, or ``delay`` seconds later."""
+    """Rank ``victim`` is killed −9 at event ``count`` of ``phase`` in one attempt, or ``delay`` seconds later."""
 
     phase: str
     count: int
@@ -35,14 +35,14 @@ class Moment:
 
     @property
     def watcher(self) -> int:
-        """The rank whose events are counted: the first one names folders and renames them."""
+        """The rank whose events are counted: for files the first rank, which creates and renames the folders."""
         return 0 if self.phase in ("saving", "renaming") else self.victim
 
     def __str__(self) -> str:
         return f"rank {self.victim} at {self.phase} {self.count} + {self.delay * 1000:.1f} ms"
 
     def arm(self, process: int | None) -> None:
-        """In the watcher: from here on its events are counted. ``process``: the victim's, where that is another."""
+        """In the watcher: starts to count its events. ``process``: the victim's, if that is another rank."""
         process = process or os.getpid()
         left = self.count
         lock = threading.Lock()  # a checkpoint may be written by a thread
@@ -80,7 +80,7 @@ def _on_forward(event: Callable[..., None]) -> None:
 
 
 def _on_gradients(event: Callable[..., None]) -> None:
-    """Behind every gradient that somebody waits for: DeepSpeed, or our own engine."""
+    """After every gradient for which DeepSpeed or our own engine has registered a hook."""
     from torch import Tensor
 
     register = Tensor.register_post_accumulate_grad_hook
@@ -92,7 +92,7 @@ def _on_gradients(event: Callable[..., None]) -> None:
 
 
 def _on_files(names: set[str], event: Callable[..., None]) -> None:
-    """Before a file or folder of the checkpoints is opened, made, removed or renamed."""
+    """Before a file or folder of the checkpoints is opened, created, removed or renamed."""
 
     def heard(name: str, arguments: tuple[Any, ...]) -> None:
         if name in names and any("/checkpoints/" in str(argument) for argument in arguments[:2]):

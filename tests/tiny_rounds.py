@@ -40,8 +40,10 @@ def make_batch(rows: int = 6) -> Batch:
     draw = torch.Generator().manual_seed(1)
     length = torch.tensor([20, 12, 2, 9, 20, 15]).repeat(-(-rows // 6))[:rows]
     tokens = torch.randint(6, VOCAB, (rows, WIDTH), generator=draw)
-    place = torch.arange(WIDTH)
-    tokens = torch.where(place == length[:, None] - 1, EOS_ID, torch.where(place >= length[:, None], PAD_ID, tokens))
+    position = torch.arange(WIDTH)
+    tokens = torch.where(
+        position == length[:, None] - 1, EOS_ID, torch.where(position >= length[:, None], PAD_ID, tokens)
+    )
     tokens[:, 0] = BOS_ID
     return Batch(tokens, length, torch.arange(rows) * 7919)
 
@@ -53,6 +55,6 @@ def make_plan(step: int = 3, **changes: Any) -> EditPlan:
 
 def rounds_plan(step: int = 3, losses: dict[str, float] | None = None, **rollout: Any) -> EditPlan:
     """Four rounds in which everything that can be drawn is drawn, and everything that can carry a gradient does."""
-    how = {"rounds": 4, "window": 2, "first_round": "gate", "on_policy_counts": 0.5, "starts": EVERY_START}
+    settings = {"rounds": 4, "window": 2, "first_round": "gate", "on_policy_counts": 0.5, "starts": EVERY_START}
     every = EVERY_LOSS | {"gate": 1.0, "gate_cost": 0.1}
-    return make_plan(step, losses=every if losses is None else losses, picker_gradient=0.5, rollout=how | rollout)
+    return make_plan(step, losses=every if losses is None else losses, picker_gradient=0.5, rollout=settings | rollout)

@@ -45,9 +45,9 @@ def make_texts(rows: int = 6) -> Batch:
     return Batch(torch.where(batch.tokens < 6, batch.tokens, inner), batch.length, batch.key)
 
 
-def span_plan(step: int = 3, losses: dict[str, float] | None = None, **how: Any) -> StepPlan:
+def span_plan(step: int = 3, losses: dict[str, float] | None = None, **settings: Any) -> StepPlan:
     """A stage in which every loss has a weight."""
-    section = {"lengths": [SPAN], "losses": LOSSES if losses is None else losses} | how
+    section = {"lengths": [SPAN], "losses": LOSSES if losses is None else losses} | settings
     train = ["decoder", "encoder", "gate"]
     stage = {"name": "span", "steps": 10, "train": train, "lr": {"peak": 1e-3}, "span": section}
     return plan_at([make_stage(stage)], step)

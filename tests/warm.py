@@ -1,6 +1,6 @@
-"""Ranks that begin warm: forked from a process that has read all libraries, then the real ``launcher/train.py``.
+"""Ranks that start quickly: forked from a process that has imported all libraries, then the real ``launcher/train.py``.
 
-A rank that starts cold spends nearly all of a tiny run's time on imports: a hundred lives cannot afford that.
+A rank that starts cold spends nearly all of a tiny run's time on imports, too much for tests with a hundred restarts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _processes = multiprocessing.get_context("forkserver")
 
 
 class Ranks:
-    """The processes of one life of a run, as torchrun or srun start them; each can be signalled alone."""
+    """The ranks of one attempt (a run between two restarts), as torchrun or srun start them; each is a process."""
 
     def __init__(
         self,
@@ -36,12 +36,12 @@ class Ranks:
         """``moment``: at which a rank is killed; ``before``: called with its number in each rank, before its script."""
         _begin_server()
         self.logs = [config.with_name(f"{config.stem}-rank{rank}.log") for rank in range(ranks)]
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": str(ranks)}
+        rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": str(ranks)}
         command = [str(SCRIPT), "--config", str(config), *map(str, arguments)]
         started: dict[int, BaseProcess] = {}
         # the watcher comes last: to kill another, it has to know its process
         for rank in sorted(range(ranks), key=lambda rank: moment is not None and rank == moment.watcher):
-            own = meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            own = rendezvous | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             prepare = partial(before, rank) if before else None
             if moment and rank == moment.watcher:
                 prepare = partial(moment.arm, started[moment.victim].pid if moment.victim != rank else None)
@@ -57,7 +57,7 @@ class Ranks:
         os.kill(self.processes[rank].pid or 0, number)
 
     def codes(self, timeout: float = 300) -> list[int | None]:
-        """Exit codes once all have ended; None: it hung, and was killed."""
+        """Exit codes after all have ended; None for a rank that hung and was killed."""
         for process in self.processes:
             process.join(timeout)
         codes = [process.exitcode for process in self.processes]
@@ -69,29 +69,29 @@ class Ranks:
             process.kill()
             process.join()
 
-    def said(self) -> str:
+    def output(self) -> str:
         """stdout and stderr of all ranks."""
         return "".join(log.read_text(errors="replace") for log in self.logs if log.exists())
 
 
 def train(ranks: int, config: Path, *arguments: object) -> str:
-    """A whole life that must succeed; what it said."""
-    life = Ranks(ranks, config, *arguments)
-    codes = life.codes()
-    assert codes == [0] * ranks, f"{codes}\n{life.said()[-3000:]}"
-    return life.said()
+    """Runs an attempt that must succeed; returns its output."""
+    attempt = Ranks(ranks, config, *arguments)
+    codes = attempt.codes()
+    assert codes == [0] * ranks, f"{codes}\n{attempt.output()[-3000:]}"
+    return attempt.output()
 
 
 def _begin_server() -> None:
-    """The process that all ranks are forked from, with the surroundings of a rank."""
-    surroundings = dict(os.environ)
+    """Starts the process from which all ranks are forked, with the environment of a rank."""
+    environment = dict(os.environ)
     try:
         os.environ.update(tiny.environment())
         _processes.set_forkserver_preload(["launcher.session"])
         forkserver.ensure_running()
     finally:
         os.environ.clear()
-        os.environ.update(surroundings)
+        os.environ.update(environment)
 
 
 def _run(command: list[str], own: dict[str, str], log: str, prepare: Callable[[], None] | None) -> None:

@@ -1,4 +1,4 @@
-"""What goes into a model: one batch of token sequences. Knows ids; knows nothing of text."""
+"""The input of a model: one batch of token sequences."""
 
 # B batch, T tokens
 
@@ -11,24 +11,24 @@ from torch import Tensor
 
 
 def present(length: Tensor, width: int) -> Tensor:
-    """[B, T] bool: not padding, for sequences of ``length`` [B] in rows of ``width`` places."""
+    """[B, T] bool: not padding, for sequences of ``length`` [B] in rows of ``width`` tokens."""
     return torch.arange(width, device=length.device) < length[:, None]
 
 
 def deletable(length: Tensor, width: int) -> Tensor:
     """[B, T] bool: neither padding nor BOS nor EOS."""
-    place = torch.arange(width, device=length.device)
-    return (place > 0) & (place < length[:, None] - 1)
+    position = torch.arange(width, device=length.device)
+    return (position > 0) & (position < length[:, None] - 1)
 
 
 @dataclass(frozen=True)
 class Batch:
     """A batch of sequences ``<bos> … <eos>``, padded on the right.
 
-    tokens  [B, T] int64 ids; whatever stands at or behind ``length`` is padding and must not influence anything
+    tokens  [B, T] int64 ids; positions from ``length`` on are padding and must not influence any result
     length  [B]    int64, BOS and EOS included (2 … T)
-    key     [B]    int64, the sequence's own random key: every draw made for a sequence is a function of its key
-                   (see ``ops.noise``), so results depend neither on its companions nor on the number of ranks
+    key     [B]    int64, the sequence's random key: every draw for a sequence is a function of its key (see
+                   ``core.noise``), so results depend neither on the rest of the batch nor on the number of ranks
     """
 
     tokens: Tensor

@@ -1,4 +1,4 @@
-"""What the engine must know of each token id: plain facts read off the tokenizer once, no text at run time."""
+"""Properties of each token id, read from the tokenizer once, so that inference needs no text at run time."""
 
 # V vocabulary
 
@@ -15,12 +15,12 @@ from dualmask.core.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Lexicon:
-    """One entry a token id.
+    """One entry per token id.
 
-    characters    [V] int64: characters of text that the token begins (the first byte of a character counts for it all)
-    continuation  [V] bool: begins with a later byte of a character: never parted from the token in front of it
-    writable      [V] bool: may be filled in. Neither special ids nor control characters nor parts of characters: slots
-                  are filled each for itself, so parts would not fit together
+    characters    [V] int64: number of characters that begin in the token (a character is counted at its first byte)
+    continuation  [V] bool: begins with a later byte of a character; never separated from the token before it
+    writable      [V] bool: may be filled in. Excludes special ids, control characters and parts of characters: slots
+                  are filled independently of each other, so parts would not fit together
     begins_space  [V] bool: starts with a space
     ends_sentence [V] bool: ends with . ! ? or a line break
     """

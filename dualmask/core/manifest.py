@@ -1,4 +1,4 @@
-"""Folders that can be trusted: a manifest with the SHA-256 of every file, written last; and files that appear whole."""
+"""Sealed folders: a manifest with the SHA-256 of every file, written last. Also atomic writing of single files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = 1
 
 
 def write_file(path: Path, text: str) -> None:
-    """Writes ``path`` so that a reader, or a crash, sees either the old text or the new one, never a part."""
+    """Writes ``path`` atomically: a reader sees either the old text or the new one, even after a crash."""
     partial = path.with_name(f".{path.name}.partial")
     with naming(path), partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -26,7 +26,7 @@ def write_file(path: Path, text: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError the file that it is about, which that of a full disk does not say by itself."""
+    """Adds the file's name to an OSError, which lacks it if a disk is full."""
     try:
         yield
     except OSError as error:
@@ -35,7 +35,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Has the disk keep what was written to a file, or the names in a folder."""
+    """fsync of a file's content, or of the names in a folder."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -44,9 +44,9 @@ def sync(path: Path) -> None:
 
 
 def files_of(folder: Path) -> list[str]:
-    """Relative names of all files below ``folder`` but the manifest, sorted."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    return sorted(name for name in found if name != NAME)
+    """Relative names of all files below ``folder`` except the manifest, sorted."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    return sorted(name for name in names if name != NAME)
 
 
 def digest(path: Path) -> str:
@@ -55,7 +55,7 @@ def digest(path: Path) -> str:
 
 
 def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
-    """Writes the manifest over ``digests`` (None: of every file in the folder) once all files are on the disk."""
+    """Writes the manifest with ``digests`` (None: of every file in the folder) after all files are synced to disk."""
     if digests is None:
         for name in files_of(folder):
             sync(folder / name)
@@ -67,9 +67,9 @@ def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
 
 
 def problem(folder: Path, part: int = 0, parts: int = 1) -> str | None:
-    """What is wrong with a sealed folder, naming the file; None if all is as it was written.
+    """What is wrong with a sealed folder, naming the file; None if all files are as they were written.
 
-    ``part`` of ``parts``: which share of the files is read, where several processes share the work.
+    Only every ``parts``-th file from ``part`` on is read, so that several processes can share the work.
     """
     try:
         manifest = json.loads((folder / NAME).read_text(encoding="utf-8"))

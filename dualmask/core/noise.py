@@ -1,7 +1,7 @@
-"""Randomness as a pure function: a hash of (sequence key, stream name, step, place) instead of a generator's state.
+"""Counter-based randomness: every draw is a hash of (sequence key, stream name, step, index); there is no RNG state.
 
-So a draw does not depend on the batch that a sequence stands in, on the number of ranks, or on how often a forward is
-recomputed under activation checkpointing, and a resumed run needs no generator state.
+A draw therefore does not depend on the other sequences of the batch, on the number of ranks, or on recomputation of
+the forward pass under activation checkpointing, and a resumed run needs no generator state.
 """
 
 from __future__ import annotations
@@ -32,26 +32,28 @@ def mix(x: Tensor) -> Tensor:
 
 def uniform(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
     """[B, *shape] float32 in (0, 1), both ends excluded, from ``key`` [B] int64."""
-    place = torch.arange(math.prod(shape), device=key.device)
-    return uniform_at(key, stream, step, place).view(len(key), *shape)
+    index = torch.arange(math.prod(shape), device=key.device)
+    return uniform_at(key, stream, step, index).view(len(key), *shape)
 
 
-def uniform_at(key: Tensor, stream: str, step: int, place: Tensor) -> Tensor:
-    """[B, N] the draws of ``uniform`` at chosen places [N] or [B, N], without making the others."""
+def uniform_at(key: Tensor, stream: str, step: int, index: Tensor) -> Tensor:
+    """[B, N] the draws of ``uniform`` at the indices [N] or [B, N], without computing the others."""
     salt = torch.tensor(zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step, device=key.device)
     start = mix(key ^ mix(salt))
-    bits = mix(start[:, None] + (place + 1) * _GOLDEN)
+    bits = mix(start[:, None] + (index + 1) * _GOLDEN)
     return ((_shift(bits, 41) + 0.5) / 2**23).float()
 
 
 def gumbel(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
+    """[B, *shape] standard Gumbel noise."""
     return -torch.log(-torch.log(uniform(key, stream, step, *shape)))
 
 
-def gumbel_at(key: Tensor, stream: str, step: int, place: Tensor) -> Tensor:
-    """As ``uniform_at``."""
-    return -torch.log(-torch.log(uniform_at(key, stream, step, place)))
+def gumbel_at(key: Tensor, stream: str, step: int, index: Tensor) -> Tensor:
+    """[B, N] standard Gumbel noise at the indices [N] or [B, N], see ``uniform_at``."""
+    return -torch.log(-torch.log(uniform_at(key, stream, step, index)))
 
 
 def logistic(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
+    """[B, *shape] standard logistic noise."""
     return torch.logit(uniform(key, stream, step, *shape))

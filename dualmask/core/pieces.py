@@ -1,7 +1,7 @@
 """The two kinds of tokenizer file: a sentencepiece model, and the byte-level BPE of a Hugging Face ``tokenizer.json``.
 
-Either kind is a list of ``contents``, for each id the UTF-8 bytes that it stands for (perhaps only a part of a
-character), and a way from text to ids. The first ids are those of special symbols, which stand for no text.
+Either kind has ``contents``, the UTF-8 bytes of each id (possibly only a part of a character), and ``encode``, from
+text to ids. The first ids are those of special symbols, which have no text.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-# sentencepiece writes a space as this character, so the character itself travels as its three UTF-8 bytes
+# sentencepiece writes a space as this character, so the character itself is encoded as its three UTF-8 bytes
 _SPACE_MARK = "\u2581"
 
 _PROBE = "word \t  Word's 12,3\r\n\n é 日本\u00a0😀 \x00<|endoftext|> [MASK] end "
 
 
 def read_pieces(content: bytes, specials: Sequence[str]) -> SentencePieces | ByteLevelPieces:
-    """The pieces of a tokenizer file of either kind, behind ``specials``. Raises ValueError."""
+    """The pieces of a tokenizer file of either kind, after the special symbols ``specials``. Raises ValueError."""
     return (ByteLevelPieces if content.startswith(b"{") else SentencePieces)(content, specials)
 
 
@@ -55,14 +55,14 @@ class SentencePieces:
 
 
 class ByteLevelPieces:
-    """The BPE of a ``tokenizer.json`` (GPT-2 and its many heirs); its own ids follow those of the special symbols.
+    """The BPE of a ``tokenizer.json`` (GPT-2 and models like it); its own ids follow those of the special symbols.
 
-    Whatever would change a text or read symbols into it is left out: normalizer, dropout, post-processor, and the
-    file's added tokens, of which those like ``<|endoftext|>`` that have a place among the pieces stand for no text.
+    Everything that would change a text or insert symbols is disabled: normalizer, dropout, post-processor, and the
+    file's added tokens. Added tokens that are also pieces, like ``<|endoftext|>``, keep their ids but have no text.
     """
 
     def __init__(self, content: bytes, specials: Sequence[str]) -> None:
-        # one text at a time: threads gain nothing, and would not survive a fork
+        # texts are encoded one at a time: threads would gain nothing, and are unsafe if the process forks
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         import tokenizers
 
@@ -87,7 +87,7 @@ class ByteLevelPieces:
 
 
 def _read_bpe(content: bytes) -> tuple[dict[str, Any], dict[str, int]]:
-    """The whole file, and its pieces; every text can be written with them."""
+    """The parsed file and its vocabulary, which contains all 256 bytes and thus can encode every text."""
     try:
         tree = json.loads(content)
         vocab, _, _ = tree["model"]["vocab"], tree["model"]["merges"], tree.setdefault("added_tokens", [])
@@ -100,7 +100,7 @@ def _read_bpe(content: bytes) -> tuple[dict[str, Any], dict[str, int]]:
 
 
 def _alphabet() -> dict[str, int]:
-    """The byte behind each character of byte-level pieces: printable Latin-1 as it is, the others from U+0100 on."""
+    """The byte of each character of a byte-level piece: printable Latin-1 stands for itself, the others from U+0100."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(0x100) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(0x100 + n): byte for n, byte in enumerate(others)}

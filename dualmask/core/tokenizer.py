@@ -1,7 +1,7 @@
-"""Text to ids and back, without loss: the one contract between data_pipeline and the models.
+"""Lossless conversion of text to ids and back: the contract between data_pipeline and the models.
 
-``decode(encode(x)) == x`` for any Unicode text. The special ids are the first six, whatever kind of file the pieces
-come from; no user text, not even the literal ``[MASK]``, encodes to them: they are inserted by id only.
+``decode(encode(x)) == x`` for any Unicode text. The first six ids are special, whatever the kind of tokenizer file; no
+user text, not even the literal ``[MASK]``, encodes to them: they are inserted by id only.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Tokenizer:
         return len(self._pieces.contents)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of ``text`` alone, without BOS and EOS. Lone surrogates are not text: ValueError."""
+        """Ids of ``text``, without BOS and EOS. Raises ValueError for lone surrogates, which are not text."""
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -53,19 +53,19 @@ class Tokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of a whole sequence; special ids are skipped, broken byte runs become U+FFFD."""
+        """The text of a whole sequence; special ids are skipped, invalid byte sequences become U+FFFD."""
         return b"".join(map(self.content, ids)).decode(errors="replace")
 
     def content(self, index: int) -> bytes:
-        """The UTF-8 bytes that a token stands for, perhaps only a part of a character; none for a special id."""
+        """The UTF-8 bytes of a token, possibly only a part of a character; empty for a special id."""
         return self._pieces.contents[index]
 
     def continues(self, index: int) -> bool:
-        """Whether the token begins with a later byte of a character, so that it cannot stand without the one before."""
+        """Whether the token begins with a later byte of a character, so that it needs the token before it."""
         return b"\x80" <= self.content(index)[:1] < b"\xc0"
 
     def piece(self, index: int) -> str:
-        """One token as a person reads it: a leading space shown as it is, bytes that are no character as ``<0xE2>``."""
+        """One token for display: a leading space is kept, bytes that form no character are shown as ``<0xE2>``."""
         if index in SPECIAL_IDS:
             return SPECIALS[index]
         text = self.content(index).decode(errors="surrogateescape")

@@ -1,6 +1,6 @@
 """One pre-norm transformer block: self-attention and MLP, split over the tensor-parallel group."""
 
-# B batch, T tokens, S tokens that are looked at, D width, H heads of this rank, E head width
+# B batch, T queries, S keys, D width, H heads of this rank, E head width
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dualmask.nn.rotary import Rotary
 
 
 class Attention(nn.Module):
-    """Softmax attention over the tokens that ``mask`` [B, 1, 1 or T, S] allows."""
+    """Softmax attention of each token over those where ``mask`` [B, 1, 1 or T, S] is True."""
 
     def __init__(self, config: ModelConfig, *, output_std: float) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Attention(nn.Module):
         self.output = Row(config.hidden, config.hidden, std=output_std)
 
     def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, cache: Appendable | None = None) -> Tensor:
-        """``cache``: keys and values of the tokens in front of these (S > T)."""
+        """[B, T, D] from [B, T, D]. ``cache``: keys and values of the tokens before these (then S > T)."""
         batch, width, _ = x_BTD.shape
         qkv = self.qkv(x_BTD).view(batch, width, self.heads, 3, self.head_width)
         q, k, v = qkv.permute(3, 0, 2, 1, 4)
@@ -61,15 +61,15 @@ class Block(nn.Module):
 
 
 def key_mask(present: Tensor) -> Tensor:
-    """[B, 1, 1, T] bool for attention; True where a key may be looked at."""
+    """[B, 1, 1, T] bool for attention; True for the keys that may be attended to."""
     return present[:, None, None, :].to(torch.bool)
 
 
 def causal_mask(present: Tensor, width: int) -> Tensor:
-    """[B, 1, T, S] bool: the last ``width`` = T of the tokens ``present`` [B, S] look at themselves and to the left.
+    """[B, 1, T, S] bool: the last ``width`` = T of the tokens ``present`` [B, S] attend to themselves and to the left.
 
-    Padding looks at itself too: a row that looks at nothing would be NaN, and spread.
+    Padding attends to itself too: the softmax of a row without keys would be NaN, and spread to other rows.
     """
-    place = torch.arange(present.shape[1], device=present.device)
-    query = place[-width:, None]
-    return (((place < query) & present[:, None, :]) | (place == query))[:, None]
+    position = torch.arange(present.shape[1], device=present.device)
+    query = position[-width:, None]
+    return (((position < query) & present[:, None, :]) | (position == query))[:, None]

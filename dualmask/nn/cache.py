@@ -1,4 +1,4 @@
-"""What a causal trunk remembers of the tokens that it has read, so that it reads each of them once."""
+"""The KV cache of a causal trunk: for inference (``KVCache``) and, with gradients, for training (``PrefixCache``)."""
 
 # B batch, T new tokens, S tokens so far, H heads, E head width
 
@@ -17,7 +17,7 @@ class Appendable(Protocol):
 
 
 class TrunkCache(Protocol):
-    """What a causal trunk asks of its memory: presence [B, S, 1], embeddings [B, S, D], a layer's [2, B, H, S, E]."""
+    """Needed by a trunk: presence [B, S, 1], embeddings [B, S, D], each layer's keys and values [2, B, H, S, E]."""
 
     @property
     def present(self) -> Appendable: ...
@@ -28,7 +28,7 @@ class TrunkCache(Protocol):
 
 
 class CacheBuffer:
-    """A tensor that grows along the tokens (its last axis but one), in room that is taken once."""
+    """A tensor that grows along the token axis (the last but one) in memory for ``room`` tokens, allocated once."""
 
     def __init__(self, room: int) -> None:
         self._room = room
@@ -36,7 +36,7 @@ class CacheBuffer:
         self._length = 0
 
     def append(self, new: Tensor) -> Tensor:
-        """[…, S, E] all that was ever given, ``new`` […, T, E] at the end."""
+        """[…, S, E]: everything appended so far, with ``new`` […, T, E] at the end."""
         if self._kept is None:
             self._kept = new.new_empty(*new.shape[:-2], self._room, new.shape[-1])
         start, self._length = self._length, self._length + new.shape[-2]
@@ -45,11 +45,11 @@ class CacheBuffer:
         return self._kept[..., : self._length, :]
 
     def crop(self, number: int) -> None:
-        """The last ``number`` tokens make room for others."""
+        """Removes the last ``number`` tokens."""
         self._length -= number
 
     def rows(self, index: Tensor, axis: int) -> CacheBuffer:
-        """A copy for some of the texts, which lie along ``axis``."""
+        """A copy with the sequences ``index`` along ``axis``."""
         copy = CacheBuffer(self._room)
         copy._kept = None if self._kept is None else self._kept.index_select(axis, index)
         copy._length = self._length
@@ -57,7 +57,7 @@ class CacheBuffer:
 
 
 class KVCache:
-    """For ``room`` tokens a row of a trunk of ``layers`` blocks. For inference: it keeps no gradient."""
+    """The cache of a trunk of ``layers`` blocks for ``room`` tokens per sequence. For inference: without gradient."""
 
     def __init__(self, layers: int, room: int) -> None:
         self.present = CacheBuffer(room)  # [B, S, 1]
@@ -65,41 +65,41 @@ class KVCache:
         self.keys_values = [CacheBuffer(room) for _ in range(layers)]  # [2, B, H, S, E]
 
     def crop(self, number: int) -> None:
-        """The last ``number`` tokens were only tried."""
-        for memory in (self.present, self.embeddings, *self.keys_values):
-            memory.crop(number)
+        """Removes the last ``number`` tokens."""
+        for buffer in (self.present, self.embeddings, *self.keys_values):
+            buffer.crop(number)
 
     def rows(self, index: Tensor) -> KVCache:
-        """A copy for some of the texts."""
+        """A copy with the sequences ``index``."""
         copy = KVCache(0, 0)
         copy.present, copy.embeddings = self.present.rows(index, 0), self.embeddings.rows(index, 0)
-        copy.keys_values = [memory.rows(index, 1) for memory in self.keys_values]
+        copy.keys_values = [buffer.rows(index, 1) for buffer in self.keys_values]
         return copy
 
 
 class PrefixTensor:
-    """A tensor that is looked back at many times, each time from other tokens behind it. Keeps the gradient."""
+    """A prefix that is read several times, each time followed by other tokens. Keeps the gradient."""
 
     def __init__(self, kept: Tensor | None = None) -> None:
         self.kept = kept
         self.whole: Tensor | None = None
 
     def append(self, new: Tensor) -> Tensor:
-        """[…, S, E] what is kept, ``new`` […, T, E] at the end; the next call begins with what is kept again.
+        """[…, S, E]: the prefix with ``new`` […, T, E] at the end; the next call starts from the same prefix.
 
-        Without hidden state that a forward depends on, so activation checkpointing may repeat it.
+        The result depends on no hidden state, so activation checkpointing may repeat the call.
         """
         self.whole = new if self.kept is None else torch.cat([self.kept, new], dim=-2)
         return self.whole
 
     def appended(self) -> PrefixTensor:
-        """One that keeps what the last call returned."""
+        """A prefix that consists of what the last call of ``append`` returned."""
         return PrefixTensor(self.whole)
 
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """What a causal trunk has read of texts of any lengths: for training: with its gradient."""
+    """The cache of a causal trunk over prefixes of any lengths. For training: it keeps the gradient."""
 
     present: PrefixTensor
     embeddings: PrefixTensor
@@ -110,20 +110,20 @@ class PrefixCache:
         return cls(PrefixTensor(), PrefixTensor(), [PrefixTensor() for _ in range(layers)])
 
     def appended(self) -> PrefixCache:
-        """With the tokens of the trunk's last pass, which was given this prefix."""
+        """The prefix extended by the tokens of the trunk's last pass, which was given this cache."""
         return PrefixCache(
             self.present.appended(), self.embeddings.appended(), [layer.appended() for layer in self.keys_values]
         )
 
     def up_to(self, length: Tensor, reach: int) -> PrefixCache:
-        """Cut behind the first ``length`` [B] tokens of each text, which stand on the left.
+        """The first ``length`` [B] tokens of each sequence; prefixes are padded on the right.
 
-        reach: how many embeddings a trunk asks back for; they go to the right end, where it looks for them.
+        reach: number of previous embeddings that the trunk's convolution reads; they are moved to the right end.
         """
         assert self.present.kept is not None
         assert self.embeddings.kept is not None
-        place = torch.arange(self.present.kept.shape[1], device=length.device)
-        present = self.present.kept & (place < length[:, None])[..., None]
+        index = torch.arange(self.present.kept.shape[1], device=length.device)
+        present = self.present.kept & (index < length[:, None])[..., None]
         last = length[:, None] - reach + torch.arange(reach, device=length.device)
         width = self.embeddings.kept.shape[-1]
         tail = self.embeddings.kept.gather(1, last.clamp_min(0)[..., None].expand(-1, -1, width))

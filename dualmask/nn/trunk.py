@@ -1,4 +1,4 @@
-"""A stack of blocks: the body that picker, inserter and filler each have of their own, and each language model."""
+"""A stack of transformer blocks: picker, inserter, filler and each language model have one of their own."""
 
 # B batch, T tokens, D width
 
@@ -16,10 +16,10 @@ from dualmask.nn.rotary import rotary
 
 
 class DepthwiseConv(nn.Module):
-    """Adds to each token a learnt, channel-wise mix of the tokens beside it (a depthwise convolution, replicated).
+    """Adds a depthwise convolution over neighbouring tokens (replicated over the tensor-parallel group).
 
-    Attention finds the neighbours by itself only after a long plateau; a small model is spared it. Causal: the same
-    number of tokens, all to the left.
+    It spares a small model the long plateau before attention learns to find the neighbours. Causal: the same number of
+    tokens, all to the left.
     """
 
     REACH = 2
@@ -42,7 +42,7 @@ class DepthwiseConv(nn.Module):
 
 
 class Trunk(nn.Module):
-    """Embeddings, positions and presence in; normalised states out. Knows nothing of tokens."""
+    """From embeddings, positions and presence to normalised hidden states."""
 
     def __init__(
         self, config: ModelConfig, layers: int, *, causal: bool = False, activation_checkpointing: bool = False
@@ -61,7 +61,7 @@ class Trunk(nn.Module):
     def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, cache: TrunkCache | None = None) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool.
 
-        ``cache``: these tokens follow those that it has seen (causal trunks only).
+        ``cache``: holds the tokens before these (causal trunks only).
         """
         assert cache is None or self.causal
         rotation = rotary(shared(position), self.head_width, self.theta)
@@ -72,7 +72,7 @@ class Trunk(nn.Module):
             cached = cache and cache.keys_values[number]
             if self.activation_checkpointing and self.training:
                 # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice, and cuts off the
-                # gradient of the keys and values that a memory keeps
+                # gradient of the cached keys and values
                 x_BTD = checkpoint(block, x_BTD, rotation, mask, cached, use_reentrant=False)
             else:
                 x_BTD = block(x_BTD, rotation, mask, cached)

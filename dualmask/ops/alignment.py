@@ -1,9 +1,9 @@
-"""What a draft and its target have in common, and what is missing between: labels for any draft, at no cost.
+"""The alignment of a draft with its target: labels for any draft, without annotation.
 
 One longest common subsequence per text. The search runs in rapidfuzz (C++, bit-parallel: T·U/64 word operations), one
-call a row, from its matching blocks to arrays in numpy. The batched alternative, a row of a dynamic programme per
-tensor operation with prefix and suffix tables instead of back-tracing, was written and timed against it: it is far
-slower on a CPU at 16 texts of 64 tokens as well as at 64 of 512, and needs 2·T·U integers a text.
+call per row; its matching blocks become arrays in numpy. A batched alternative, which computed a row of the dynamic
+programme per tensor operation with prefix and suffix tables instead of back-tracing, was implemented and timed: it is
+far slower on a CPU, at 16 texts of 64 tokens and at 64 texts of 512, and needs 2·T·U integers per text.
 """
 
 # B batch, T tokens of the draft, U tokens of the target, G gaps = T-1
@@ -19,22 +19,22 @@ from torch import Tensor
 
 from dualmask.ops.gaps import drop, gap_present
 
-_BEYOND = 2**31  # behind every place
+_BEYOND = 2**31  # greater than every position
 
 
 def align(draft: Tensor, draft_length: Tensor, target: Tensor, target_length: Tensor) -> Tensor:
-    """[B, T] int64: the place in the target of every draft token on one longest common subsequence, -1 for the others.
+    """[B, T] int64: the target position of every draft token on one longest common subsequence, -1 for the others.
 
-    draft [B, T] and target [B, U] ids of lengths [B] from 2 on. BOS and EOS always match; places of matched tokens
-    increase strictly. The inputs may lie on any device, the result lies there too.
+    draft [B, T] and target [B, U] ids of lengths [B] ≥ 2. BOS and EOS always match; the positions of matched tokens
+    increase strictly. The result is on the device of ``draft``.
     """
     match = np.full(tuple(draft.shape), -1, dtype=np.int64)
     rows = zip(match, _rows(draft, draft_length), _rows(target, target_length), strict=True)
-    for place, ours, theirs in rows:
-        for block in LCSseq.opcodes(ours[1:-1], theirs[1:-1]).as_matching_blocks():
+    for positions, draft_ids, target_ids in rows:
+        for block in LCSseq.opcodes(draft_ids[1:-1], target_ids[1:-1]).as_matching_blocks():
             start = block.a + 1
-            place[start : start + block.size] = np.arange(block.b + 1, block.b + 1 + block.size)
-        place[0], place[len(ours) - 1] = 0, len(theirs) - 1
+            positions[start : start + block.size] = np.arange(block.b + 1, block.b + 1 + block.size)
+        positions[0], positions[len(draft_ids) - 1] = 0, len(target_ids) - 1
     return torch.from_numpy(match).to(draft.device)
 
 
@@ -51,11 +51,11 @@ def _rows(tokens: Tensor, length: Tensor) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Holes:
-    """What is missing in the gaps of a skeleton.
+    """The tokens missing from the gaps of a skeleton.
 
-    count [B, G] int64: masks that the gap needs; 0 where the gap does not exist
-    first [B, G] int64: place in the target of the first missing token; 0 behind a wrong token
-    known [B, G] bool:  both neighbours are right, so that the r-th mask stands for target token first + r
+    count [B, G] int64: number of masks that the gap needs; 0 where the gap does not exist
+    first [B, G] int64: target position of the first missing token; 0 after a wrong token
+    known [B, G] bool:  both neighbours are correct, so that the r-th mask stands for the target token first + r
     """
 
     count: Tensor
@@ -64,26 +64,26 @@ class Holes:
 
 
 def holes(match: Tensor, keep: Tensor) -> Holes:
-    """The holes of the skeleton that keeping ``keep`` leaves (gap j stands between its tokens j and j+1).
+    """The holes of the skeleton that consists of the tokens ``keep`` (gap j lies between its tokens j and j+1).
 
-    match [B, T] from ``align``; keep [B, T] bool, False on padding, True on BOS and EOS. Between two right tokens n
-    target tokens are missing and w wrong tokens were kept. Where in between the wrong ones stand is not known, so the
-    first gap takes all masks: n - w, for the places of wrong tokens are freed in a later round.
+    match [B, T] from ``align``; keep [B, T] bool, False on padding, True on BOS and EOS. Between two correct tokens, n
+    target tokens are missing and w wrong tokens were kept. Since the alignment does not say where between them the
+    wrong tokens belong, the first gap takes all masks: n - w, as the wrong tokens are deleted in a later round.
     """
     skeleton = drop(match, keep)
-    place, width = skeleton.tokens, match.shape[1]
+    positions, width = skeleton.tokens, match.shape[1]
     exists = gap_present(skeleton.length, width)
     index = torch.arange(width, device=match.device).expand_as(match)
-    right = (place >= 0) & (index < skeleton.length[:, None])
-    missing = _next(place, right) - place[:, :-1] - 1
+    right = (positions >= 0) & (index < skeleton.length[:, None])
+    missing = _next(positions, right) - positions[:, :-1] - 1
     wrong = _next(index, right) - index[:, :-1] - 1
     first_gap = right[:, :-1] & exists
     count = torch.where(first_gap, (missing - wrong).clamp_min(0), 0)
-    return Holes(count, torch.where(first_gap, place[:, :-1] + 1, 0), first_gap & (wrong == 0))
+    return Holes(count, torch.where(first_gap, positions[:, :-1] + 1, 0), first_gap & (wrong == 0))
 
 
 def _next(value: Tensor, where: Tensor) -> Tensor:
-    """[B, G] ``value`` [B, T] of the next token behind each gap where ``where`` holds; values increase there."""
+    """[B, G] ``value`` [B, T] of the next token after each gap where ``where`` holds; values increase there."""
     nearest = torch.where(where, value, _BEYOND).flip(1).cummin(1).values.flip(1)
     return nearest[:, 1:]
 

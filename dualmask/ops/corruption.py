@@ -1,7 +1,7 @@
-"""Making texts wrong: tokens substituted, left out, doubled, swapped or misspelt, and spans shuffled.
+"""Corruption of texts: tokens are substituted, dropped, doubled, swapped or misspelt, and spans are shuffled.
 
-Each token emits 0, 1 or more tokens, a permutation says in which order, and the running sum of the emissions says
-where. So a batch is corrupted by index arithmetic alone.
+Each token emits 0, 1 or more tokens; a permutation gives their order and the cumulative sum of the emissions their
+positions. A batch is thus corrupted by index arithmetic only.
 """
 
 # B batch, T tokens, V vocabulary, N variants, P most tokens that one token emits
@@ -26,23 +26,23 @@ UNHIT = -1
 
 
 def corrupt(
-    tokens: Tensor, length: Tensor, key: Tensor, step: int, how: CorruptionConfig, typos: Tensor | None
+    tokens: Tensor, length: Tensor, key: Tensor, step: int, config: CorruptionConfig, typos: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Corrupts every row of ``tokens`` [B, T]; returns tokens [B, T] (PAD behind) and their length [B].
+    """Corrupts every row of ``tokens`` [B, T]; returns tokens [B, T] (padded with PAD) and their length [B].
 
-    Of each row a share uniform in [rate_low, rate_high] of the inner tokens is hit, each by one kind drawn by weight.
-    A result never exceeds T: of what lengthens a row, as much happens as finds room, at random places. ``typos`` is the
-    table of ``dualmask.core.typos``; None, a token without a misspelling, or no room for it: substituted instead.
+    In each row, a share of the inner tokens, uniform in [rate_low, rate_high], is corrupted, each by one kind drawn by
+    weight. A result never exceeds T: insertions that would not fit are undone at random positions. ``typos`` is the
+    table of ``core.typos``; without it, without a misspelling of the token, or without room, a typo is a substitution.
     """
     inner = deletable(length, tokens.shape[1])
-    kind = _hits(inner, key, step, how)
+    kind = _hits(inner, key, step, config)
     kind, order = _swaps(kind, inner)
     misspelt = _misspelt(tokens, key, step, typos)
     kind = torch.where((kind == TYPO) & (misspelt[..., 0] < 0), SUBSTITUTE, kind)
     kind = _fit(kind, misspelt, length, key, step)
     emitted = _emissions(tokens, _others(tokens, inner, key, step), misspelt, kind)
     number = _number(kind, misspelt) * present(length, tokens.shape[1])
-    order = order.gather(1, _shuffle(inner, key, step, how))
+    order = order.gather(1, _shuffle(inner, key, step, config))
     return _pack(emitted.gather(1, order[..., None].expand_as(emitted)), number.gather(1, order))
 
 
@@ -52,30 +52,30 @@ def by_weight(draw: Tensor, weights: Sequence[float]) -> Tensor:
     return torch.bucketize(draw.double(), torch.tensor(bounds, dtype=torch.float64, device=draw.device) / total)
 
 
-def _hits(inner: Tensor, key: Tensor, step: int, how: CorruptionConfig) -> Tensor:
-    """[B, T] what happens to each token: a kind, or UNHIT."""
+def _hits(inner: Tensor, key: Tensor, step: int, config: CorruptionConfig) -> Tensor:
+    """[B, T] the kind of corruption of each token, or UNHIT."""
     width = inner.shape[1]
-    rate = how.rate_low + (how.rate_high - how.rate_low) * noise.uniform(key, "corruption rate", step)
+    rate = config.rate_low + (config.rate_high - config.rate_low) * noise.uniform(key, "corruption rate", step)
     hit = (noise.uniform(key, "corruption hit", step, width) < rate[:, None]) & inner
-    kind = by_weight(noise.uniform(key, "corruption kind", step, width), [getattr(how, name) for name in KINDS])
+    kind = by_weight(noise.uniform(key, "corruption kind", step, width), [getattr(config, name) for name in KINDS])
     return torch.where(hit, kind, UNHIT)
 
 
 def _swaps(kind: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
-    """The order [B, T] in which swapped neighbours stand, and the kinds without those of swapped tokens.
+    """The kinds [B, T] without those of swapped tokens, and the order [B, T] of the tokens after swapping.
 
-    Of a run of tokens to be swapped every other one changes places with its right neighbour.
+    In a run of tokens to be swapped, every other one is swapped with its right neighbour.
     """
     swap = kind == SWAP
-    place = torch.arange(kind.shape[1], device=kind.device).expand_as(kind)
-    run_start = torch.where(swap, -1, place).cummax(1).values + 1
-    left = swap & ((place - run_start) % 2 == 0) & pad(inner, (0, 1))[:, 1:]
+    position = torch.arange(kind.shape[1], device=kind.device).expand_as(kind)
+    run_start = torch.where(swap, -1, position).cummax(1).values + 1
+    left = swap & ((position - run_start) % 2 == 0) & pad(inner, (0, 1))[:, 1:]
     right = pad(left, (1, 0))[:, :-1]
-    return torch.where(swap | right, UNHIT, kind), place + left.long() - right.long()
+    return torch.where(swap | right, UNHIT, kind), position + left.long() - right.long()
 
 
 def _others(tokens: Tensor, inner: Tensor, key: Tensor, step: int) -> Tensor:
-    """[B, T] for each inner token one from another place of its text, with another id; itself where there is none."""
+    """[B, T] for each inner token another one of the same text with a different id; itself if there is none."""
     behind = torch.iinfo(tokens.dtype).max
     ranked = tokens.masked_fill(~inner, behind).sort(1).values
     low = torch.searchsorted(ranked, tokens)
@@ -87,7 +87,7 @@ def _others(tokens: Tensor, inner: Tensor, key: Tensor, step: int) -> Tensor:
 
 
 def _misspelt(tokens: Tensor, key: Tensor, step: int, typos: Tensor | None) -> Tensor:
-    """[B, T, P] one of the misspellings of each token, -1 behind it."""
+    """[B, T, P] one of the misspellings of each token, padded with -1."""
     if typos is None:
         return tokens.new_full((*tokens.shape, 1), -1)
     variant = (noise.uniform(key, "corruption typo", step, tokens.shape[1]) * typos.shape[1]).long()
@@ -95,50 +95,50 @@ def _misspelt(tokens: Tensor, key: Tensor, step: int, typos: Tensor | None) -> T
 
 
 def _number(kind: Tensor, misspelt: Tensor) -> Tensor:
-    """[B, T] how many tokens each token emits."""
+    """[B, T] number of tokens that each token emits."""
     plain = 1 - (kind == DROP).long() + (kind == DOUBLE).long()
     return torch.where(kind == TYPO, (misspelt >= 0).sum(2), plain)
 
 
 def _fit(kind: Tensor, misspelt: Tensor, length: Tensor, key: Tensor, step: int) -> Tensor:
-    """The kinds [B, T] without doublings and misspellings that find no room within T. All places have equal chances."""
+    """The kinds [B, T] without doublings and misspellings that do not fit into T; which ones are undone is random."""
     width = kind.shape[1]
     number = _number(kind, misspelt) * present(length, width)
     room = width - number.clamp_max(1).sum(1, keepdim=True)
     extra = (number - 1).clamp_min(0)
-    turn = noise.uniform(key, "corruption room", step, width).argsort(1)
-    taken = torch.zeros_like(extra).scatter(1, turn, extra.gather(1, turn).cumsum(1))
+    order = noise.uniform(key, "corruption room", step, width).argsort(1)
+    taken = torch.zeros_like(extra).scatter(1, order, extra.gather(1, order).cumsum(1))
     undone = (extra > 0) & (taken > room)
     return torch.where(undone, torch.where(kind == TYPO, SUBSTITUTE, UNHIT), kind)
 
 
 def _emissions(tokens: Tensor, other: Tensor, misspelt: Tensor, kind: Tensor) -> Tensor:
-    """[B, T, P] what each token emits, as far as ``_number`` says."""
+    """[B, T, P] the tokens that each token emits; the first ``_number`` of them are valid."""
     plain = torch.where(kind == SUBSTITUTE, other, tokens)
     emitted = pad(torch.stack([plain, tokens], 2), (0, max(misspelt.shape[2] - 2, 0)), value=PAD_ID)
     misspelt = pad(misspelt, (0, emitted.shape[2] - misspelt.shape[2]), value=-1)
     return torch.where((kind == TYPO)[..., None], misspelt, emitted)
 
 
-def _shuffle(inner: Tensor, key: Tensor, step: int, how: CorruptionConfig) -> Tensor:
-    """[B, T] a permutation that shuffles one span, 2 + geometric tokens long, in ``shuffle_share`` of the rows."""
+def _shuffle(inner: Tensor, key: Tensor, step: int, config: CorruptionConfig) -> Tensor:
+    """[B, T] a permutation that shuffles one span of 2 + geometric tokens in a ``shuffle_share`` of the rows."""
     width, total = inner.shape[1], inner.sum(1)
-    place = torch.arange(width, device=inner.device).expand_as(inner)
-    more = torch.tensor((how.mean_span - 2) / (how.mean_span - 1), device=inner.device)
+    position = torch.arange(width, device=inner.device).expand_as(inner)
+    more = torch.tensor((config.mean_span - 2) / (config.mean_span - 1), device=inner.device)
     draw = noise.uniform(key, "corruption span", step, 3)
     size = torch.minimum(2 + (draw[:, 0].log() / more.log()).long(), total)
     start = 1 + (draw[:, 1] * (total - size + 1)).long()
-    size = torch.where(draw[:, 2] < how.shuffle_share, size, 0)
-    span = (place >= start[:, None]) & (place < (start + size)[:, None]) & inner
+    size = torch.where(draw[:, 2] < config.shuffle_share, size, 0)
+    span = (position >= start[:, None]) & (position < (start + size)[:, None]) & inner
     drawn = start[:, None] + noise.uniform(key, "corruption shuffle", step, width) * size[:, None]
-    return torch.where(span, drawn, place.float()).argsort(dim=1, stable=True)
+    return torch.where(span, drawn, position.float()).argsort(dim=1, stable=True)
 
 
 def _pack(emitted: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
-    """The first ``number`` [B, T] of the tokens ``emitted`` [B, T, P], one behind the other; PAD behind them."""
+    """The first ``number`` [B, T] of the tokens ``emitted`` [B, T, P], concatenated to [B, T] with PAD; lengths [B]."""
     rows, width, most = emitted.shape
-    turn = torch.arange(most, device=emitted.device)
-    place = (number.cumsum(1) - number)[..., None] + turn
-    place = torch.where(turn < number[..., None], place, width)
-    packed = emitted.new_full((rows, width + 1), PAD_ID).scatter(1, place.flatten(1), emitted.flatten(1))
+    slot = torch.arange(most, device=emitted.device)
+    position = (number.cumsum(1) - number)[..., None] + slot
+    position = torch.where(slot < number[..., None], position, width)
+    packed = emitted.new_full((rows, width + 1), PAD_ID).scatter(1, position.flatten(1), emitted.flatten(1))
     return packed[:, :width], number.sum(1)

@@ -1,7 +1,7 @@
 """Choosing which tokens to delete: an exact budget per sequence, at random (tokens or spans) or by expected gain.
 
-The gain model is pairwise: token i comes back with probability sigmoid(unary_i + Σ_o pairwise_{i,o}·[i+o deleted too]),
-with o the neighbours within REACH. Deleting a token therefore also costs its deleted neighbours something.
+The gain model is pairwise: token i is restored with probability sigmoid(unary_i + Σ_o pairwise_{i,o}·[i+o is deleted]),
+where o ranges over the offsets within REACH. Deleting a token thus changes the probability of its deleted neighbours.
 """
 
 # B batch, T tokens, R = REACH
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dualmask.core import noise
 
-REACH = 2  # how far deletions see each other
+REACH = 2  # greatest distance of two tokens whose deletions interact
 OFFSETS = tuple(o for o in range(-REACH, REACH + 1) if o)
 PASSES = 8  # of ``choose``
 
@@ -24,16 +24,16 @@ def budget(deletable: Tensor, keep_rate: Tensor) -> Tensor:
 
 
 def best_first(score: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
-    """[B, T] bool: the ``number`` [B] deletable tokens with the highest ``score`` [B, T]; of equals the leftmost."""
+    """[B, T] bool: the ``number`` [B] deletable tokens with the highest ``score`` [B, T]; ties go to the leftmost."""
     score = score.masked_fill(~deletable, float("-inf"))
     rank = score.argsort(dim=1, descending=True, stable=True).argsort(1)
     return (rank < number[:, None]) & deletable
 
 
 def random_scores(key: Tensor, step: int, width: int, span_share: float, mean_span: float) -> Tensor:
-    """[B, T] scores for random deletion: per sequence either one draw a token, or one draw a span.
+    """[B, T] scores for random deletion: per sequence either one draw per token, or one draw per span.
 
-    Tokens of a span share their score, so that deleting the best first removes whole spans of geometric length
+    The tokens of a span have equal scores, so that deleting the highest scores removes whole spans of geometric length
     (mean ``mean_span``) until the budget is met exactly (T5's span corruption with a fixed number of tokens).
     """
     starts = noise.uniform(key, "span start", step, width) < 1.0 / mean_span
@@ -43,23 +43,23 @@ def random_scores(key: Tensor, step: int, width: int, span_share: float, mean_sp
 
 
 def keep_rates(key: Tensor, step: int, low: float, high: float) -> Tensor:
-    """[B] the share of tokens that each sequence is asked to keep, uniform in [low, high]."""
+    """[B] the requested share of kept tokens of each sequence, uniform in [low, high]."""
     return low + (high - low) * noise.uniform(key, "keep rate", step)
 
 
 def shift(x: Tensor, offset: int) -> Tensor:
-    """[B, T] with x[i + offset] at place i, zero beyond the ends."""
+    """[B, T] with x[i + offset] at position i, zero beyond the ends."""
     width = x.shape[1]
     return torch.nn.functional.pad(x, (REACH, REACH))[:, REACH + offset : REACH + offset + width]
 
 
 def given_neighbours(unary: Tensor, pairwise: Tensor, deleted: Tensor) -> Tensor:
-    """[B, T] logit that each token comes back, given which others are deleted.
+    """[B, T] logit of the probability that each token is restored, given which others are deleted.
 
     unary [B, T], pairwise [B, T, 2R] in the order of OFFSETS, deleted [B, T] bool.
     """
-    gone = deleted.to(unary)
-    return unary + sum(pairwise[..., k] * shift(gone, offset) for k, offset in enumerate(OFFSETS))
+    is_deleted = deleted.to(unary)
+    return unary + sum(pairwise[..., k] * shift(is_deleted, offset) for k, offset in enumerate(OFFSETS))
 
 
 def gains(unary: Tensor, pairwise: Tensor, chosen: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def gains(unary: Tensor, pairwise: Tensor, chosen: Tensor) -> Tensor:
     prob = torch.sigmoid(logit)
     gain = prob
     for k, offset in enumerate(OFFSETS):
-        # what token i + offset, if chosen, loses when token i goes: i is its neighbour at −offset
+        # what token i + offset, if chosen, loses when token i is deleted: i is its neighbour at −offset
         opposite = len(OFFSETS) - 1 - k
         change = (torch.sigmoid(logit + pairwise[..., opposite]) - prob) * chosen
         gain = gain + shift(change, offset)
@@ -76,17 +76,17 @@ def gains(unary: Tensor, pairwise: Tensor, chosen: Tensor) -> Tensor:
 
 
 def choose(unary: Tensor, pairwise: Tensor, deletable: Tensor, number: Tensor) -> Tensor:
-    """[B, T] bool: ``number`` [B] tokens that together promise the most restored ones, chosen in PASSES passes.
+    """[B, T] bool: ``number`` [B] tokens, chosen greedily in PASSES passes for the expected number of restored tokens.
 
-    In each pass tokens that gain more than everyone within REACH come first, so that neighbours wait for each other's
-    decision. No gradient.
+    In each pass, tokens whose gain is the highest within REACH are taken first, so that the gains of their neighbours
+    are updated before those are chosen. No gradient.
     """
     chosen = torch.zeros_like(deletable)
     window = 2 * REACH + 1
-    for turn in range(1, PASSES + 1):
+    for pass_number in range(1, PASSES + 1):
         gain = gains(unary, pairwise, chosen).masked_fill(~deletable | chosen, -9.0)
         highest = torch.nn.functional.max_pool1d(gain[:, None], window, stride=1, padding=REACH)[:, 0]
         score = torch.where(gain >= highest, gain, gain - 4.0)
-        wanted = (number * turn + PASSES - 1) // PASSES - chosen.sum(1)
-        chosen = chosen | best_first(score, deletable & ~chosen, wanted)
+        open_budget = (number * pass_number + PASSES - 1) // PASSES - chosen.sum(1)
+        chosen = chosen | best_first(score, deletable & ~chosen, open_budget)
     return chosen

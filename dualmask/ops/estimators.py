@@ -1,7 +1,7 @@
-"""Gradients through the keep-or-delete decision: forward in {0, 1}, backward the slope of a relaxed decision.
+"""Gradient estimators for the keep-or-delete decision: forward in {0, 1}, backward the gradient of a relaxed decision.
 
-The decision is ``hard + (relaxed − stop(relaxed))``. The relaxed functions are public, so that a test can hold
-the gradient against their finite differences.
+The decision is ``hard + (relaxed − stop(relaxed))``. The relaxed functions are public, so that a test can compare the
+gradient with their finite differences.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def straight_through(hard: Tensor, relaxed: Tensor) -> Tensor:
 
 
 def calibrate(logit: Tensor, where: Tensor, mean: Tensor, steps: int = 30) -> Tensor:
-    """[B, 1] offset b so that sigmoid(b + logit) has the given ``mean`` [B] over ``where``; bisection, no gradient."""
+    """[B, 1] offset b such that sigmoid(b + logit) has the ``mean`` [B] over ``where``; bisection, no gradient."""
     logit = logit.detach().float()
     low = logit.new_full((len(logit), 1), -60.0)
     high = -low
@@ -31,14 +31,14 @@ def calibrate(logit: Tensor, where: Tensor, mean: Tensor, steps: int = 30) -> Te
 
 
 def relaxed_keep(estimator: str, keep_logit: Tensor, logistic_noise: Tensor, temperature: float) -> Tensor:
-    """The differentiable stand-in for the hard decision, elementwise in [0, 1].
+    """The differentiable relaxation of the hard decision, elementwise in [0, 1].
 
     straight_through: the keep probability itself.
     gumbel: the binary concrete sigmoid((logit + noise) / temperature) (Maddison, Mnih, Teh 2017; Jang, Gu, Poole 2017).
     reinforce: no gradient (see families/edit/losses/reinforce.py).
-    hard_concrete: the same, stretched to (−0.1, 1.1) and cut, so that sure decisions are exactly 0 or 1.
+    hard_concrete: the same, stretched to (−0.1, 1.1) and clamped, so that confident decisions are exactly 0 or 1.
     """
-    if estimator == "reinforce":  # the decision is paid for through its log-probability alone
+    if estimator == "reinforce":  # the gradient reaches the decision through its log-probability only
         return torch.sigmoid(keep_logit).detach()
     if estimator == "straight_through":
         return torch.sigmoid(keep_logit)

@@ -1,4 +1,4 @@
-"""A copy of a model that follows it slowly: the moving average of its weights, kept on the shards of each rank."""
+"""The exponential moving average (EMA) of a model's weights, kept on each rank for its ZeRO shard only."""
 
 from __future__ import annotations
 
@@ -9,32 +9,34 @@ from torch import Tensor, nn
 class MovingAverage:
     """``copy`` ← copy + (1 − decay) · (original − copy), parameter by parameter.
 
-    Where parameters are rounded to bfloat16, their average is kept beside them in float32: a step of 1 − decay = 0.001
-    of the difference is less than bfloat16 resolves, and the copy would stand still.
+    If the parameters are bfloat16, their average is kept in float32 as well: a step of 1 − decay = 0.001 of the
+    difference is below the resolution of bfloat16, so the copy would not change.
     """
 
     def __init__(self, copy: nn.Module, original: nn.Module, decay: float) -> None:
-        """Both as the engine has divided them among the ranks; ``copy`` frozen, and alike in its layout."""
+        """Both as partitioned by the engine; ``copy`` is frozen and has the same layout."""
         self._pairs = list(zip(copy.parameters(), original.parameters(), strict=True))
-        self._average = [_own(mine).float() for mine, _ in self._pairs]  # float32: the very same tensors
+        self._average = [
+            _own(copied).float() for copied, _ in self._pairs
+        ]  # float32 parameters: the same tensors, no copies
         self._decay = decay
 
     @torch.no_grad()
     def follow(self) -> None:
-        """One step towards the original."""
-        for (mine, theirs), average in zip(self._pairs, self._average, strict=True):
-            average.lerp_(_own(theirs).float(), 1 - self._decay)
-            _own(mine).copy_(average)
-            if hasattr(mine, "ds_tensor"):
-                mine.partition()  # forget what was gathered of it (small parameters are for good)
+        """One update of the average."""
+        for (copied, original), average in zip(self._pairs, self._average, strict=True):
+            average.lerp_(_own(original).float(), 1 - self._decay)
+            _own(copied).copy_(average)
+            if hasattr(copied, "ds_tensor"):
+                copied.partition()  # releases a gathered copy (small parameters stay gathered)
 
     @property
     def kept(self) -> dict[nn.Parameter, Tensor]:
-        """Parameter of the copy → what stands for it in a checkpoint, of the layout that this rank keeps."""
-        return {mine: average for (mine, _), average in zip(self._pairs, self._average, strict=True)}
+        """For each parameter of the copy, the tensor to write to a checkpoint, in the layout of this rank's part."""
+        return {copied: average for (copied, _), average in zip(self._pairs, self._average, strict=True)}
 
 
 def _own(parameter: nn.Parameter) -> Tensor:
-    """What this rank keeps of a parameter: under ZeRO-3 a part of it, flat."""
+    """This rank's part of a parameter: under ZeRO-3 a flat part, otherwise the whole."""
     part: Tensor | None = getattr(parameter, "ds_tensor", None)
     return parameter.data if part is None else part.data

@@ -1,9 +1,8 @@
-"""Checkpoints that are whole or not there: a sealed folder per step, renamed into place; the newest good one wins.
+"""Atomic checkpoints: one sealed folder per step, renamed into place once complete; a run resumes from the newest.
 
-``OUTPUT/checkpoints/step-00000200/`` holds ``shards/`` and ``index.json`` (see shards.py), ``state.json`` (where the
-run stands) and ``manifest.json``, which is written last. A step is held up only while tensors are copied: a thread
-writes.
-All methods are collective. The folder must be one that all ranks see.
+``OUTPUT/checkpoints/step-00000200/`` holds ``shards/`` and ``index.json`` (see shards.py), ``state.json`` (the state of
+the run) and ``manifest.json``, which is written last. Training waits only while tensors are copied; a thread writes.
+All methods are collective. The folder must be on a file system that all ranks see.
 """
 
 from __future__ import annotations
@@ -30,17 +29,17 @@ _SAVING = ".saving"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a run stands: everything but the tensors."""
+    """The state of a run, except for its tensors."""
 
     step: int  # optimizer steps done, which is also the number of the next one
-    stage_index: int  # stage whose engine wrote the shards
+    stage_index: int  # the stage whose engine wrote the shards
     cursor: dict[str, Any]  # of the batch source
     config: dict[str, Any]  # the resolved run configuration
     vocab_size: int
     data_digest: str
-    ranks: dict[str, int]  # that wrote it: {"data": …, "tensor": …}; any others can read it
+    ranks: dict[str, int]  # numbers of ranks that wrote it: {"data": …, "tensor": …}; any other numbers can read it
     tracking: dict[str, Any]
-    skipped: int = 0  # steps that were not finite so far
+    skipped: int = 0  # steps skipped so far because a loss or gradient was not finite
     memory: dict[str, Any] = field(default_factory=dict)  # of the stage's task (``families.task.AfterStep``)
 
     @staticmethod
@@ -61,21 +60,22 @@ class Checkpoints:
         self._group: dist.ProcessGroup | None = None
 
     def save(self, pieces: Sequence[Piece], state: TrainingState, updates: int) -> None:
-        """Writes everything aside, seals it, renames it into place, and drops what exceeds ``keep_last``.
+        """Writes a temporary folder, seals it, renames it into place, and removes all but the last ``keep_last``.
 
-        pieces: copies, all ranks' together the whole; updates: of Adam. Returns before that is done, once the save
-        before it is. Raises TrainingError if one of them failed (a full disk): checkpoints before it are untouched.
+        pieces: copies of this rank's part of the tensors; updates: number of updates that Adam has made. Waits for the
+        previous save, but not for this one. Raises TrainingError if the previous save failed (for instance, on a full
+        disk); earlier checkpoints are then intact.
         """
         self.wait()
         if self._group is None and _world() > 1:
-            self._group = dist.new_group(backend="gloo")  # the thread's collectives must not meet the training's
+            self._group = dist.new_group(backend="gloo")  # the thread's collectives must not mix with those of training
         self._writing = threading.Thread(target=self._try_write, args=(pieces, state, updates), daemon=True)
         self._writing.start()
         if not self._background:
             self.wait()
 
     def wait(self) -> None:
-        """Until all that was saved is on the disk. Raises TrainingError if it could not be written."""
+        """Returns when everything is on the disk. Raises TrainingError if a checkpoint could not be written."""
         if self._writing is not None:
             self._writing.join()
             self._writing = None
@@ -92,7 +92,7 @@ class Checkpoints:
             self._error = TrainingError(
                 f"checkpoint {final} could not be written, those before it are intact; {_free(self.folder)}: {reason}"
             )
-        except Exception as error:  # a rank was lost, or a mistake of ours: not the thread's to judge
+        except Exception as error:  # a rank was lost, or a bug: raised by ``wait`` in the main thread
             self._error = error
 
     def _write(self, final: Path, pieces: Sequence[Piece], state: TrainingState, updates: int) -> None:
@@ -117,35 +117,35 @@ class Checkpoints:
             _drop(self._all()[: -self.keep_last])
 
         first = _rank() == 0
-        self._together(begin if first else None)
-        written = self._together(write)
-        self._together(end if first else None)
+        self._on_all_ranks(begin if first else None)
+        written = self._on_all_ranks(write)
+        self._on_all_ranks(end if first else None)
 
-    def _together(self, action: Callable[[], Any] | None) -> list[Any]:
-        """Every rank's result of ``action``. Raises OSError on all ranks where one failed: none waits for it."""
-        result, trouble = None, None
+    def _on_all_ranks(self, action: Callable[[], Any] | None) -> list[Any]:
+        """Every rank's result of ``action``. If it fails on one rank, raises OSError on all, so that none waits."""
+        result, failure = None, None
         try:
             result = action() if action else None
         except (OSError, SafetensorError) as error:
-            trouble = f"{error}"
-        results = _everyones((result, trouble), self._group)
-        if failed := [trouble for _, trouble in results if trouble]:
+            failure = f"{error}"
+        results = _all_gather((result, failure), self._group)
+        if failed := [failure for _, failure in results if failure]:
             raise OSError(failed[0])
         return [result for result, _ in results]
 
     def newest(self) -> Path | None:
-        """The newest checkpoint whose every byte is as it was written. Broken ones are named and set aside."""
+        """The newest undamaged checkpoint. Damaged ones are reported and renamed to ``….broken``."""
         for folder in reversed(self._all()):
-            if (trouble := find_trouble(folder)) is None:
+            if (damage := find_trouble(folder)) is None:
                 return folder
             if _rank() == 0:
-                print(f"checkpoint {folder} is set aside: {trouble}", file=sys.stderr, flush=True)
+                print(f"checkpoint {folder} is set aside: {damage}", file=sys.stderr, flush=True)
                 folder.rename(_unused(folder.with_name(f"{folder.name}.broken")))
             _barrier()
         return None
 
     def start_over(self) -> None:
-        """Sets all checkpoints aside, so that none is mistaken for one of the run that begins now."""
+        """Renames the folder of all checkpoints, so that none is mistaken for one of the run that begins now."""
         if _rank() == 0 and self._all():
             self.folder.rename(_unused(self.folder.with_name("checkpoints.old")))
         _barrier()
@@ -156,29 +156,29 @@ class Checkpoints:
 
 
 def find_trouble(folder: Path) -> str | None:
-    """What is wrong with a checkpoint folder, or None. Collective: each rank reads its share of the files."""
-    mine = manifest.problem(folder, _rank(), _world())
-    if mine is None:
+    """What is wrong with a checkpoint folder; None if nothing. Collective: each rank reads its share of the files."""
+    own_problem = manifest.problem(folder, _rank(), _world())
+    if own_problem is None:
         try:
             TrainingState.read(folder)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            mine = f"state.json cannot be read: {' '.join(str(error).split())}"
-    return next((trouble for trouble in _everyones(mine) if trouble), None)
+            own_problem = f"state.json cannot be read: {' '.join(str(error).split())}"
+    return next((problem for problem in _all_gather(own_problem) if problem), None)
 
 
 def _free(folder: Path) -> str:
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return f"{shutil.disk_usage(there).free // 2**20} MiB are free there"
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return f"{shutil.disk_usage(existing).free // 2**20} MiB are free there"
 
 
 def _kept_digest(file: Path) -> str:
-    """Of a file that is on the disk for good."""
+    """The digest of a file, after it is synced to the disk."""
     manifest.sync(file)
     return manifest.digest(file)
 
 
 def _replace(source: Path, target: Path) -> None:
-    """A rename; a folder that stands at ``target`` (of an earlier life of the run) gives way first."""
+    """Renames a folder; one that already exists at ``target`` (from before a restart) is removed first."""
     if target.exists():
         shutil.rmtree(target)
     source.rename(target)
@@ -187,7 +187,7 @@ def _replace(source: Path, target: Path) -> None:
 
 def _drop(folders: Iterable[Path]) -> None:
     for folder in folders:
-        (folder / manifest.NAME).unlink(missing_ok=True)  # from here on it does not count as a checkpoint
+        (folder / manifest.NAME).unlink(missing_ok=True)  # without its manifest it no longer counts as a checkpoint
         shutil.rmtree(folder)
 
 
@@ -211,21 +211,22 @@ def _barrier() -> None:
         dist.barrier()
 
 
-def _everyones(mine: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
-    everyone: list[Any] = [mine] * _world()
+def _all_gather(value: Any, group: dist.ProcessGroup | None = None) -> list[Any]:
+    """The ``value`` of every rank, in order of rank."""
+    values: list[Any] = [value] * _world()
     if _world() > 1:
-        dist.all_gather_object(everyone, mine, group)
-    return everyone
+        dist.all_gather_object(values, value, group)
+    return values
 
 
 def write_merged(source: Path, target: Path) -> None:
-    """One checkpoint as a single process would have written it: makes the folder ``target``.
+    """Writes the checkpoint ``source`` to the new folder ``target`` as a single process would have written it.
 
-    Check the digests of ``source`` first. Raises OSError.
+    The caller has checked the digests of ``source``. Raises OSError.
     """
     state, shards = TrainingState.read(source), ShardFolder(source)
-    alone = dataclasses.replace(state, ranks={"data": 1, "tensor": 1})
+    merged = dataclasses.replace(state, ranks={"data": 1, "tensor": 1})
     target.mkdir(parents=True)
-    (target / "state.json").write_text(json.dumps(dataclasses.asdict(alone)), encoding="utf-8")
+    (target / "state.json").write_text(json.dumps(dataclasses.asdict(merged)), encoding="utf-8")
     write_index(target, write_pieces(target, 0, list(merge(shards))), tensor_size=1, updates=shards.updates)
     manifest.seal(target)

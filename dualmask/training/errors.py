@@ -1,5 +1,5 @@
-"""What ends a training run and is not a programmer's mistake."""
+"""Errors that end a training run and are not bugs."""
 
 
 class TrainingError(RuntimeError):
-    """One line that says what happened and what to do."""
+    """The run cannot continue. The message is one line that says what happened and what to do."""

@@ -1,7 +1,7 @@
-"""From a trained run to a folder that inference loads: no pickles, digests on everything, no trace of how it was split.
+"""Export of a trained run to a folder that inference loads: no pickles, digests of all files, independent of the ranks.
 
 ``model.safetensors`` (float32, whole matrices), ``config.json``, ``tokenizer.model``, ``manifest.json``; on request
-``training/``, a checkpoint that any number of ranks can go on from.
+``training/``, a checkpoint from which any number of ranks can resume.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merge
 from dualmask.training.shards import ShardFolder
 
 TRAINING = "training"
-MODEL = "model."  # name of the model within what is trained
+MODEL = "model."  # prefix of the model's weights in a checkpoint
 
 
 def write_export(
@@ -32,9 +32,9 @@ def write_export(
     tokenizer_file: Path,
     checkpoint: Path | None = None,
 ) -> None:
-    """Makes ``folder``, which appears when it is whole and replaces one that stood there.
+    """Writes ``folder`` atomically; an existing one is replaced.
 
-    ``checkpoint``: is joined into ``folder/training``.
+    ``checkpoint``: is merged into ``folder/training``.
     """
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
@@ -50,18 +50,18 @@ def write_export(
 
 
 def export(run_folder: str | Path, out_folder: str | Path, *, training: bool = False) -> None:
-    """``dualmask export RUN OUT``: a finished run's export, or one made from its newest good checkpoint.
+    """``dualmask export RUN OUT``: copies a finished run's export, or makes one from its newest undamaged checkpoint.
 
-    RUN may be a checkpoint's folder. ``training``: with what training needs to go on, from a checkpoint in any case.
-    Raises ValueError where there is neither, or where what is there is damaged; OUT must be new or empty.
+    RUN may also be the folder of a checkpoint. ``training``: include the state of training, always from a checkpoint.
+    Raises ValueError if RUN holds neither, if it is damaged, or if OUT is not new or empty.
     """
     run_folder, out_folder = Path(run_folder), Path(out_folder)
     if out_folder.is_dir() and any(out_folder.iterdir()):
         raise ValueError(f"{out_folder} is not empty: give a new folder")
     finished = run_folder / "export"
     if finished.is_dir() and not training:
-        if trouble := manifest.problem(finished):
-            raise ValueError(f"{finished}: {trouble}; remove that folder to export from a checkpoint instead")
+        if problem := manifest.problem(finished):
+            raise ValueError(f"{finished}: {problem}; remove that folder to export from a checkpoint instead")
         aside = out_folder.with_name(f".{out_folder.name}.partial")
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(finished, aside)
@@ -71,21 +71,21 @@ def export(run_folder: str | Path, out_folder: str | Path, *, training: bool = F
 
 
 def export_checkpoint(checkpoint: Path, out_folder: Path, *, training: bool = False) -> None:
-    """Makes ``out_folder`` from one checkpoint, whose digests the caller has checked."""
+    """Writes ``out_folder`` from one checkpoint, whose digests the caller has checked."""
     state, shards = TrainingState.read(checkpoint), ShardFolder(checkpoint)
     run = RunConfig.model_validate(state.config)
-    # what else an objective holds, such as a teacher, is no part of the model
-    own = [name for name in shards.names if name.startswith(MODEL)]
-    weights = {name.removeprefix(MODEL): shards.whole(name).float() for name in own}
+    # an objective may hold other weights, such as a teacher's, which are not part of the model
+    names = [name for name in shards.names if name.startswith(MODEL)]
+    weights = {name.removeprefix(MODEL): shards.whole(name).float() for name in names}
     tokenizer = run.data.path / "tokenizer.model"
     write_export(out_folder, weights, run.model, state.vocab_size, tokenizer, checkpoint if training else None)
 
 
 def _checkpoint(folder: Path) -> Path:
-    """The folder itself, if it is a good checkpoint, or the newest good one of a run."""
+    """The folder itself if it is a checkpoint, otherwise the newest undamaged checkpoint of a run."""
     if (folder / "state.json").is_file():
-        if trouble := manifest.problem(folder):
-            raise ValueError(f"{folder}: {trouble}")
+        if problem := manifest.problem(folder):
+            raise ValueError(f"{folder}: {problem}")
         return folder
     checkpoint = Checkpoints(folder, keep_last=1).newest()
     if checkpoint is None:

@@ -1,8 +1,8 @@
-"""Says for which rank a run waits, and ends a wait that would have no end.
+"""Reports which rank a run is waiting for, and ends a process that would wait for ever.
 
-Every rank has a thread that counts on, in the store through which the ranks met. Whoever is stopped or cut off from the
-network counts no further. Counts are read only by ranks whose own steps stand still: a healthy run pays a small message
-every few seconds. Of a training the thread knows nothing but the number of its step.
+A thread on every rank increments a counter in the store of the rendezvous. The counter of a rank that is stopped or cut
+off from the network does not advance. Counters are read only by ranks whose own step does not advance, so a healthy run
+pays one small message every few seconds. The thread knows nothing of the training but the number of its step.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ import torch.distributed as dist
 
 from dualmask.training.preemption import EXIT_CODE
 
-GRACE_SECONDS = 5  # behind the time-out, for the collective that waits to end by itself
+GRACE_SECONDS = 5  # after the time-out, so that the waiting collective can end by itself
 
 
 class Heartbeat:
-    """This rank's beats and its watch over the others; a no-op in a world of one. Making it is collective.
+    """This rank's heartbeat, and its watch over the other ranks; a no-op with one process. Creating it is collective.
 
-    ``timeout_seconds`` is that of the collectives. A rank that keeps the others waiting without a sign of life is named
-    on stderr at three quarters of it; who still waits ``GRACE_SECONDS`` behind it leaves with code 75.
+    ``timeout_seconds`` is that of the collectives. After three quarters of it, a rank for which others wait and whose
+    counter does not advance is named on stderr; a process that still waits ``GRACE_SECONDS`` after the time-out exits
+    with code 75.
     """
 
     def __init__(self, timeout_seconds: float) -> None:
@@ -42,11 +43,11 @@ class Heartbeat:
             self._thread.start()
 
     def follow(self, step: Callable[[], int]) -> None:
-        """``step`` gives the number of the step that this rank is in: while it moves, nobody is missed."""
+        """``step`` returns the number of this rank's current step: while it advances, no rank is missed."""
         self._step = step
 
     def close(self) -> None:
-        """Ends the threads: Python aborts where it ends beside one that talks to the store."""
+        """Ends the threads: Python aborts if it exits while a thread uses the store."""
         self._closed.set()
         if self._thread is not None:
             self._thread.join()
@@ -69,27 +70,29 @@ class Heartbeat:
         silent, speaks = self._peers.silent()
         if not silent:
             return
-        who = ", ".join(silent)
+        names = ", ".join(silent)
         if speaks and not self._named:
             self._named = True
-            _say(f"waits in step {step} since {waited:.0f} s; no sign of life from {who}")
+            _say(f"has waited in step {step} for {waited:.0f} s; no sign of life from {names}")
         if waited > self._timeout + GRACE_SECONDS:
-            _say(f"leaves step {step} after {waited:.0f} s without {who} (parallel.timeout_seconds)")
+            _say(f"exits in step {step} after {waited:.0f} s without {names} (parallel.timeout_seconds)")
             os._exit(EXIT_CODE)
 
 
 def lost_peers(error: BaseException | None) -> str | None:
-    """Why ``error``, or what caused it, is another rank's end and not this one's; None: it is this one's."""
+    """The message of a lost connection to other ranks that ``error`` or its cause reports; None for any other error."""
     while error is not None:
         text = " ".join(str(error).split())
         if isinstance(error, dist.DistError) or (type(error) is RuntimeError and "gloo" in text):
-            return re.sub(r"^\[[^]]*\] ", "", text).split(". This is", 1)[0][:300]  # neither its source nor its advice
+            return re.sub(r"^\[[^]]*\] ", "", text).split(". This is", 1)[0][
+                :300
+            ]  # without the source location and the advice
         error = error.__cause__
     return None
 
 
 class _Peers:
-    """The beats of all ranks. Who has shown the same one for ``patience`` seconds is silent."""
+    """The beats of all ranks. A rank whose beat has not changed for ``patience`` seconds is silent."""
 
     def __init__(self, patience: float) -> None:
         self._patience = patience
@@ -100,47 +103,47 @@ class _Peers:
         self._looking: threading.Thread | None = None
         self.forget()
         self.beat(0)
-        dist.all_gather_object(self._hosts, socket.gethostname())  # from here on everyone's first beat is there
+        dist.all_gather_object(self._hosts, socket.gethostname())  # after this, every rank's first beat is in the store
 
     def forget(self) -> None:
-        self._asked: float | None = None  # since when an answer of the store is due
-        self._seen: dict[int, tuple[str, float]] = {}  # by rank: its last beat, and when that was new
+        self._request_time: float | None = None  # since when an answer of the store is pending
+        self._seen: dict[int, tuple[str, float]] = {}  # by rank: its last beat, and when that was first seen
 
     def beat(self, step: int) -> None:
         self._count += 1
-        try:  # nothing waits for an answer here, so this returns at once even if nobody is there
+        try:  # ``set`` does not wait for an answer, so it returns at once even if the store does not answer
             self._store.set(f"beat/{self._rank}", f"{self._count} {step}")
         except RuntimeError:
-            return  # the store has gone; ``look`` finds out whether that matters
+            return  # the store is gone; ``look`` finds out whether that matters
 
     def close(self) -> None:
         if self._looking is not None:
             self._looking.join(timeout=1)
 
     def look(self) -> None:
-        """Asks for everyone's beats, aside: a stopped store neither answers nor refuses."""
-        if self._asked is None:
-            self._asked = time.monotonic()
+        """Reads all beats in a thread of its own, because a stopped store neither answers nor refuses."""
+        if self._request_time is None:
+            self._request_time = time.monotonic()
         if self._looking is None or not self._looking.is_alive():
             self._looking = threading.Thread(target=self._read, name="heartbeat reader", daemon=True)
             self._looking.start()
 
     def _read(self) -> None:
-        try:  # over a connection of its own: a read that never returns holds up whoever shares it
+        try:  # over a connection of its own: a read that never returns would block other users of the connection
             beats = self._store.clone().multi_get([f"beat/{rank}" for rank in range(len(self._hosts))])
         except RuntimeError:
             return
         now = time.monotonic()
-        self._asked = now
+        self._request_time = now
         for rank, beat in enumerate(beats):
             if self._seen.get(rank, ("", 0.0))[0] != beat.decode():
                 self._seen[rank] = beat.decode(), now
 
     def silent(self) -> tuple[list[str], bool]:
-        """Those without a sign of life, in words, and whether it is this rank that says so: the first that is left."""
+        """Descriptions of the silent ranks, and whether this rank, the first of the others, must report them."""
         now = time.monotonic()
-        if self._asked is not None and now - self._asked > self._patience:
-            return [self._store_in_words()], True  # nobody can know who else is left
+        if self._request_time is not None and now - self._request_time > self._patience:
+            return [self._store_in_words()], True  # without the store no rank knows which others are left
         late = {rank: beat for rank, (beat, new) in self._seen.items() if now - new > self._patience}
         words = [f"rank {rank} on {self._hosts[rank]}, last in step {beat.split()[1]}" for rank, beat in late.items()]
         return words, self._rank == min(self._seen.keys() - late.keys(), default=self._rank)
@@ -151,5 +154,5 @@ class _Peers:
         return f"rank 0 on {self._hosts[0]}, which keeps the store"
 
 
-def _say(what: str) -> None:
-    print(f"rank {dist.get_rank()} on {socket.gethostname()}: {what}", file=sys.stderr, flush=True)
+def _say(text: str) -> None:
+    print(f"rank {dist.get_rank()} on {socket.gethostname()}: {text}", file=sys.stderr, flush=True)

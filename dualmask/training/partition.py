@@ -1,8 +1,8 @@
-"""What this rank keeps of the parameters and of Adam's moments, whatever the ZeRO stage: taken out as pieces, put back.
+"""This rank's part of the parameters and of Adam's moments under any ZeRO stage: read as pieces, and restored.
 
-Beside engine.py the only importer of deepspeed. ZeRO-3 keeps equal parts of each parameter; ZeRO-1, -2 and DeepSpeed's
-bfloat16 optimizer keep equal parts of each optimizer group, whose borders fall anywhere; without ZeRO and for frozen
-parameters below ZeRO-3 every rank keeps the whole, and one of them writes it.
+Besides engine.py the only importer of deepspeed. ZeRO-3 keeps equal parts of each parameter; ZeRO-1, -2 and DeepSpeed's
+bfloat16 optimizer keep equal parts of each optimizer group, whose borders may lie within a parameter; without ZeRO, and
+for frozen parameters below ZeRO-3, every rank keeps the whole, and one of them writes it.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from deepspeed.utils import (
 from torch import Tensor, nn
 
 from dualmask.nn.parallel import mesh
-from dualmask.training.shards import MOMENTS, WEIGHT, Piece, Place, ShardFolder
+from dualmask.training.shards import MOMENTS, WEIGHT, FlatRange, Piece, ShardFolder
 
 
 def split_axis(parameter: Tensor) -> int | None:
-    """The axis that Megatron split over the tensor-parallel ranks; None: every rank holds the whole."""
+    """The axis along which Megatron split the parameter over the tensor-parallel ranks; None: it is replicated."""
     if mesh.tensor_size() == 1 or not getattr(parameter, "tensor_model_parallel", False):
         return None
     return int(parameter.partition_dim)
 
 
 class Partition:
-    """This rank's share of ``module`` under DeepSpeed's ``optimizer``.
+    """This rank's part of ``module`` under DeepSpeed's ``optimizer``.
 
-    ``averages``: parameter → float32 tensor that stands for it, of the same layout (see average.py).
+    ``averages``: parameter → float32 tensor of the same layout to be written in its stead (see average.py).
     """
 
     def __init__(self, module: nn.Module, optimizer: Any, averages: Mapping[nn.Parameter, Tensor]) -> None:
@@ -44,44 +44,44 @@ class Partition:
 
     @property
     def updates(self) -> int:
-        """That Adam has made so far."""
+        """The number of updates that Adam has made so far."""
         states = [state for state in self._base.state.values() if "step" in state]
         return int(states[0]["step"]) if states else 0
 
     def pieces(self) -> Iterator[Piece]:
-        """Copies on the CPU of what is this rank's to write: over all ranks, each element once."""
+        """Copies on the CPU of what this rank must write; over all ranks, each element occurs once."""
         for number, (name, parameter) in enumerate(self._parameters.items()):
-            place = self._place(name, parameter)
-            if place is None or not self._writes(number, parameter):
+            flat_range = self._flat_range(name, parameter)
+            if flat_range is None or not self._writes(number, parameter):
                 continue
             views = self._views(parameter)
-            yield Piece(place, {kind: _copy(view[: place.count]) for kind, view in views.items()})
+            yield Piece(flat_range, {kind: _copy(view[: flat_range.count]) for kind, view in views.items()})
 
     def fill(self, source: ShardFolder) -> None:
-        """Takes this rank's share from ``source``, which ranks of any number and division wrote."""
+        """Restores this rank's part from ``source``, which any number of ranks may have written."""
         if source.updates:
             self._make_moments(source.updates)
         for name, parameter in self._parameters.items():
-            if not _is_divided(parameter):  # every rank computes with the whole, whatever part the optimizer has here
+            if not _is_divided(parameter):  # every rank computes with the whole, whatever part its optimizer holds
                 shape = tuple(parameter.shape)
-                whole = Place(name, shape, split_axis(parameter), mesh.tensor_rank(), 0, parameter.numel())
+                whole = FlatRange(name, shape, split_axis(parameter), mesh.tensor_rank(), 0, parameter.numel())
                 with torch.no_grad():
                     parameter.copy_(source.part(whole, mesh.tensor_size()).view(shape))
-            if place := self._place(name, parameter):
-                self._fill(parameter, place, source)
+            if flat_range := self._flat_range(name, parameter):
+                self._fill(parameter, flat_range, source)
 
-    def _fill(self, parameter: nn.Parameter, place: Place, source: ShardFolder) -> None:
+    def _fill(self, parameter: nn.Parameter, flat_range: FlatRange, source: ShardFolder) -> None:
         for kind, view in self._views(parameter).items():
             if kind == WEIGHT or source.updates:
-                view[: place.count].copy_(source.part(place, mesh.tensor_size(), kind))
+                view[: flat_range.count].copy_(source.part(flat_range, mesh.tensor_size(), kind))
                 self._store(parameter, kind, view)
         if _is_divided(parameter):
             own = parameter.ds_tensor.data
-            own[: place.count].copy_(self._views(parameter)[WEIGHT][: place.count])
-            parameter.partition()  # forget what was gathered of it (small parameters are for good)
+            own[: flat_range.count].copy_(self._views(parameter)[WEIGHT][: flat_range.count])
+            parameter.partition()  # releases a gathered copy (small parameters stay gathered)
 
-    def _place(self, name: str, parameter: nn.Parameter) -> Place | None:
-        """None: no element of it is kept here."""
+    def _flat_range(self, name: str, parameter: nn.Parameter) -> FlatRange | None:
+        """The range of ``parameter`` that this rank keeps; None if it keeps no element."""
         start, count = 0, parameter.numel()
         if _is_divided(parameter):
             each = parameter.ds_tensor.ds_numel  # the last part is padded
@@ -93,16 +93,16 @@ class Partition:
             address = parameter._hp_mapping.lp_fragment_address
             start, count = address.start, address.numel
         shape = tuple(parameter.ds_shape if _is_divided(parameter) else parameter.shape)
-        return Place(name, shape, split_axis(parameter), mesh.tensor_rank(), start, count) if count else None
+        return FlatRange(name, shape, split_axis(parameter), mesh.tensor_rank(), start, count) if count else None
 
     def _writes(self, number: int, parameter: nn.Parameter) -> bool:
         if mesh.tensor_rank() > 0 and split_axis(parameter) is None:
-            return False  # the first tensor-parallel rank holds the same
+            return False  # replicated: the first tensor-parallel rank writes it
         own_part = _is_divided(parameter) or hasattr(parameter, "_hp_mapping")
         return own_part or number % mesh.data_size() == mesh.data_rank()
 
     def _views(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """kind → flat tensor in the optimizer's memory, or a copy of it where that was offloaded."""
+        """kind → flat tensor in the optimizer's memory, or a copy of it if that was offloaded."""
         if not parameter.requires_grad:
             own = parameter.ds_tensor if _is_divided(parameter) else parameter
             return {WEIGHT: self._averages.get(parameter, own.data).view(-1)}
@@ -121,7 +121,7 @@ class Partition:
         return {WEIGHT: mapping.get_hp_fragment().data} | moments
 
     def _store(self, parameter: nn.Parameter, kind: str, values: Tensor) -> None:
-        """ZeRO-3 may have shown a copy."""
+        """Writes ``values`` back under ZeRO-3, where ``_views`` may have returned a copy."""
         if not (_is_divided(parameter) and parameter.requires_grad):
             return
         if kind == WEIGHT:
@@ -130,11 +130,11 @@ class Partition:
             safe_set_local_optimizer_state(parameter, values, kind)
 
     def _make_moments(self, updates: int) -> None:
-        """Adam makes its moments in its first step; they are needed before that."""
-        divided = getattr(self._optimizer, "fp32_partitioned_groups_flat", None)  # ZeRO-3 takes them out of the groups
-        held = divided or [tensor for group in self._base.param_groups for tensor in group["params"]]
+        """Creates Adam's moments, which it otherwise creates in its first step."""
+        divided = getattr(self._optimizer, "fp32_partitioned_groups_flat", None)  # ZeRO-3 removes them from the groups
+        tensors = divided or [tensor for group in self._base.param_groups for tensor in group["params"]]
         fused = any(group.get("fused") for group in self._base.param_groups)
-        for tensor in held:
+        for tensor in tensors:
             state = self._base.state[tensor]
             state["step"] = torch.tensor(float(updates), device=tensor.device if fused else "cpu")
             for kind in MOMENTS:
@@ -142,7 +142,7 @@ class Partition:
 
 
 def _is_divided(parameter: nn.Parameter) -> bool:
-    """By ZeRO-3."""
+    """Whether ZeRO-3 has partitioned the parameter."""
     return hasattr(parameter, "ds_tensor")
 
 

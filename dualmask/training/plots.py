@@ -1,4 +1,4 @@
-"""Pictures of a run's record."""
+"""Plots of a run's record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dualmask.training.metrics import read_lines
 
 
 def plot_losses(record: Path, stage_index: int, stages: Sequence[StageConfig]) -> Any:
-    """A matplotlib figure of every loss and diagnostic of one stage, a panel each, over the steps of the run."""
+    """A matplotlib figure with one panel for each loss and diagnostic of one stage, over the steps of the run."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state, any thread
 
     begin = first_step(stages, stage_index)
@@ -28,8 +28,8 @@ def plot_losses(record: Path, stage_index: int, stages: Sequence[StageConfig]) -
     columns = 3
     rows = max(-(-len(curves) // columns), 1)
     figure = Figure(figsize=(4 * columns, 2.5 * rows), layout="constrained")
-    for place, (name, (steps, values)) in enumerate(curves.items()):
-        panel = figure.add_subplot(rows, columns, place + 1)
+    for number, (name, (steps, values)) in enumerate(curves.items()):
+        panel = figure.add_subplot(rows, columns, number + 1)
         panel.plot(steps, values, linewidth=0.8)
         panel.set_title(name, fontsize=9)
     figure.suptitle(f"stage {stage_index}: {stages[stage_index].name}")

@@ -1,4 +1,4 @@
-"""The wish of a scheduler, or of a person, that the run should stop soon."""
+"""Requests of a scheduler or a person to stop the run."""
 
 from __future__ import annotations
 
@@ -7,39 +7,40 @@ import signal
 from pathlib import Path
 from types import FrameType
 
-EXIT_CODE = 75  # EX_TEMPFAIL: start me again and I go on
+EXIT_CODE = 75  # EX_TEMPFAIL: the run resumes when it is started again
 
 
 class StopRequest:
-    """Notes SIGTERM and SIGUSR1 instead of dying of them; the trainer looks at ``wanted`` between two steps.
+    """Records SIGTERM and SIGUSR1, which then do not end the process; the trainer reads ``wanted`` between two steps.
 
-    The command ``deepspeed`` dies of SIGTERM without a word to those it started: its end is such a wish, too.
+    The command ``deepspeed`` ends at SIGTERM without telling the processes that it started: its end counts as a
+    request, too.
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._requested = False
         self._command = _deepspeed_command()
         for number in (signal.SIGTERM, signal.SIGUSR1):
             signal.signal(number, self._note)
 
     @property
     def wanted(self) -> bool:
-        return self._asked or (self._command is not None and self._command != _deepspeed_command())
+        return self._requested or (self._command is not None and self._command != _deepspeed_command())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._asked = True
+        self._requested = True
 
 
 def _deepspeed_command() -> int | None:
-    """Process that was started as ``deepspeed`` and started our launcher; None where others did, or it is gone."""
+    """The process of the command ``deepspeed`` that started our launcher; None if there is none, or no longer."""
     try:
         launcher, command = os.getppid(), _parent(os.getppid())
-        ours = "deepspeed.launcher.launch" in _words(launcher) and any(
+        is_deepspeed = "deepspeed.launcher.launch" in _words(launcher) and any(
             Path(word).name == "deepspeed" for word in _words(command)[:2]
         )
-    except OSError:  # a process that has just ended, or a system without /proc
+    except OSError:  # the process has just ended, or the system has no /proc
         return None
-    return command if ours else None
+    return command if is_deepspeed else None
 
 
 def _parent(process: int) -> int:
@@ -48,5 +49,5 @@ def _parent(process: int) -> int:
 
 
 def _words(process: int) -> list[str]:
-    """Its command line."""
+    """The process's command line."""
     return os.fsdecode(Path(f"/proc/{process}/cmdline").read_bytes()).split("\0")

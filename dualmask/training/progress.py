@@ -1,4 +1,4 @@
-"""What a person sees while a run trains: a bar on a terminal, a line every ten seconds in a log."""
+"""Display of a run's progress: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ class Progress:
         now = time.monotonic()
         if now - self._last_line >= LINE_SECONDS or record.step + 1 == self._total_steps:
             self._last_line = now
-            place = f"stage {record.stage} step {record.step + 1}/{self._total_steps}"
-            print(f"{place} {self._figures(record)} ETA {self._eta(record.step + 1, now)}", file=sys.stderr, flush=True)
+            position = f"stage {record.stage} step {record.step + 1}/{self._total_steps}"
+            print(
+                f"{position} {self._figures(record)} ETA {self._eta(record.step + 1, now)}", file=sys.stderr, flush=True
+            )
 
     def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         pass

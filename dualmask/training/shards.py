@@ -1,12 +1,12 @@
-"""Tensors on disk that forget how they were divided: flat pieces in safetensors files, and one index of all of them.
+"""Tensors on disk that can be read under any partitioning: flat pieces in safetensors files, and an index of them.
 
 ``FOLDER/shards/rank-00003.safetensors`` holds what rank 3 wrote, ``FOLDER/index.json`` says where each element of each
 parameter lies, so that any number of ranks, under any ZeRO stage and tensor-parallel degree, finds its own part. No
-file is code. Knows nothing of engines and processes.
+file contains code. This module does not depend on engines or processes.
 """
 
-# a parameter is cut twice: along one axis into the slices of the tensor-parallel ranks, and each slice, flattened, into
-# the pieces of the data-parallel ranks
+# a parameter is split twice: along one axis into the slices of the tensor-parallel ranks, and each slice, flattened,
+# into the pieces of the data-parallel ranks
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a piece belongs: elements ``start`` to ``start + count`` of a tensor-parallel slice, flattened."""
+class FlatRange:
+    """Elements ``start`` to ``start + count`` of a flattened tensor-parallel slice of a parameter."""
 
     name: str  # of the parameter
     shape: tuple[int, ...]  # of the slice
-    axis: int | None  # along which slices were cut; None: there is one slice, the whole
+    axis: int | None  # along which the parameter is sliced; None: there is one slice, the whole parameter
     tensor_rank: int
     start: int
     count: int
@@ -43,9 +43,9 @@ class Place:
 
 @dataclass(frozen=True)
 class Piece:
-    """``tensors``: kind → [count]: ``weight``, and the moments of what learns."""
+    """``tensors``: kind → [count]: ``weight``, and Adam's moments if the parameter is trained."""
 
-    place: Place
+    flat_range: FlatRange
     tensors: Mapping[str, Tensor]
 
 
@@ -54,22 +54,22 @@ def write_pieces(folder: Path, rank: int, pieces: Sequence[Piece]) -> list[dict[
     file = f"{FOLDER}/rank-{rank:05d}.safetensors"
     if not pieces:
         return []
-    tensors = {_key(kind, piece.place.name): value for piece in pieces for kind, value in piece.tensors.items()}
+    tensors = {_key(kind, piece.flat_range.name): value for piece in pieces for kind, value in piece.tensors.items()}
     (folder / FOLDER).mkdir(exist_ok=True)
     save_file(tensors, folder / file)
-    return [asdict(piece.place) | {"file": file, "kinds": sorted(piece.tensors)} for piece in pieces]
+    return [asdict(piece.flat_range) | {"file": file, "kinds": sorted(piece.tensors)} for piece in pieces]
 
 
 def write_index(folder: Path, entries: Iterable[Mapping[str, Any]], *, tensor_size: int, updates: int) -> None:
-    """``entries``: those of all ranks; ``updates``: that Adam has made, which its bias correction needs."""
+    """``entries``: those of all ranks; ``updates``: number of Adam's updates, which its bias correction needs."""
     content = {"format": FORMAT, "tensor_size": tensor_size, "updates": updates, "pieces": list(entries)}
     (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
 
 
 class ShardFolder:
-    """Reads what ``write_pieces`` and ``write_index`` left. Check the folder's digests first.
+    """Reads what ``write_pieces`` and ``write_index`` wrote; the caller has checked the folder's digests.
 
-    Raises ValueError where the index is not of this version.
+    Raises ValueError if the index has another format.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,11 +79,11 @@ class ShardFolder:
         self.updates = int(content["updates"])
         self.tensor_size = int(content["tensor_size"])
         self._folder = folder
-        self._pieces: dict[str, list[tuple[Place, str, list[str]]]] = {}
+        self._pieces: dict[str, list[tuple[FlatRange, str, list[str]]]] = {}
         for entry in content["pieces"]:
             file, kinds = entry.pop("file"), entry.pop("kinds")
-            place = Place(**{**entry, "shape": tuple(entry["shape"])})
-            self._pieces.setdefault(place.name, []).append((place, file, kinds))
+            flat_range = FlatRange(**{**entry, "shape": tuple(entry["shape"])})
+            self._pieces.setdefault(flat_range.name, []).append((flat_range, file, kinds))
         for pieces in self._pieces.values():
             pieces.sort(key=lambda piece: piece[0].start)
 
@@ -98,54 +98,62 @@ class ShardFolder:
         return self._of(name)[0][0].axis
 
     def whole(self, name: str, kind: str = WEIGHT) -> Tensor:
-        """The parameter, joined over all ranks, in the type it was written in."""
+        """The parameter, merged over all ranks, in the dtype in which it was written."""
         first, ranks = self._of(name)[0][0], 1 if self.axis(name) is None else self.tensor_size
         count = math.prod(first.shape)
         slices = [self._range(name, kind, rank, 0, count).view(first.shape) for rank in range(ranks)]
         return slices[0] if first.axis is None else torch.cat(slices, dim=first.axis)
 
-    def part(self, place: Place, tensor_size: int, kind: str = WEIGHT) -> Tensor:
-        """[count], what belongs to ``place`` where ``tensor_size`` ranks share a parameter.
+    def part(self, flat_range: FlatRange, tensor_size: int, kind: str = WEIGHT) -> Tensor:
+        """[count], the elements of ``flat_range`` for a tensor-parallel degree of ``tensor_size``.
 
-        Reads no more than it needs, unless the tensor-parallel degree has changed: then the whole parameter.
+        Reads only these elements if the degree is that of the writer, otherwise the whole parameter.
         """
-        axis = self.axis(place.name)
-        if axis == place.axis and (axis is None or tensor_size == self.tensor_size):
-            return self._range(place.name, kind, place.tensor_rank if axis is not None else 0, place.start, place.count)
-        own = self.whole(place.name, kind)
-        if place.axis is not None:
-            own = own.chunk(tensor_size, dim=place.axis)[place.tensor_rank]
-        if own.shape != place.shape:
-            raise ValueError(f"{self._folder}: {place.name} has slices {tuple(own.shape)}, here {place.shape}")
-        return own.flatten()[place.start : place.start + place.count].clone()
+        axis = self.axis(flat_range.name)
+        if axis == flat_range.axis and (axis is None or tensor_size == self.tensor_size):
+            return self._range(
+                flat_range.name,
+                kind,
+                flat_range.tensor_rank if axis is not None else 0,
+                flat_range.start,
+                flat_range.count,
+            )
+        own = self.whole(flat_range.name, kind)
+        if flat_range.axis is not None:
+            own = own.chunk(tensor_size, dim=flat_range.axis)[flat_range.tensor_rank]
+        if own.shape != flat_range.shape:
+            raise ValueError(
+                f"{self._folder}: {flat_range.name} has slices {tuple(own.shape)}, here {flat_range.shape}"
+            )
+        return own.flatten()[flat_range.start : flat_range.start + flat_range.count].clone()
 
     def _range(self, name: str, kind: str, rank: int, start: int, count: int) -> Tensor:
-        """Elements ``start`` … of a slice, from all pieces that hold some of them."""
-        found, parts = 0, []
-        for place, file, kinds in self._of(name):
-            low, high = max(start, place.start), min(start + count, place.start + place.count)
-            if place.tensor_rank != rank or kind not in kinds or low >= high:
+        """[count] elements of a slice from ``start`` on, from all pieces that hold some of them."""
+        covered, parts = 0, []
+        for flat_range, file, kinds in self._of(name):
+            low, high = max(start, flat_range.start), min(start + count, flat_range.start + flat_range.count)
+            if flat_range.tensor_rank != rank or kind not in kinds or low >= high:
                 continue
             with safe_open(self._folder / file, framework="pt") as tensors:
-                parts.append(tensors.get_slice(_key(kind, name))[low - place.start : high - place.start])
-            found += high - low
-        if found != count:
-            raise ValueError(f"{self._folder}: {found} of {count} elements of {kind} of {name} are there")
+                parts.append(tensors.get_slice(_key(kind, name))[low - flat_range.start : high - flat_range.start])
+            covered += high - low
+        if covered != count:
+            raise ValueError(f"{self._folder}: holds only {covered} of {count} elements of {kind} of {name}")
         return torch.cat(parts) if parts else torch.empty(0)
 
-    def _of(self, name: str) -> list[tuple[Place, str, list[str]]]:
+    def _of(self, name: str) -> list[tuple[FlatRange, str, list[str]]]:
         if name not in self._pieces:
-            raise ValueError(f"{self._folder} holds no {name}: it was made by another model or another stage")
+            raise ValueError(f"{self._folder} holds no {name}: it was written by another model or another stage")
         return self._pieces[name]
 
 
 def merge(source: ShardFolder) -> Iterator[Piece]:
-    """Every parameter as one piece, as a single process without ZeRO would write it."""
+    """Every parameter as one piece, as a single process without ZeRO would write them."""
     for name in source.names:
         tensors = {kind: source.whole(name, kind) for kind in source.kinds(name)}
         shape = tuple(tensors[WEIGHT].shape)
         flat = {kind: value.flatten() for kind, value in tensors.items()}
-        yield Piece(Place(name, shape, None, 0, 0, math.prod(shape)), flat)
+        yield Piece(FlatRange(name, shape, None, 0, 0, math.prod(shape)), flat)
 
 
 def _key(kind: str, name: str) -> str:

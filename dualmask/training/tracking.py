@@ -1,7 +1,7 @@
-"""The run in MLflow: one parent run, one nested run a stage. The only importer of mlflow.
+"""The run in MLflow: one parent run with one nested run per stage. The only importer of mlflow.
 
-Everything happens in a thread of its own, fed by a queue: a server that is slow, or not there, neither stops nor slows
-training. What could not be sent is still in ``metrics.jsonl``.
+A separate thread, fed by a queue, does all the work: a slow or unreachable server neither stops nor slows training.
+Values that could not be sent are still in ``metrics.jsonl``.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from dualmask.config.schema import RunConfig
 from dualmask.training.metrics import StepRecord
 from dualmask.training.plots import plot_losses
 
-KEY_TAG = "dualmask.key"  # how a resumed process finds its runs again, whatever became of the one before
+KEY_TAG = "dualmask.key"  # by which a resumed process finds its MLflow runs again
 STAGE_TAG = "dualmask.stage"
-_LONGEST_PAUSE = 30.0  # seconds between two attempts to reach a server that does not answer
-_LONGEST_FAREWELL = 120.0  # seconds that the end of a run waits for a server that answers
-_MOST_WAITING = 50_000
+_MAX_PAUSE = 30.0  # seconds between two attempts to reach a server that does not answer
+_CLOSE_TIMEOUT = 120.0  # seconds that the end of a run waits for a server that answers
+_QUEUE_SIZE = 50_000
 _PARAM_LENGTH = 500
 _TAG_LENGTH = 5000
 
 
 class Tracker:
-    """An Observer that tells MLflow. ``key`` names the training; a resumed one gives the same key and goes on."""
+    """An Observer that reports to MLflow. ``key`` identifies the training; a resumed run passes the same key."""
 
     def __init__(self, run: RunConfig, key: str, *, dataset: dict[str, str]) -> None:
         self._run, self._every = run, run.tracking.every_steps
-        self._jobs: queue.Queue[Callable[[_Store], None]] = queue.Queue(_MOST_WAITING)
+        self._jobs: queue.Queue[Callable[[_Store], None]] = queue.Queue(_QUEUE_SIZE)
         self.failing = False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, args=(key, dataset), name="mlflow", daemon=True)
@@ -51,10 +51,10 @@ class Tracker:
         self._put(lambda store: store.end_stage(stage_index, stage, texts))
 
     def close(self, status: str) -> None:
-        """Waits for what is still to be sent, but not for a server that does not answer."""
+        """Waits until everything is sent, unless the server does not answer."""
         self._put(lambda store: store.finish(status))
         self._closing.set()
-        end = time.monotonic() + _LONGEST_FAREWELL
+        end = time.monotonic() + _CLOSE_TIMEOUT
         while self._thread.is_alive() and time.monotonic() < end and not self.failing:
             self._thread.join(0.2)
         if self._thread.is_alive():
@@ -69,16 +69,16 @@ class Tracker:
                 self.failing = True
 
     def _work(self, key: str, dataset: dict[str, str]) -> None:
-        store = self._insist(lambda: _Store(self._run, key, dataset))
+        store = self._retry(lambda: _Store(self._run, key, dataset))
         while store is not None and not (self._closing.is_set() and self._jobs.empty()):
             try:
                 job = self._jobs.get(timeout=0.2)
             except queue.Empty:
                 continue
-            self._insist(lambda job=job: job(store))  # type: ignore[misc]
+            self._retry(lambda job=job: job(store))  # type: ignore[misc]
 
-    def _insist(self, action: Callable[[], Any]) -> Any:
-        """Tries until it works; None when the run is over first."""
+    def _retry(self, action: Callable[[], Any]) -> Any:
+        """Repeats ``action`` until it succeeds; None if the run ends first."""
         pause = 1.0
         while True:
             try:
@@ -94,14 +94,14 @@ class Tracker:
                 self.failing = True
                 if self._closing.wait(pause):
                     return None
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                pause = min(2 * pause, _MAX_PAUSE)
 
 
 class _Store:
-    """The MLflow side, in the tracker's thread. Every method may raise, and may be called again after it did."""
+    """The calls of MLflow, in the tracker's thread. Every method may raise, and may then be called again."""
 
     def __init__(self, run: RunConfig, key: str, dataset: dict[str, str]) -> None:
-        # one short try: the tracker itself decides when to try again
+        # one short attempt: the tracker itself decides when to try again
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -146,7 +146,7 @@ class _Store:
         if self._monitor is not None:
             self._monitor.finish()
             self._monitor = None
-        # a preempted run goes on later, in the same MLflow run
+        # a preempted run is resumed later, in the same MLflow run
         ended = {"complete": "FINISHED", "failed": "FAILED"}.get(status, "SCHEDULED")
         if ended == "FINISHED":
             self._client.set_terminated(self._parent, ended)
@@ -162,24 +162,24 @@ class _Store:
         return self._stages[index]
 
     def _find_or_create(self, tags: dict[str, str], name: str) -> tuple[str, bool]:
-        """(run id, whether it was there): the parent, or a stage of it; one that an earlier life left goes on."""
+        """(run id, whether it existed): the parent run or a stage's; one from before a restart is continued."""
         stage = tags.get(STAGE_TAG, "parent")
-        wanted = f"tags.`{KEY_TAG}` = '{self._key}' and tags.`{STAGE_TAG}` = '{stage}'"
-        found = self._client.search_runs([self._experiment], wanted, max_results=1)
-        if found:
-            self._client.update_run(found[0].info.run_id, status="RUNNING")
-            return found[0].info.run_id, True
+        query = f"tags.`{KEY_TAG}` = '{self._key}' and tags.`{STAGE_TAG}` = '{stage}'"
+        runs = self._client.search_runs([self._experiment], query, max_results=1)
+        if runs:
+            self._client.update_run(runs[0].info.run_id, status="RUNNING")
+            return runs[0].info.run_id, True
         tags = {KEY_TAG: self._key, STAGE_TAG: stage, **tags}
         return self._client.create_run(self._experiment, tags=tags, run_name=name).info.run_id, False
 
     def _find_experiment(self) -> str:
         name = self._run.tracking.experiment
-        if (found := self._client.get_experiment_by_name(name)) is not None:
-            return found.experiment_id
-        place = None
-        if self._uri.startswith("sqlite:///"):  # artifacts stay beside the database
-            place = (Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
-        return self._client.create_experiment(name, artifact_location=place)
+        if (experiment := self._client.get_experiment_by_name(name)) is not None:
+            return experiment.experiment_id
+        artifact_location = None
+        if self._uri.startswith("sqlite:///"):  # artifacts are kept beside the database
+            artifact_location = (Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
+        return self._client.create_experiment(name, artifact_location=artifact_location)
 
     def _describe(self, dataset: dict[str, str]) -> None:
         from mlflow.entities import Dataset, DatasetInput, Param
@@ -202,7 +202,7 @@ class _Store:
 
 
 def _ready(uri: str) -> str:
-    """An SQLite path made absolute and its folder made; any other address as it is."""
+    """``uri`` with an absolute SQLite path, whose folder is created; any other address unchanged."""
     if not uri.startswith("sqlite:///"):
         return uri
     file = Path(uri.removeprefix("sqlite:///")).resolve()

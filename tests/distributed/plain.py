@@ -64,14 +64,14 @@ def backward(model: DualMask, batch: Batch, plan: EditPlan) -> float:
         loss = round_loss(model(batch, plan), plan).total
         loss.backward()
         return loss.item()
-    how, total = plan.stage.rollout, 0.0
+    rollout, total = plan.stage.rollout, 0.0
     state = multi_round.begin(batch, plan)
-    for first in range(0, plan.rounds, how.window):
-        window = range(first, min(first + how.window, plan.rounds))
+    for first in range(0, plan.rounds, rollout.window):
+        window = range(first, min(first + rollout.window, plan.rounds))
         loss = torch.zeros(())
         for number in window:
             state, (out,) = multi_round.unroll(model, state, batch, plan, range(number, number + 1))
-            recon_weight = 1.0 if number == window[-1] else how.earlier_weight
+            recon_weight = 1.0 if number == window[-1] else rollout.earlier_weight
             loss = loss + round_loss(out, plan, recon_weight=recon_weight).total / plan.rounds
         loss.backward()
         total += loss.item()

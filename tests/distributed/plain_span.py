@@ -44,8 +44,8 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
         optimizer.step()
         if teacher is not None:
             with torch.no_grad():
-                for mine, theirs in zip(teacher.parameters(), model.parameters(), strict=True):
-                    mine += (1 - how.ema_decay) * (theirs - mine)
+                for averaged, parameter in zip(teacher.parameters(), model.parameters(), strict=True):
+                    averaged += (1 - how.ema_decay) * (parameter - averaged)
         losses.append(loss.item())
         decided.append(record.total)
     data.close()

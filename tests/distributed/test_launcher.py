@@ -110,10 +110,10 @@ def stumble(rank: int) -> None:
 
     learn = trainer.run_step
 
-    def run_step(engine: Any, batch: Any, plan: Any, **how: Any) -> Any:
+    def run_step(engine: Any, batch: Any, plan: Any, **arguments: Any) -> Any:
         if rank == 1 and plan.step == 2:
             raise IndexError("a mistake")
-        return learn(engine, batch, plan, **how)
+        return learn(engine, batch, plan, **arguments)
 
     trainer.run_step = run_step
 
@@ -121,9 +121,9 @@ def stumble(rank: int) -> None:
 @pytest.mark.distributed
 def test_mistake_of_one_rank(data: Path, tmp_path: Path) -> None:
     """Whoever made it ends with code 1 and shows where; the others may be started again, and say so in a line."""
-    life = warm.Ranks(2, tiny.write_config(tmp_path, data), before=stumble)
-    assert life.codes() == [75, 1]
-    innocent, culprit = (log.read_text() for log in life.logs)
+    attempt = warm.Ranks(2, tiny.write_config(tmp_path, data), before=stumble)
+    assert attempt.codes() == [75, 1]
+    innocent, culprit = (log.read_text() for log in attempt.logs)
     assert "Traceback" not in innocent
     assert "rank 0: left alone by other ranks" in innocent
     assert culprit.count("Traceback") == 1

@@ -70,8 +70,8 @@ def references(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 @pytest.mark.distributed
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_four_ranks(variant: str, four_ranks: dict[str, dict], references: dict[str, plain.Trained]) -> None:
-    asked = VARIANTS[variant]["set"]
-    kind = "otherwise" if OTHERWISE[-1] in asked else "ema" if EMA in asked else ""
+    overrides = VARIANTS[variant]["set"]
+    kind = "otherwise" if OTHERWISE[-1] in overrides else "ema" if EMA in overrides else ""
     assert_same(four_ranks[variant], references[kind])
 
 

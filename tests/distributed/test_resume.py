@@ -37,10 +37,10 @@ def uninterrupted(data: Path, folder: Path) -> list[dict]:
 def test_finished_run_of_another_configuration(uninterrupted: list[dict], data: Path, folder: Path) -> None:
     """It is neither "already complete" nor silently trained further: the key that differs is named."""
     config = tiny.write_config(folder, data, "whole", checkpoint=CHECKPOINT)
-    life = warm.Ranks(2, config, "--set", "seed=4")
-    assert life.codes() == [2, 2], life.said()
-    assert "seed = 4 differs from 3" in life.said()
-    assert "--resume never" in life.said()
+    attempt = warm.Ranks(2, config, "--set", "seed=4")
+    assert attempt.codes() == [2, 2], attempt.output()
+    assert "seed = 4 differs from 3" in attempt.output()
+    assert "--resume never" in attempt.output()
 
 
 def test_resume_from_a_path(uninterrupted: list[dict], data: Path, folder: Path) -> None:

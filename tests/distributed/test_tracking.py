@@ -45,11 +45,11 @@ def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     assert done.returncode == 0, done.stderr
     client = MlflowClient(uri)
     experiment = client.get_experiment_by_name("dualmask")
-    found = client.search_runs([experiment.experiment_id])
-    assert len(found) == 1 + len(tiny.CONFIG["stages"]), (
+    runs = client.search_runs([experiment.experiment_id])
+    assert len(runs) == 1 + len(tiny.CONFIG["stages"]), (
         "one parent and one run a stage, though two processes logged them"
     )
-    return {run.info.run_name: run for run in found}
+    return {run.info.run_name: run for run in runs}
 
 
 def system_metrics_in(store: Path) -> bool:

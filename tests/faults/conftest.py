@@ -34,7 +34,7 @@ def pair(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The counts as a table, which docs/faults.md shows, and as a result file where one is asked for."""
+    """The counts as a table, which docs/faults.md shows, and as a result file if one is requested."""
     tally = config.stash.get(TALLY, None)
     if tally is None:
         return

@@ -1,5 +1,5 @@
 """Runs on two ranks: one rank's loss or gradient is not finite at some steps; a module gets no gradient in one window.
-What every rank sees goes to a file."""
+Each rank writes its results to a file."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ def main() -> None:
     result = {}
     for name, variant in job["variants"].items():
         bad = {int(step): tuple(what) for step, what in variant["bad"].items()}
-        how = Path(job["config"]), variant["set"], bad, variant.get("stage", 0), variant.get("steps", 5)
-        spoilt_run, without = train(*how, leave_out=False), train(*how, leave_out=True)
+        arguments = Path(job["config"]), variant["set"], bad, variant.get("stage", 0), variant.get("steps", 5)
+        spoilt_run, without = train(*arguments, leave_out=False), train(*arguments, leave_out=True)
         equal = all(torch.equal(spoilt_run["weights"][key], value) for key, value in without["weights"].items())
         result[name] = {"taken": spoilt_run["taken"], "without": without["taken"], "equal": equal}
     for name, overrides in job["silent"].items():

@@ -1,4 +1,4 @@
-"""Checkpoint files that are cut, flipped, emptied, swapped, missing, foreign or lied about: named, never loaded."""
+"""Checkpoint files truncated, bit-flipped, emptied, swapped, missing, foreign or misdescribed: named, never loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def any_file(folder: Path, draw: random.Random) -> Path:
 
 
 def rewrite(file: Path, content: bytes) -> None:
-    """In place of the file, whose other names keep what they had."""
+    """Replaces the file; hard links to the old content keep it."""
     assert not file.exists() or file.read_bytes() != content
     file.unlink(missing_ok=True)
     file.write_bytes(content)
@@ -53,7 +53,7 @@ def removed(folder: Path, good: Path, draw: random.Random) -> None:
 
 
 def swapped(folder: Path, good: Path, draw: random.Random) -> None:
-    """With the file of that name in another checkpoint, which is as good in itself."""
+    """With the file of the same name of another, undamaged checkpoint."""
     names = [
         name
         for name in [*manifest.files_of(folder), manifest.NAME]
@@ -69,7 +69,7 @@ def foreign(folder: Path, good: Path, draw: random.Random) -> None:
 
 
 def lied_about(folder: Path, good: Path, draw: random.Random) -> None:
-    """The manifest is well-formed, and wrong."""
+    """The manifest is well-formed but wrong."""
     content = json.loads((folder / manifest.NAME).read_text())
     name = draw.choice(list(content["files"]))
     edits: list[Callable[[], object]] = [
@@ -96,7 +96,7 @@ DAMAGES: list[Damage] = [truncated, bit_flipped, emptied, removed, swapped, fore
 def test_no_silent_load(
     number: int, alone: Whole, tmp_path: Path, tally: Tally, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One or two of three checkpoints are spoilt: the newest of the rest is chosen, the others are named."""
+    """One or two of three checkpoints are damaged: the newest of the others is chosen, the damaged ones are named."""
     draw = random.Random(5)
     for trial in range(number):
         copy = tmp_path / str(trial)

@@ -1,4 +1,4 @@
-"""A disk that is full, for real: one clear line, the checkpoints stay good, and the run goes on once there is room."""
+"""A full disk (a real one): a one-line error, earlier checkpoints stay intact, the run resumes once there is room."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import tiny
 import warm
-from test_asked_to_stop import wait_until
+from test_stop_request import wait_until
 from whole import Tally, Whole
 
 from dualmask.core import manifest
@@ -27,7 +27,7 @@ MEBIBYTES = 24
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, of few MiB."""
+    """A separate file system of MEBIBYTES MiB."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a small file system has to be mounted: needs Linux and root")
     folder = tmp_path / "disk"
@@ -42,13 +42,13 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.slow)])
 def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: Path, tally: Tally) -> None:
-    """Before the first byte of a life, or anywhere in a checkpoint; stages with less to save may still fit in."""
+    """Full before an attempt writes its first byte, or within a checkpoint; stages with less to save may still fit."""
     output = disk / "run"
     config = tiny.write_config(tmp_path, data, output=str(output), checkpoint={"every_steps": 2, "keep_last": 2})
-    life = warm.Ranks(1, config)
-    wait_until(lambda: tiny.steps_done(output) >= 4, lambda: life.alive)
-    life.signal(0, signal.SIGTERM)
-    assert life.codes() == [75], life.said()
+    attempt = warm.Ranks(1, config)
+    wait_until(lambda: tiny.steps_done(output) >= 4, lambda: attempt.alive)
+    attempt.signal(0, signal.SIGTERM)
+    assert attempt.codes() == [75], attempt.output()
     good = sorted((output / "checkpoints").iterdir())
     size = sum((good[-1] / name).stat().st_size for name in manifest.files_of(good[-1]))
     shutil.copytree(output, tmp_path / "then")
@@ -57,15 +57,15 @@ def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: P
         shutil.rmtree(output)
         shutil.copytree(tmp_path / "then", output)
         with filled(disk, room):
-            life = warm.Ranks(1, config)
-            codes = life.codes()
-        (line,) = [line for line in life.said().splitlines() if line.startswith("error: ")]
+            attempt = warm.Ranks(1, config)
+            codes = attempt.codes()
+        (line,) = [line for line in attempt.output().splitlines() if line.startswith("error: ")]
         left = sorted((output / "checkpoints").glob("step-*"))
         intact = left[-1] >= good[-1] and all(manifest.problem(folder) is None for folder in left)
         tally("4. disk full", codes == [1] and intact and "No space left" in line)
-        assert codes == [1], life.said()
+        assert codes == [1], attempt.output()
         assert "No space left" in line
-        assert "Traceback" not in life.said()
+        assert "Traceback" not in attempt.output()
         assert intact
     warm.train(1, config)
     assert alone.equals(output)
@@ -73,7 +73,7 @@ def test_disk_full(times: int, alone: Whole, data: Path, disk: Path, tmp_path: P
 
 @contextmanager
 def filled(disk: Path, room: int) -> Iterator[None]:
-    """All of it but ``room`` bytes."""
+    """Fills the disk except for ``room`` bytes."""
     ballast = disk / "ballast"
     with ballast.open("wb") as stream:
         stream.write(bytes(max(shutil.disk_usage(disk).free - room, 0)))

@@ -1,4 +1,4 @@
-"""kill −9 of any rank at any moment: the run goes on as if nothing had happened, equal to the last bit."""
+"""kill −9 of any rank at any moment: the resumed run is bit-equal to an undisturbed one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from whole import Tally, Whole
 pytestmark = pytest.mark.distributed
 
 CHECKPOINT = {"every_steps": 2, "keep_last": 2}
-MOST_LIVES = 60  # of one run: a life gets two or three steps further on average
+MAX_ATTEMPTS = 60  # of one run: an attempt makes two or three steps on average
 
 
 @pytest.mark.timeout(7200)
@@ -25,7 +25,7 @@ MOST_LIVES = 60  # of one run: a life gets two or three steps further on average
 def test_killed_at_seeded_moments(
     kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally, pytestconfig: pytest.Config
 ) -> None:
-    """Run after run. A failure names the seed, which plays the same moments again."""
+    """Run after run. A failure names the random seed, which draws the same moments again."""
     seed, kills = pytestconfig.getoption("chaos"), pytestconfig.getoption("chaos_count") or kills
     print(f"--chaos {seed} --chaos-count {kills}")
     moments = draw_moments(seed)
@@ -45,19 +45,19 @@ def draw_moments(seed: int) -> Iterator[Moment]:
 
 
 def one_run(config: Path, moments: Iterator[Moment], most: int) -> list[Moment]:
-    """Lives of one run until it is complete; the moments that ended one, ``most`` at most."""
+    """Restarts one run until it is complete; returns the at most ``most`` moments at which a rank was killed."""
     struck: list[Moment] = []
-    for _ in range(MOST_LIVES):
+    for _ in range(MAX_ATTEMPTS):
         moment = next(moments) if len(struck) < most else None
-        life = warm.Ranks(2, config, moment=moment)
-        codes = life.codes()
+        attempt = warm.Ranks(2, config, moment=moment)
+        codes = attempt.codes()
         print(f"{moment}: exit codes {codes}, {tiny.steps_done(config.with_suffix(''))} steps")
         if codes == [0, 0]:
             return struck
-        assert moment is not None, life.said()
+        assert moment is not None, attempt.output()
         expected = [-signal.SIGKILL if rank == moment.victim else 75 for rank in range(2)]
-        assert codes == expected, f"{moment}\n{life.said()[-3000:]}"
-        assert "Traceback" not in life.said()
-        assert life.said().count("left alone by other ranks") == 1
+        assert codes == expected, f"{moment}\n{attempt.output()[-3000:]}"
+        assert "Traceback" not in attempt.output()
+        assert attempt.output().count("left alone by other ranks") == 1
         struck.append(moment)
-    raise AssertionError(f"{config} is not complete after {MOST_LIVES} lives")
+    raise AssertionError(f"{config} is not complete after {MAX_ATTEMPTS} attempts")

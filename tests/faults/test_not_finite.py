@@ -1,5 +1,5 @@
-"""NaN or infinity on one rank: every rank skips that step, and nothing of it stays behind. A module without a gradient,
-if only in one window: every rank says so."""
+"""NaN or infinity on one rank: every rank skips that step, without any effect on the state; and modules that get no
+gradient in one window: every rank reports it."""
 
 from __future__ import annotations
 

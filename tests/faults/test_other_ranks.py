@@ -1,4 +1,4 @@
-"""1 → 2 → 4 → 1 processes, a life each: every sequence of the epoch comes once, and what is learnt is the same."""
+"""1 → 2 → 4 → 1 processes over restarts: every sequence of the epoch occurs once, and the losses are the same."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from dualmask.training import trainer
 
 pytestmark = pytest.mark.distributed
 
-LIVES = ((1, 2), (2, 6), (4, 9), (1, None))  # ranks, and the step at which the first is asked to stop
+ATTEMPTS = ((1, 2), (2, 6), (4, 9), (1, None))  # ranks, and the step at which rank 0 receives SIGTERM
 
 
 def watch(folder: Path, stop_at: int | None, rank: int) -> None:
-    """In each rank: notes the keys of the sequences that it learns from, step by step."""
+    """In each rank: records the keys of its sequences, step by step."""
     learn = trainer.run_step
 
-    def run_step(engine: Any, batch: Any, plan: Any, **how: Any) -> Any:
+    def run_step(engine: Any, batch: Any, plan: Any, **arguments: Any) -> Any:
         if rank == 0 and plan.step == stop_at:
             os.kill(os.getpid(), signal.SIGTERM)
-        result = learn(engine, batch, plan, **how)
+        result = learn(engine, batch, plan, **arguments)
         with (folder / f"keys-{os.getpid()}.jsonl").open("a") as stream:
             stream.write(json.dumps({"step": plan.step, "keys": batch.key.tolist()}) + "\n")
         return result
@@ -52,9 +52,9 @@ def test_every_sequence_once(alone: Whole, data: Path, tmp_path: Path, tally: Ta
 
     config = tiny.write_config(tmp_path, data, "changing", checkpoint={"every_steps": 100})
     (tmp_path / "seen").mkdir()
-    for ranks, stop_at in LIVES:
-        life = warm.Ranks(ranks, config, before=partial(watch, tmp_path / "seen", stop_at))
-        assert life.codes() == [0 if stop_at is None else 75] * ranks, life.said()[-3000:]
+    for ranks, stop_at in ATTEMPTS:
+        attempt = warm.Ranks(ranks, config, before=partial(watch, tmp_path / "seen", stop_at))
+        assert attempt.codes() == [0 if stop_at is None else 75] * ranks, attempt.output()[-3000:]
     seen = keys_by_step(tmp_path / "seen")
     every = [key for keys in seen.values() for key in keys]
     once = len(every) == len(set(every)) == tiny.STEPS * 8  # sequences of a step: the epoch is as long as the run
@@ -62,7 +62,7 @@ def test_every_sequence_once(alone: Whole, data: Path, tmp_path: Path, tally: Ta
     assert once
     assert seen == expected
 
-    record, wanted = tiny.read_record(config.with_suffix("")), alone.record
+    record, reference = tiny.read_record(config.with_suffix("")), alone.record
     assert [line["step"] for line in record] == list(range(tiny.STEPS))
-    losses = [[line["losses"]["total"] for line in lines] for lines in (record, wanted)]
+    losses = [[line["losses"]["total"] for line in lines] for lines in (record, reference)]
     assert losses[0] == pytest.approx(losses[1], rel=0, abs=1e-5)

@@ -1,4 +1,4 @@
-"""SIGSTOP: the rank that everybody waits for is named in time, and the run ends and can be started again."""
+"""SIGSTOP: the rank for which the others wait is named before the time-out; the run ends and can be started again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 import pytest
 import tiny
 import warm
-from test_asked_to_stop import wait_until
+from test_stop_request import wait_until
 from whole import Tally, Whole
 
 pytestmark = pytest.mark.distributed
@@ -29,30 +29,30 @@ def has_done(output: Path, steps: int) -> bool:
 
 @pytest.mark.parametrize("victims", [(0, 1), pytest.param((0, 1, 0, 1, 0, 1), marks=pytest.mark.slow)])
 def test_named_in_time(victims: tuple[int, ...], pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    """Either rank, the one with the store among them; all at once, since it is mostly waiting."""
+    """Either rank, including the one with the store; all runs at the same time, since the test mostly waits."""
     what = {"checkpoint": {"every_steps": 2}, "parallel": {"timeout_seconds": TIMEOUT}}
     configs = [tiny.write_config(tmp_path, data, f"stopped{number}", **what) for number in range(len(victims))]
-    lives, stopped = [], []
+    attempts, stopped = [], []
     for number, (config, victim) in enumerate(zip(configs, victims, strict=True)):
-        life = warm.Ranks(2, config)
+        attempt = warm.Ranks(2, config)
         begun = partial(has_done, config.with_suffix(""), 3 + 2 * number)
-        wait_until(begun, partial(getattr, life, "alive"))
-        life.signal(victim, signal.SIGSTOP)
-        lives.append(life)
+        wait_until(begun, partial(getattr, attempt, "alive"))
+        attempt.signal(victim, signal.SIGSTOP)
+        attempts.append(attempt)
         stopped.append(time.monotonic())
     try:
-        for life, victim, began in zip(lives, victims, stopped, strict=True):
-            waiting = life.logs[1 - victim]
+        for attempt, victim, began in zip(attempts, victims, stopped, strict=True):
+            waiting = attempt.logs[1 - victim]
             sign = f"no sign of life from rank {victim} on {socket.gethostname()}"
             left = began + TIMEOUT + 10 - time.monotonic()
             wait_until(lambda log=waiting, sign=sign: sign in log.read_text(), lambda: True, seconds=left)
-            life.processes[1 - victim].join(TIMEOUT)
-            tally("7. SIGSTOP of a rank: named, and the run ends", life.processes[1 - victim].exitcode == 75)
-            assert life.processes[1 - victim].exitcode == 75, waiting.read_text()
+            attempt.processes[1 - victim].join(TIMEOUT)
+            tally("7. SIGSTOP of a rank: named, and the run ends", attempt.processes[1 - victim].exitcode == 75)
+            assert attempt.processes[1 - victim].exitcode == 75, waiting.read_text()
             assert "Traceback" not in waiting.read_text()
     finally:
-        for life in lives:
-            life.kill()
+        for attempt in attempts:
+            attempt.kill()
     for config in configs:
         warm.train(2, config)
         assert pair.equals(config.with_suffix(""))
@@ -61,7 +61,7 @@ def test_named_in_time(victims: tuple[int, ...], pair: Whole, data: Path, tmp_pa
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_under_the_real_launcher(data: Path, tmp_path: Path, tally: Tally) -> None:
-    """It kills the rank that cannot hear, and gives back the others' code; torchrun's agent keeps the store."""
+    """It kills the stopped rank and exits with the code of the others; torchrun's agent keeps the store."""
     what = {"parallel": {"timeout_seconds": TIMEOUT}}
     torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc_per_node=2"]
     script = tiny.ROOT / "launcher" / "train.py"
@@ -98,11 +98,11 @@ heartbeat.close()
 
 @pytest.mark.slow
 def test_who_beats_is_never_accused() -> None:
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": "2"}
+    rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(tiny.free_port()), "WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", WAITS],
-            env=tiny.environment() | meeting | {"RANK": str(rank)},
+            env=tiny.environment() | rendezvous | {"RANK": str(rank)},
             cwd=tiny.ROOT,
             stderr=subprocess.PIPE,
             text=True,

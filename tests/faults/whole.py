@@ -1,4 +1,4 @@
-"""What runs that met a fault are compared with, and the count of those that lost nothing."""
+"""The undisturbed runs with which runs that met a fault are compared, and the count of runs that lost nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Whole:
-    """A run that nothing happened to: what every other one is compared with."""
+    """An undisturbed run, with which all others are compared."""
 
     config: Path
     output: Path
@@ -36,14 +36,14 @@ class Whole:
         return tiny.read_record(self.output)
 
     def equals(self, output: Path) -> bool:
-        """The other run's record and weights, to the last bit."""
+        """Whether the other run's record and weights are bit-equal."""
         file = "export/model.safetensors"
         return tiny.read_record(output) == self.record and manifest.digest(output / file) == manifest.digest(
             self.output / file
         )
 
     def copy(self, folder: Path) -> Path:
-        """Of the finished run, without its export: there is something left to do."""
+        """A copy of the finished run without its export, so that there is something left to do."""
         shutil.copytree(self.output, folder)
         shutil.rmtree(folder / "export")
         return folder

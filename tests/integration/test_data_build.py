@@ -173,12 +173,12 @@ def test_compressed_json_lines_with_splits_of_their_own(tmp_path: Path) -> None:
     }
     build(config_for(tmp_path / "out", tmp_path, source=source, clean={"style": "plain"}))
     rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
-    found = {split: {row["id"] for row in rows if row["split"] == split} for split in parts}
-    assert found["test"] >= set(names[25:30])  # what train and test share is the test's
-    assert found["dev"]
-    assert found["train"]
+    ids = {split: {row["id"] for row in rows if row["split"] == split} for split in parts}
+    assert ids["test"] >= set(names[25:30])  # what train and test share is the test's
+    assert ids["dev"]
+    assert ids["train"]
     for split in parts:
-        assert found[split] <= set(parts[split]) - (found["test"] if split == "train" else set())
+        assert ids[split] <= set(parts[split]) - (ids["test"] if split == "train" else set())
 
 
 def test_reuse_of_a_tokenizer(built: Path, corpus: Path, tmp_path: Path) -> None:

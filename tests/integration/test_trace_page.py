@@ -40,12 +40,12 @@ def result(draft: str = DRAFT, rounds: list[Any] = ROUNDS, mode: str = "auto") -
     return TextResult(draft, draft, output, trace | {"stopped": "nothing_to_do", "seed": 0, "trace": rounds})
 
 
-def open_page(page: str, folder: Path, place: str = "", *, then: str = "", seconds: int = 2) -> str:
+def open_page(page: str, folder: Path, fragment: str = "", *, then: str = "", seconds: int = 2) -> str:
     """The document after its script has run, and after ``then``, a script of the test. Time is the browser's own."""
     file = folder / "page.html"
     file.write_text(page.replace("</body>", f"<script>{then}</script></body>"), encoding="utf-8")
     options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'browser'}")
-    address = f"{file.as_uri()}{place}"
+    address = f"{file.as_uri()}{fragment}"
     done = subprocess.run(
         [str(CHROMIUM), *options, f"--virtual-time-budget={1000 * seconds}", "--dump-dom", address],
         capture_output=True,
@@ -57,9 +57,9 @@ def open_page(page: str, folder: Path, place: str = "", *, then: str = "", secon
 
 def inside(document: str, name: str) -> str:
     """What stands in the element of this id (elements of its own kind do not nest here)."""
-    found = re.search(rf'<(\w+)[^>]* id="{name}"[^>]*>(.*?)</\1>', document, re.S)
-    assert found is not None, name
-    return found[2]
+    element = re.search(rf'<(\w+)[^>]* id="{name}"[^>]*>(.*?)</\1>', document, re.S)
+    assert element is not None, name
+    return element[2]
 
 
 def words(markup: str) -> str:

@@ -1,4 +1,4 @@
-"""What tests do with the Slurm of ``cluster.sh``: commands, jobs, logs, and faults with a stop-watch."""
+"""The interface of tests to the Slurm of ``cluster.sh``: commands, jobs, logs, and timed faults."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RANK = "[l]auncher/train.py"  # a pattern that does not find the shell which loo
 
 @dataclass(frozen=True)
 class Cluster:
-    """``run`` is what a person types on the login host, in the root of the checkout."""
+    """``run`` executes a command on the login host, in the root of the checkout."""
 
     folder: Path
     environment: dict[str, str]
@@ -37,12 +37,12 @@ class Cluster:
         return path.read_text(errors="replace") if path.exists() else "no log"
 
     def job(self, job: str) -> dict[str, str]:
-        """Slurm's own account: JobState, ExitCode, Restarts, …"""
+        """Slurm's description of the job: JobState, ExitCode, Restarts, …"""
         words = self.run("scontrol", "--oneliner", "show", "job", job).split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def wait(self, job: str, timeout: float = 600) -> dict[str, str]:
-        """Until it has ended for good."""
+        """Waits until the job has ended for good."""
         end = time.monotonic() + timeout
         while (account := self.job(job))["JobState"] not in ENDED:
             assert time.monotonic() < end, f"{account}\n{self.log(job)[-6000:]}"
@@ -50,7 +50,7 @@ class Cluster:
         return account
 
     def until(self, condition: Callable[[], bool], job: str, timeout: float = 600) -> None:
-        """Fails when it takes too long, and soon after the job has ended (a requeued one may seem to for a moment)."""
+        """Fails after ``timeout`` seconds, or soon after the job has ended (a requeued one may seem to, briefly)."""
         end = time.monotonic() + timeout
         seconds_ended = 0
         while seconds_ended < 3 and time.monotonic() < end:
@@ -62,7 +62,7 @@ class Cluster:
         raise AssertionError(f"{self.job(job)}\n{self.log(job)[-6000:]}")
 
     def at(self, node: str, *command: object, timeout: float = 60) -> str:
-        """What a person types on that node."""
+        """Executes a command on that node."""
         return self._script("at", node, *command, timeout=timeout)
 
     def signal(self, name: str, node: str, pattern: str = RANK) -> None:
@@ -75,21 +75,21 @@ class Cluster:
     def power_on(self, node: str) -> None:
         self._script("on", node)
 
-    def nodes(self, job: str, life: int) -> list[str]:
-        """Where that life of the job runs, first the node of rank 0."""
-        found = re.search(rf"slurm: life {life} on (\S+),", self.log(job))
-        assert found, self.log(job)
-        return self.run("scontrol", "show", "hostnames", found[1]).split()
+    def nodes(self, job: str, restart: int) -> list[str]:
+        """The nodes of the job after its ``restart``-th restart, first that of rank 0."""
+        line = re.search(rf"slurm: restart {restart} on (\S+),", self.log(job))
+        assert line, self.log(job)
+        return self.run("scontrol", "show", "hostnames", line[1]).split()
 
-    def resumes(self, fault: str, job: str, output: Path, life: int, disturb: Callable[[], object]) -> None:
-        """Disturbs the job; then waits for the first step that ``life`` records, and notes the seconds till then."""
+    def resumes(self, fault: str, job: str, output: Path, restart: int, disturb: Callable[[], object]) -> None:
+        """Disturbs the job; waits for the first step recorded after ``restart``, and records the seconds until then."""
         began = time.monotonic()
         disturb()
-        self.until(lambda: f"slurm: life {life} on" in self.log(job), job)
+        self.until(lambda: f"slurm: restart {restart} on" in self.log(job), job)
         size = _size(output)
 
         def grew() -> bool:
-            nonlocal size  # first it shrinks, to what stood there at the time of the checkpoint
+            nonlocal size  # it first shrinks to its size at the time of the checkpoint
             before, size = size, _size(output)
             return size > before
 

@@ -1,4 +1,4 @@
-"""``sbatch slurm/pretrain.sh`` on two nodes of two ranks: the losses of one process, and a job with several lives."""
+"""``sbatch slurm/pretrain.sh`` on two nodes of two ranks: the losses of one process, and restarts of a job."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def test_two_nodes_give_the_losses_of_one_process(four_ranks: Undisturbed, data:
     last_stage = four_ranks.changes[:2]
     done = tiny.train(1, tiny.write_config(tmp_path, data, "alone"), *last_stage)
     assert done.returncode == 0, done.stderr
-    ours, theirs = (tiny.read_record(output) for output in (four_ranks.output, tmp_path / "alone"))
+    record, reference = (tiny.read_record(output) for output in (four_ranks.output, tmp_path / "alone"))
     for key in ("tokens", "grad_norm"):
-        assert [line[key] for line in ours] == pytest.approx([line[key] for line in theirs], rel=2e-5), key
-    totals, expected = ([line["losses"]["total"] for line in record] for record in (ours, theirs))
+        assert [line[key] for line in record] == pytest.approx([line[key] for line in reference], rel=2e-5), key
+    totals, expected = ([line["losses"]["total"] for line in record] for record in (record, reference))
     assert totals == pytest.approx(expected, rel=0, abs=1e-5)
     model, other = (load_file(output / WEIGHTS) for output in (four_ranks.output, tmp_path / "alone"))
     assert model.keys() == other.keys()

@@ -18,12 +18,12 @@ def test_near_drafts_have_different_digests() -> None:
     """All substitutions of one token, all swaps, all lengths of a repetitive text."""
     text = torch.tensor([6, 7, 8, 9] * 8)
     drafts = [text]
-    for place in range(32):
+    for position in range(32):
         for token in range(6, 40):
-            drafts.append(text.clone().index_fill(0, torch.tensor([place]), token))
-        for other in range(place):
+            drafts.append(text.clone().index_fill(0, torch.tensor([position]), token))
+        for other in range(position):
             swapped = text.clone()
-            swapped[[place, other]] = text[[other, place]]
+            swapped[[position, other]] = text[[other, position]]
             drafts.append(swapped)
     drafts = torch.stack(drafts).unique(dim=0)
     whole = torch.full((len(drafts),), 32)

@@ -74,9 +74,9 @@ def test_lexicon_counts_characters_and_never_writes_parts_of_them(tokenizer: Tok
     assert across[ids].any()
     starts = character_starts(ids, lexicon)
     assert starts[-1] == len(FOREIGN)
-    for place in range(len(ids)):
-        if not lexicon.continuation[ids[place]]:
-            assert tokenizer.decode(ids[:place]) == FOREIGN[: starts[place]]
+    for position in range(len(ids)):
+        if not lexicon.continuation[ids[position]]:
+            assert tokenizer.decode(ids[:position]) == FOREIGN[: starts[position]]
 
 
 def test_a_lock_holds_every_token_that_touches_it(tokenizer: Tokenizer, lexicon: Lexicon) -> None:
@@ -85,7 +85,7 @@ def test_a_lock_holds_every_token_that_touches_it(tokenizer: Tokenizer, lexicon:
         request = prepare(TextRequest(text, "edit", lock_spans=[(start, start + 1)]), tokenizer, lexicon)
         ((first, behind),) = request.locked
         assert text[start] in tokenizer.decode(request.ids[first:behind])
-        ends = [request.ids[place] for place in (first, behind) if place < len(request.ids)]
+        ends = [request.ids[position] for position in (first, behind) if position < len(request.ids)]
         assert not lexicon.continuation[ends].any()  # the range can be parted from its neighbours
 
 

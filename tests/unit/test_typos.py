@@ -67,10 +67,12 @@ def test_variants_differ_where_there_are_enough(tokenizer, table):
 def test_in_a_text_the_misspelt_word_stands_in_its_place(tokenizer, table):
     ids = tokenizer.encode("  The following function returns a new object.")
     spelt = 0
-    for place, index in enumerate(ids):
+    for position, index in enumerate(ids):
         for wrong in variants(table, index) if table[index, 0, 0] >= 0 else []:
-            text = tokenizer.decode(ids[:place] + wrong + ids[place + 1 :])
-            expected = tokenizer.decode(ids[:place]) + tokenizer.decode(wrong) + tokenizer.decode(ids[place + 1 :])
+            text = tokenizer.decode(ids[:position] + wrong + ids[position + 1 :])
+            expected = (
+                tokenizer.decode(ids[:position]) + tokenizer.decode(wrong) + tokenizer.decode(ids[position + 1 :])
+            )
             assert text == expected != tokenizer.decode(ids)
             spelt += 1
     assert spelt >= 12

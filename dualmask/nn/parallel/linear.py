@@ -1,4 +1,4 @@
-"""Linear layers split over the tensor-parallel group: layers ask this factory and never see the degree."""
+"""Linear layers split over the tensor-parallel group; the layers that use them need not know the degree."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dualmask.nn.parallel import mesh
 
 
 def megatron_config() -> ModelParallelConfig:
-    """Weights are drawn on the CPU: every rank draws the whole matrix and keeps its part, whatever the degree."""
+    """Weights are initialised on the CPU: every rank draws the whole matrix and keeps its part, whatever the degree."""
     return ModelParallelConfig(
         tensor_model_parallel_size=mesh.tensor_size(),
         use_cpu_initialization=True,
@@ -29,11 +29,12 @@ def megatron_config() -> ModelParallelConfig:
 
 
 def shared(x: Tensor) -> Tensor:
-    """A replicated tensor that each rank uses for its own part: identity forward, gradients summed over the group."""
+    """A replicated tensor that each rank uses for its own part: identity forward, gradients summed backward."""
     return copy_to_tensor_model_parallel_region(x)
 
 
 def normal(std: float) -> Callable[[Tensor], Tensor]:
+    """Initialises a tensor from N(0, std²)."""
     return partial(nn.init.normal_, mean=0.0, std=std)
 
 

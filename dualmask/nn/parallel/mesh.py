@@ -1,4 +1,4 @@
-"""Who works together: tensor-parallel groups inside data-parallel ones, on top of an initialised torch.distributed."""
+"""The process groups: tensor-parallel groups inside data-parallel ones, on top of an initialised torch.distributed."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from torch.distributed import ProcessGroup
 
 
 def initialize(tensor: int = 1, timeout_seconds: float = 1800) -> None:
-    """Makes the groups, whose collectives wait no longer than ``timeout_seconds``.
+    """Makes the groups, with ``timeout_seconds`` for their collectives.
 
-    torch.distributed must be initialised; raises ValueError where the degrees do not fit.
+    torch.distributed must be initialised. Raises ValueError if the degree does not divide the number of processes.
     """
     world = dist.get_world_size()
     if world % tensor:
         raise ValueError(f"parallel.tensor={tensor} must divide the number of processes={world}")
     if parallel_state.is_initialized():
         if tensor_size() != tensor:
-            raise ValueError(f"parallel groups exist with tensor={tensor_size()}, asked for {tensor}")
+            raise ValueError(f"parallel groups already exist with tensor={tensor_size()}, requested {tensor}")
         return
     minutes = timeout_seconds / 60
     parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor, distributed_timeout_minutes=minutes)
 
 
 def single_process() -> None:
-    """A world of one, for inference and tests: no launcher, no environment variables, no rendezvous port."""
+    """Groups of one process, for inference and tests: no launcher, environment variables or rendezvous port needed."""
     if not dist.is_initialized():
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     initialize(1)

@@ -1,4 +1,4 @@
-"""DeepSpeed's ``mpu`` protocol on top of megatron-core, which dropped two of the names that DeepSpeed asks for."""
+"""DeepSpeed's ``mpu`` protocol on top of megatron-core, which no longer has two of the names that DeepSpeed uses."""
 
 from __future__ import annotations
 

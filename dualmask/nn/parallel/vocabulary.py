@@ -31,7 +31,7 @@ class TokenTable(VocabParallelEmbedding):
     """One table for embedding and logits. Both go through ``forward``, so that ZeRO-3 gathers it for either use."""
 
     def __init__(self, vocab_size: int, width: int, *, std: float, bias: bool = True) -> None:
-        """``bias``: of the logits; False for a table that makes none."""
+        """``bias``: of the logits; False for a table that is used for embedding only."""
         self.vocab_size = vocab_size
         rows = padded_size(vocab_size)
         super().__init__(rows, width, config=megatron_config(), init_method=normal(std))
@@ -58,17 +58,17 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Softmax minus one-hot, made in the memory of the log-softmax: autograd would write two more such tensors."""
+    """The gradient, softmax minus one-hot, reuses the memory of the log-softmax: autograd would allocate two more."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, target: Tensor) -> Tensor:
         log_prob = _log_softmax(logits.float())
         own = target - logits.shape[-1] * mesh.tensor_rank()
-        here = (own >= 0) & (own < logits.shape[-1])
-        own = torch.where(here, own, 0)
+        in_range = (own >= 0) & (own < logits.shape[-1])
+        own = torch.where(in_range, own, 0)
         ctx.dtype = logits.dtype
-        ctx.save_for_backward(log_prob, own, here)
-        nats = torch.where(here, -log_prob.gather(-1, own[:, None]).squeeze(-1), 0.0)
+        ctx.save_for_backward(log_prob, own, in_range)
+        nats = torch.where(in_range, -log_prob.gather(-1, own[:, None]).squeeze(-1), 0.0)
         if mesh.tensor_size() > 1:
             dist.all_reduce(nats, group=mesh.tensor_group())
         return nats
@@ -76,18 +76,18 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        log_prob, own, here = ctx.saved_tensors
+        log_prob, own, in_range = ctx.saved_tensors
         change = log_prob.exp_().mul_(gradient[:, None])
-        change.scatter_add_(-1, own[:, None], -(gradient * here)[:, None])
+        change.scatter_add_(-1, own[:, None], -(gradient * in_range)[:, None])
         return change.to(ctx.dtype), None
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """[M, V / tensor] logarithms of probabilities over the whole vocabulary. No gradient."""
+    """[M, V / tensor] log-probabilities, normalised over the whole vocabulary. No gradient."""
     log_prob = logits.log_softmax(-1)
     if mesh.tensor_size() == 1:
         return log_prob
-    own = logits.amax(-1) - log_prob.amax(-1)  # log Σ exp of this rank's part
+    own = logits.amax(-1) - log_prob.amax(-1)  # log Σ exp over this rank's part of the vocabulary
     highest = own.clone()
     dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=mesh.tensor_group())
     total = torch.exp(own - highest)
@@ -96,19 +96,19 @@ def _log_softmax(logits: Tensor) -> Tensor:
 
 
 def log_normaliser(logits: Tensor) -> Tensor:
-    """[M] logarithm of the sum of exponentials over the whole vocabulary, from logits [M, V / tensor]; float32."""
+    """[M] log Σ exp over the whole vocabulary, from logits [M, V / tensor]; float32."""
     return _log_sum(logits.float())[0]
 
 
 def entropy(logits: Tensor) -> Tensor:
-    """[M] nats, from logits [M, V / tensor], in float32; with a gradient."""
+    """[M] entropy in nats, from logits [M, V / tensor], in float32; differentiable."""
     logits = logits.float()
     log_sum, weight, total = _log_sum(logits)
     return log_sum - reduce_from_tensor_model_parallel_region((weight * logits).sum(-1)) / total
 
 
 def _log_sum(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """[M] log Σ exp, [M, V / tensor] exponentials over a common factor and their sum [M]."""
+    """[M] log Σ exp, [M, V / tensor] exponentials divided by that of the highest logit, and their sum [M]."""
     highest = logits.detach().amax(-1)
     if mesh.tensor_size() > 1:
         dist.all_reduce(highest, op=dist.ReduceOp.MAX, group=mesh.tensor_group())
@@ -118,7 +118,7 @@ def _log_sum(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def target_and_best_nll(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy [M] of the targets and of the likeliest tokens. No gradient."""
+    """Negative log-likelihoods [M] in nats of the targets and of the most likely tokens. No gradient."""
     logits = logits.detach()
     nats = cross_entropy(logits, target)
     if mesh.tensor_size() == 1:
@@ -129,37 +129,35 @@ def target_and_best_nll(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]
 
 
 def whole_vocabulary(logits: Tensor, vocab_size: int) -> Tensor:
-    """[…, vocab_size]: the parts of all tensor-parallel ranks side by side, the table's padding cut. No gradient."""
+    """[…, vocab_size]: the logits of all tensor-parallel ranks, without the table's padding. No gradient."""
     if mesh.tensor_size() > 1:
-        logits = _side_by_side(logits.detach())
+        logits = _all_gather(logits.detach())
     return logits[..., :vocab_size]
 
 
 def top_logits(logits: Tensor, number: int, allowed: range, *, refused: Collection[int] = ()) -> tuple[Tensor, Tensor]:
     """The ``number`` highest logits [M, N] among the ids ``allowed``, and these ids [M, N], the same on every rank.
 
-    ``refused``: ids within ``allowed`` that are not.
-
-    logits [M, V / tensor]. The gradient of the values goes to the rank that holds the logit: no rank ever sees the
-    whole vocabulary.
+    logits [M, V / tensor]; ``refused``: ids within ``allowed`` that are excluded. The gradient of each value goes to
+    the rank that holds its logit: no rank needs the logits of the whole vocabulary.
     """
     first = logits.shape[-1] * mesh.tensor_rank()
     ids = torch.arange(first, first + logits.shape[-1], device=logits.device)
     inside = (ids >= allowed.start) & (ids < allowed.stop)
-    for index in refused:
-        inside = inside & (ids != index)
-    values, place = logits.float().masked_fill(~inside, float("-inf")).topk(min(number, logits.shape[-1]), dim=-1)
+    for refused_id in refused:
+        inside = inside & (ids != refused_id)
+    values, index = logits.float().masked_fill(~inside, float("-inf")).topk(min(number, logits.shape[-1]), dim=-1)
     if mesh.tensor_size() == 1:
-        return values, place
-    candidates = _side_by_side(values.detach())
-    best = _side_by_side(place + first).gather(-1, candidates.topk(min(number, candidates.shape[-1]), dim=-1).indices)
-    here = (best >= first) & (best < first + logits.shape[-1])
+        return values, index
+    candidates = _all_gather(values.detach())
+    best = _all_gather(index + first).gather(-1, candidates.topk(min(number, candidates.shape[-1]), dim=-1).indices)
+    in_range = (best >= first) & (best < first + logits.shape[-1])
     own = logits.float().gather(-1, (best - first).clamp(0, logits.shape[-1] - 1))
-    return reduce_from_tensor_model_parallel_region(torch.where(here, own, 0.0)), best
+    return reduce_from_tensor_model_parallel_region(torch.where(in_range, own, 0.0)), best
 
 
-def _side_by_side(part: Tensor) -> Tensor:
-    """[…, N · tensor] the parts of all tensor-parallel ranks. No gradient."""
+def _all_gather(part: Tensor) -> Tensor:
+    """[…, N · tensor]: the concatenated parts of all tensor-parallel ranks. No gradient."""
     parts = [torch.empty_like(part) for _ in range(mesh.tensor_size())]
     dist.all_gather(parts, part.contiguous(), group=mesh.tensor_group())
     return torch.cat(parts, dim=-1)

@@ -6,8 +6,8 @@ from data_pipeline import embedded
 
 
 def test_documents_are_sorted_unique_and_of_three_kinds() -> None:
-    found = embedded.documents()
-    names = [name for name, _ in found]
+    documents = embedded.documents()
+    names = [name for name, _ in documents]
     assert names == sorted(set(names))
     assert {name.partition(":")[0] for name in names} == {"module", "topic", "package"}
     assert {"module:argparse", "topic:with", "module:numpy"} <= set(names)

@@ -61,8 +61,8 @@ def test_a_tokenizer_by_its_name_and_later_without_the_hub(bpe: bytes, hub_clien
     with local_hub(gpt2, moved={"gpt2": "openai-community/gpt2"}) as hub:
         hub_client(hub.address)
         file = find(GPT2)
-        assert "api/models/gpt2/revision/main" in hub.asked
-        assert not [path for path in hub.asked if "safetensors" in path]
+        assert "api/models/gpt2/revision/main" in hub.requests
+        assert not [path for path in hub.requests if "safetensors" in path]
     assert file is not None
     assert Tokenizer(file).vocab_size == PIECES + len(SPECIALS)
     assert find(GPT2) == file  # nobody listens any more: from the cache
@@ -74,15 +74,15 @@ def test_a_data_set_of_lines_becomes_documents(hub_client: Point) -> None:
     files |= {"raw/test-00000.parquet": b"not asked for", "README.md": b"neither"}
     with local_hub({"datasets/Salesforce/wikitext": files}) as hub:
         hub_client(hub.address)
-        found = units(WIKITEXT)
-        downloads = {path.rpartition("/")[2] for path in hub.asked if "resolve" in path}
+        wikitext_units = units(WIKITEXT)
+        downloads = {path.rpartition("/")[2] for path in hub.requests if "resolve" in path}
     assert downloads == {f"{name}.parquet" for name in ARTICLES}
-    assert [(unit.name, unit.split) for unit in found] == [
+    assert [(unit.name, unit.split) for unit in wikitext_units] == [
         ("raw/validation-00000-of-00001.parquet", "dev"),
         ("raw/train-00000-of-00002.parquet", "train"),
         ("raw/train-00001-of-00002.parquet", "train"),
     ]
-    documents = [document for unit in found for document in read(unit, WIKITEXT)]
+    documents = [document for unit in wikitext_units for document in read(unit, WIKITEXT)]
     assert [(document.id.rpartition("/")[2], document.texts) for document in documents] == [
         ("validation-00000-of-00001.parquet:1", [" = Fourth = \n y "]),
         ("train-00000-of-00002.parquet:1", [""]),

@@ -22,9 +22,9 @@ def test_every_row_once(row_counts: Counts, seed: int, epoch: int) -> None:
         for member, rows in enumerate(members)
         for row in range(rows)
     }
-    found = flat(order, 0, order.size)
-    assert order.size == len(found) == len(everything)
-    assert set(found) == everything
+    rows = flat(order, 0, order.size)
+    assert order.size == len(rows) == len(everything)
+    assert set(rows) == everything
 
 
 @given(counts, st.data())
@@ -42,5 +42,5 @@ def test_seed_and_epoch_change_all_three_levels(seed: int, epoch: int) -> None:
     assert np.unique([shard for shard, _, _ in first[:200]]).size == 1  # one shard after the other
     assert [shard for shard, _, _ in first[::200]] != [shard for shard, _, _ in other[::200]]
     for level in (1, 2):
-        by_shard = [sorted(flat_order, key=lambda place: place[0]) for flat_order in (first, other)]
-        assert [place[level] for place in by_shard[0]] != [place[level] for place in by_shard[1]]
+        by_shard = [sorted(flat_order, key=lambda row: row[0]) for flat_order in (first, other)]
+        assert [row[level] for row in by_shard[0]] != [row[level] for row in by_shard[1]]

@@ -47,8 +47,8 @@ def test_blocks(tmp_path: object) -> None:
     packed = Packed.of(tmp_path, "dev")  # type: ignore[arg-type]
     np.save(packed.stream, np.arange(10, 60, dtype=np.uint16))
     np.save(packed.rows, np.array([[0, 4], [20, 2], [46, 4]]))
-    found = list(blocks(packed, 0, 3, rows_per_block=2, max_length=6))
-    assert [block.tolist() for block in found] == [
+    packed_blocks = list(blocks(packed, 0, 3, rows_per_block=2, max_length=6))
+    assert [block.tolist() for block in packed_blocks] == [
         [[BOS_ID, 10, 11, 12, 13, EOS_ID], [BOS_ID, 30, 31, EOS_ID, PAD_ID, PAD_ID]],
         [[BOS_ID, 56, 57, 58, 59, EOS_ID]],
     ]

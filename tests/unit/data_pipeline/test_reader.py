@@ -213,8 +213,8 @@ def test_bad_member_is_named_once_counted_and_replaced(
 @given(st.data())
 def test_no_mutation_of_a_shard_gets_through(shared: Path, data: st.DataObject) -> None:
     """Cut, changed or shifted anywhere: every row handed out is a row that was written."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(shutil.copytree(shared, Path(place, "copy")))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(shutil.copytree(shared, Path(temporary, "copy")))
         shard = folder / "train-000000.tar"
         content = bytearray(shard.read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):

@@ -39,8 +39,8 @@ def test_bad_shards_are_named_with_the_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
 def test_parts_are_the_whole(tmp_path: Path, parts: int) -> None:
     damage(write_folder(tmp_path))
-    found = [shard for part in range(parts) for shard in verify_shards(tmp_path, "train", "digest", part, parts)]
-    assert sorted(found, key=str) == sorted(verify_shards(tmp_path, "train"), key=str)
+    bad_shards = [shard for part in range(parts) for shard in verify_shards(tmp_path, "train", "digest", part, parts)]
+    assert sorted(bad_shards, key=str) == sorted(verify_shards(tmp_path, "train"), key=str)
 
 
 def test_excluded_shards_are_left_out_and_the_rest_comes_once(tmp_path: Path) -> None:
@@ -79,8 +79,8 @@ def test_quarantine_file_names_each_once(tmp_path: Path) -> None:
     file = tmp_path / "quarantine.jsonl"
     record_quarantine(file, [BadShard("a", "missing"), BadShard("b", "missing"), BadShard("a", "missing")])
     record_quarantine(file, [BadShard("a", "missing"), BadShard("a", "truncated")])
-    found = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(line["file"], line["reason"]) for line in found] == [
+    bad_shards = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(line["file"], line["reason"]) for line in bad_shards] == [
         ("a", "missing"),
         ("b", "missing"),
         ("a", "truncated"),

@@ -48,11 +48,11 @@ def distance(a, b):
 def test_the_match_is_a_longest_common_subsequence(pairs):
     (draft, length), (target, target_length), match = aligned(pairs)
     assert not (match[~present(length, draft.shape[1])] >= 0).any()
-    for row, (ours, theirs) in enumerate(pairs):
+    for row, (draft_ids, target_ids) in enumerate(pairs):
         places = match[row][match[row] >= 0]
         assert (places.diff() > 0).all()
         assert torch.equal(draft[row][match[row] >= 0], target[row][places])
-        assert len(places) == 2 + common_length(ours, theirs)
+        assert len(places) == 2 + common_length(draft_ids, target_ids)
         assert (match[row, 0], match[row, length[row] - 1]) == (0, target_length[row] - 1)
 
 
@@ -92,15 +92,15 @@ def test_filling_the_holes_between_right_tokens_gives_the_target_back(pairs):
 
 def holes_of_row(match, keep):
     """(count, first, known) of each gap, one token after the other."""
-    skeleton = [place for place, kept in zip(match, keep, strict=True) if kept]
+    skeleton = [position for position, kept in zip(match, keep, strict=True) if kept]
     result = []
-    for j, place in enumerate(skeleton[:-1]):
-        if place < 0:
+    for j, position in enumerate(skeleton[:-1]):
+        if position < 0:
             result.append((0, 0, False))
             continue
         wrong = next(n for n, other in enumerate(skeleton[j + 1 :]) if other >= 0)
-        missing = skeleton[j + 1 + wrong] - place - 1
-        result.append((max(0, missing - wrong), place + 1, wrong == 0))
+        missing = skeleton[j + 1 + wrong] - position - 1
+        result.append((max(0, missing - wrong), position + 1, wrong == 0))
     return result + [(0, 0, False)] * (len(match) - 1 - len(result))
 
 
@@ -113,8 +113,8 @@ def test_the_holes_of_any_skeleton(pairs, seed):
     keep = kept.scatter(1, length[:, None] - 1, True) & present(length, draft.shape[1])
     hole = holes(match, keep)
     for row in range(len(draft)):
-        found = zip(hole.count[row].tolist(), hole.first[row].tolist(), hole.known[row].tolist(), strict=True)
-        assert list(found) == holes_of_row(match[row].tolist(), keep[row].tolist())
+        hole_rows = zip(hole.count[row].tolist(), hole.first[row].tolist(), hole.known[row].tolist(), strict=True)
+        assert list(hole_rows) == holes_of_row(match[row].tolist(), keep[row].tolist())
 
 
 def test_wrong_tokens_occupy_places_of_missing_ones():
@@ -145,6 +145,6 @@ def test_counts_are_cut_from_the_right(count, room):
 def test_edit_distance_is_levenshteins_over_the_longer_length(pairs):
     draft, target = (padded(texts, garbage=7) for texts in zip(*pairs, strict=True))
     expected = [distance(a, b) / (max(len(a), len(b)) + 2) for a, b in pairs]
-    found = edit_distance(*draft, *target)
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, torch.tensor(expected))
+    actual = edit_distance(*draft, *target)
+    assert actual.dtype == torch.float32
+    assert torch.allclose(actual, torch.tensor(expected))

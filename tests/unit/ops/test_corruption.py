@@ -1,4 +1,4 @@
-"""What corruption does at its ends (nothing, everything) is exact; in between it is about what was asked for."""
+"""Corruption is exact at its extremes (no token, every token) and close to the configured rates in between."""
 
 from itertools import pairwise
 
@@ -38,32 +38,32 @@ def inner(tokens, length, row):
 
 def test_rate_0_changes_nothing_and_clears_the_padding():
     tokens, length, key = texts(garbage=17)
-    found, found_length = corrupt(tokens, length, key, 0, only(rate=0.0), None)
-    assert torch.equal(found, tokens.masked_fill(~present(length, WIDTH), PAD_ID))
-    assert torch.equal(found_length, length)
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only(rate=0.0), None)
+    assert torch.equal(corrupted, tokens.masked_fill(~present(length, WIDTH), PAD_ID))
+    assert torch.equal(corrupted_length, length)
 
 
 def test_dropping_everything_leaves_bos_and_eos():
-    found, length = corrupt(*texts(), 0, only("drop"), None)
+    corrupted, length = corrupt(*texts(), 0, only("drop"), None)
     assert (length == 2).all()
-    assert (found[:, :2] == torch.tensor([BOS_ID, EOS_ID])).all()
-    assert (found[:, 2:] == PAD_ID).all()
+    assert (corrupted[:, :2] == torch.tensor([BOS_ID, EOS_ID])).all()
+    assert (corrupted[:, 2:] == PAD_ID).all()
 
 
 def test_doubling_everything():
     tokens, length, key = texts(high=WIDTH // 2)
-    found, found_length = corrupt(tokens, length, key, 0, only("double"), None)
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("double"), None)
     for row in range(ROWS):
-        assert inner(found, found_length, row) == [x for x in inner(tokens, length, row) for _ in range(2)]
+        assert inner(corrupted, corrupted_length, row) == [x for x in inner(tokens, length, row) for _ in range(2)]
 
 
 def test_in_a_full_text_as_much_is_doubled_as_there_is_room_for_anywhere():
     tokens, length, key = texts(low=WIDTH - 5, high=WIDTH - 5)
-    found, found_length = corrupt(tokens, length, key, 0, only("double"), None)
-    assert (found_length == WIDTH).all()
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("double"), None)
+    assert (corrupted_length == WIDTH).all()
     doubled = torch.zeros(WIDTH - 7)
     for row in range(ROWS):
-        before, after = inner(tokens, length, row), inner(found, found_length, row)
+        before, after = inner(tokens, length, row), inner(corrupted, corrupted_length, row)
         number = torch.tensor([after.count(token) for token in before])
         assert after == [token for token, n in zip(before, number, strict=True) for _ in range(n)]
         doubled += number - 1
@@ -74,21 +74,21 @@ def test_in_a_full_text_as_much_is_doubled_as_there_is_room_for_anywhere():
 
 def test_swapping_everything_exchanges_neighbours():
     tokens, length, key = texts()
-    found, found_length = corrupt(tokens, length, key, 0, only("swap"), None)
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("swap"), None)
     for row in range(ROWS):
         before = inner(tokens, length, row)
         exchanged = [x for i in range(0, len(before), 2) for x in before[i : i + 2][::-1]]
-        assert inner(found, found_length, row) == exchanged
+        assert inner(corrupted, corrupted_length, row) == exchanged
 
 
 def test_swaps_move_tokens_by_one_place():
     tokens, length, key = texts(low=3)
-    found, found_length = corrupt(tokens, length, key, 0, only("swap", rate=0.3), None)
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("swap", rate=0.3), None)
     moved = 0
     for row in range(ROWS):
-        before, after = inner(tokens, length, row), inner(found, found_length, row)
+        before, after = inner(tokens, length, row), inner(corrupted, corrupted_length, row)
         assert sorted(before) == sorted(after)
-        steps = [abs(after.index(x) - place) for place, x in enumerate(before)]
+        steps = [abs(after.index(x) - position) for position, x in enumerate(before)]
         assert max(steps) <= 1
         moved += sum(steps)
     # a pair is begun by 0.3 of the tokens that are not the right half of one
@@ -97,11 +97,11 @@ def test_swaps_move_tokens_by_one_place():
 
 def test_a_swapped_token_has_no_other_mistake():
     tokens, length, key = texts(low=WIDTH // 2, high=WIDTH // 2)
-    how = only("swap").model_copy(update={"double": 1.0})
-    found, found_length = corrupt(tokens, length, key, 0, how, None)
+    config = only("swap").model_copy(update={"double": 1.0})
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, config, None)
     swapped = 0
     for row in range(ROWS):
-        before, after = inner(tokens, length, row), inner(found, found_length, row)
+        before, after = inner(tokens, length, row), inner(corrupted, corrupted_length, row)
         for left, right in pairwise(before):
             if after.index(left) > after.index(right):
                 swapped += 1
@@ -111,10 +111,10 @@ def test_a_swapped_token_has_no_other_mistake():
 
 def test_substitutes_are_other_tokens_of_the_same_text():
     tokens, length, key = texts(ids=4)
-    found, found_length = corrupt(tokens, length, key, 0, only("substitute"), None)
-    assert torch.equal(found_length, length)
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("substitute"), None)
+    assert torch.equal(corrupted_length, length)
     for row in range(ROWS):
-        before, after = inner(tokens, length, row), inner(found, length, row)
+        before, after = inner(tokens, length, row), inner(corrupted, length, row)
         assert set(after) <= set(before)
         assert all(x != y for x, y in zip(before, after, strict=True)) or len(set(before)) == 1
 
@@ -122,39 +122,39 @@ def test_substitutes_are_other_tokens_of_the_same_text():
 def test_substitutes_come_from_all_other_places_alike():
     rows = 3000
     tokens = torch.tensor([[BOS_ID, 10, 11, 12, 12, EOS_ID]]).expand(rows, -1).contiguous()
-    found, _ = corrupt(tokens, torch.full((rows,), 6), torch.arange(rows), 0, only("substitute"), None)
-    share = [(found[:, 1] == token).float().mean().item() for token in (10, 11, 12)]
+    corrupted, _ = corrupt(tokens, torch.full((rows,), 6), torch.arange(rows), 0, only("substitute"), None)
+    share = [(corrupted[:, 1] == token).float().mean().item() for token in (10, 11, 12)]
     assert share == pytest.approx([0, 1 / 3, 2 / 3], abs=0.04)
 
 
 def test_a_shuffled_span_is_one_span_and_the_rest_stays():
     tokens, length, key = texts(low=WIDTH)
-    how = only(rate=0.0, shuffle_share=1.0, mean_span=6.0)
-    found, _ = corrupt(tokens, length, key, 0, how, None)
-    assert torch.equal(found.sort(1).values, tokens.sort(1).values)
-    changed = found != tokens
-    place = torch.arange(WIDTH)
-    extent = torch.where(changed, place, -1).amax(1) - torch.where(changed, place, WIDTH).amin(1) + 1
+    config = only(rate=0.0, shuffle_share=1.0, mean_span=6.0)
+    corrupted, _ = corrupt(tokens, length, key, 0, config, None)
+    assert torch.equal(corrupted.sort(1).values, tokens.sort(1).values)
+    changed = corrupted != tokens
+    position = torch.arange(WIDTH)
+    extent = torch.where(changed, position, -1).amax(1) - torch.where(changed, position, WIDTH).amin(1) + 1
     # ends of a span may happen to stay where they are, so that spans look a little shorter
     assert 4.0 < extent[changed.any(1)].float().mean() < 6.5
     assert changed.any(1).float().mean() > 0.75
     some, _ = corrupt(tokens, length, key, 0, only(rate=0.0, shuffle_share=0.3, mean_span=6.0), None)
     shuffled = (some != tokens).any(1)
     assert 0.2 < shuffled.float().mean() < 0.36
-    assert torch.equal(some[shuffled], found[shuffled])  # which rows are shuffled says nothing about their spans
+    assert torch.equal(some[shuffled], corrupted[shuffled])  # which rows are shuffled says nothing about their spans
     assert extent[shuffled].float().mean() == pytest.approx(extent[changed.any(1)].float().mean(), rel=0.25)
 
 
 def test_spans_of_two_when_two_is_the_mean():
     tokens, length, key = texts(low=WIDTH)
-    found, _ = corrupt(tokens, length, key, 0, only(rate=0.0, shuffle_share=1.0, mean_span=2.0), None)
-    assert set((found != tokens).sum(1).tolist()) == {0, 2}
+    corrupted, _ = corrupt(tokens, length, key, 0, only(rate=0.0, shuffle_share=1.0, mean_span=2.0), None)
+    assert set((corrupted != tokens).sum(1).tolist()) == {0, 2}
 
 
 def test_the_share_of_hit_tokens_lies_between_the_rates():
     tokens, length, key = texts(width=400, low=400)
-    how = only("substitute").model_copy(update={"rate_low": 0.2, "rate_high": 0.6})
-    share = (corrupt(tokens, length, key, 0, how, None)[0] != tokens).sum(1) / 398
+    config = only("substitute").model_copy(update={"rate_low": 0.2, "rate_high": 0.6})
+    share = (corrupt(tokens, length, key, 0, config, None)[0] != tokens).sum(1) / 398
     assert share.mean().item() == pytest.approx(0.4, abs=0.03)
     assert 0.12 < share.min() < 0.25
     assert 0.55 < share.max() < 0.68
@@ -169,13 +169,13 @@ def test_kinds_are_drawn_by_weight():
 
 
 def test_nothing_depends_on_companions_or_on_padding():
-    how = CorruptionConfig(rate_low=0.3, rate_high=0.6, shuffle_share=0.5)
+    config = CorruptionConfig(rate_low=0.3, rate_high=0.6, shuffle_share=0.5)
     tokens, length, key = texts(rows=20, high=WIDTH // 2)
-    together, together_length = corrupt(tokens, length, key, 5, how, None)
+    together, together_length = corrupt(tokens, length, key, 5, config, None)
     for row in range(20):
         one = slice(row, row + 1)
         wide = pad(tokens[one], (0, 9), value=23)
-        alone, alone_length = corrupt(wide, length[one], key[one], 5, how, None)
+        alone, alone_length = corrupt(wide, length[one], key[one], 5, config, None)
         assert torch.equal(alone_length, together_length[one])
         assert torch.equal(alone[:, :WIDTH], together[one])
 
@@ -204,12 +204,12 @@ def table(ids=20):
 
 def test_typos_stand_in_the_place_of_their_token():
     tokens, length, key = texts(high=WIDTH // 2, ids=14)
-    found, found_length = corrupt(tokens, length, key, 0, only("typo"), table())
-    misspelt = (found > 100) & (found != MORE)
-    assert 0.45 < (found == MORE).sum() / misspelt.sum() < 0.55  # both variants alike
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("typo"), table())
+    misspelt = (corrupted > 100) & (corrupted != MORE)
+    assert 0.45 < (corrupted == MORE).sum() / misspelt.sum() < 0.55  # both variants alike
     for row in range(ROWS):
         before = inner(tokens, length, row)
-        after = [token for token in inner(found, found_length, row) if token != MORE]
+        after = [token for token in inner(corrupted, corrupted_length, row) if token != MORE]
         for token, wrong in zip(before, after, strict=True):
             if token % 2 == 0:
                 assert wrong == 100 + token
@@ -221,9 +221,9 @@ def test_a_typo_that_finds_no_room_becomes_a_substitute():
     tokens = torch.tensor([[BOS_ID, 8, 8, 9, EOS_ID]])
     typos = torch.full((10, 1, 2), -1)
     typos[8, 0] = torch.tensor([50, 51])
-    length, key, how = torch.tensor([5]), torch.tensor([1]), only("typo")
-    assert corrupt(tokens, length, key, 0, how, typos)[0].tolist() == [[BOS_ID, 9, 9, 8, EOS_ID]]
-    wider, wider_length = corrupt(pad(tokens, (0, 1)), length, key, 0, how, typos)
+    length, key, config = torch.tensor([5]), torch.tensor([1]), only("typo")
+    assert corrupt(tokens, length, key, 0, config, typos)[0].tolist() == [[BOS_ID, 9, 9, 8, EOS_ID]]
+    wider, wider_length = corrupt(pad(tokens, (0, 1)), length, key, 0, config, typos)
     assert wider_length.tolist() == [6]
     assert wider.tolist()[0] in ([BOS_ID, 50, 51, 9, 8, EOS_ID], [BOS_ID, 9, 50, 51, 8, EOS_ID])
 
@@ -241,13 +241,13 @@ weight = st.sampled_from([0.0, 1.0, 3.0])
 )
 def test_a_corrupted_text_is_a_text(weights, rate, width, with_typos, seed):
     tokens, length, key = texts(rows=6, width=width, ids=14, garbage=9, seed=seed)
-    how = CorruptionConfig(
+    config = CorruptionConfig(
         rate_low=rate, rate_high=rate, shuffle_share=0.5, mean_span=3.0, **dict(zip(KINDS, weights, strict=True))
     )
-    found, found_length = corrupt(tokens, length, key, seed, how, table() if with_typos else None)
-    assert found.shape == tokens.shape
-    assert ((found_length >= 2) & (found_length <= width)).all()
-    assert (found[:, 0] == BOS_ID).all()
-    assert (found.gather(1, found_length[:, None] - 1) == EOS_ID).all()
-    assert torch.equal(found == PAD_ID, ~present(found_length, width))
-    assert (found[deletable(found_length, width)] >= 6).all()
+    corrupted, corrupted_length = corrupt(tokens, length, key, seed, config, table() if with_typos else None)
+    assert corrupted.shape == tokens.shape
+    assert ((corrupted_length >= 2) & (corrupted_length <= width)).all()
+    assert (corrupted[:, 0] == BOS_ID).all()
+    assert (corrupted.gather(1, corrupted_length[:, None] - 1) == EOS_ID).all()
+    assert torch.equal(corrupted == PAD_ID, ~present(corrupted_length, width))
+    assert (corrupted[deletable(corrupted_length, width)] >= 6).all()

@@ -6,8 +6,8 @@ from dualmask.ops import deletion
 
 def deletable(rows=64, width=40):
     length = torch.randint(2, width + 1, (rows,), generator=torch.Generator().manual_seed(0))
-    place = torch.arange(width)
-    return (place > 0) & (place < length[:, None] - 1)
+    position = torch.arange(width)
+    return (position > 0) & (position < length[:, None] - 1)
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.2, 0.5, 0.8, 1.0])
@@ -52,10 +52,10 @@ def expected_restored(unary, pairwise, chosen):
 def test_neighbours_count_from_the_side_that_they_stand_on():
     unary, pairwise = torch.zeros(1, 5), torch.zeros(1, 5, len(deletion.OFFSETS))
     pairwise[0, 2] = torch.tensor([1.0, 10.0, 100.0, 1000.0])  # of the tokens two and one before, one and two behind
-    for place, effect in ((0, 1.0), (1, 10.0), (3, 100.0), (4, 1000.0)):
-        gone = torch.zeros(1, 5, dtype=torch.bool)
-        gone[0, place] = True
-        assert deletion.given_neighbours(unary, pairwise, gone)[0, 2] == effect
+    for position, effect in ((0, 1.0), (1, 10.0), (3, 100.0), (4, 1000.0)):
+        deleted = torch.zeros(1, 5, dtype=torch.bool)
+        deleted[0, position] = True
+        assert deletion.given_neighbours(unary, pairwise, deleted)[0, 2] == effect
 
 
 def test_gain_is_the_change_of_the_expected_number_restored():
@@ -63,12 +63,12 @@ def test_gain_is_the_change_of_the_expected_number_restored():
     chosen = torch.rand(5, 9, generator=torch.Generator().manual_seed(4)) < 0.4
     gain = deletion.gains(unary, pairwise, chosen)
     before = expected_restored(unary, pairwise, chosen)
-    for place in range(9):
+    for position in range(9):
         more = chosen.clone()
-        more[:, place] = True
-        free = ~chosen[:, place]
+        more[:, position] = True
+        free = ~chosen[:, position]
         change = expected_restored(unary, pairwise, more) - before
-        assert torch.allclose(gain[free, place], change[free], atol=1e-5)
+        assert torch.allclose(gain[free, position], change[free], atol=1e-5)
 
 
 def test_choosing_meets_the_budget_and_beats_scores_alone():

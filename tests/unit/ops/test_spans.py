@@ -1,4 +1,4 @@
-"""Laws of spans: what is cut, which places are written when, and how the chances of stopping add up."""
+"""Laws of spans: their boundaries, the order in which positions are filled, and the sums of stop probabilities."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ places = st.integers(1, 12).flatmap(
 
 @given(places)
 def test_picked_are_the_highest_open_places(drawn: tuple[list[float], list[bool], int]) -> None:
-    """Of equals the left ones; as many as asked for, or all that are open."""
+    """Of equals the left ones; as many as requested, or all that are open."""
     score, open_, number = drawn
     seen = spans.pick(torch.tensor([score]), torch.tensor([open_]), number)[0].nonzero().flatten().tolist()
-    ranked = sorted((place for place, free in enumerate(open_) if free), key=lambda place: -score[place])
+    ranked = sorted((position for position, free in enumerate(open_) if free), key=lambda position: -score[position])
     assert seen == sorted(ranked[:number])
 
 
@@ -92,8 +92,8 @@ def test_chances_of_stopping_are_a_distribution(go_on: list[float]) -> None:
 def test_expected_steps_are_the_mean_number(go_on: list[float]) -> None:
     """E[g] = Σ_t Π_{s<t} c_s, whatever the gate would say behind the last step."""
     chances = torch.tensor([go_on], dtype=torch.float64)
-    wanted = sum(torch.tensor(go_on[:step], dtype=torch.float64).prod().item() for step in range(len(go_on)))
-    assert spans.expected_steps(spans.stop_weights(chances)).item() == pytest.approx(wanted)
+    expected = sum(torch.tensor(go_on[:step], dtype=torch.float64).prod().item() for step in range(len(go_on)))
+    assert spans.expected_steps(spans.stop_weights(chances)).item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("stop", range(4))
@@ -123,8 +123,8 @@ def test_the_slope_of_a_drawn_stop_is_that_of_its_relaxation() -> None:
     gumbel = noise.gumbel(KEYS, "gate", 5, 4, 2)
     (slope,) = torch.autograd.grad(spans.drawn_continue(logits, gumbel, 0.7).sum(), [logits])
     relaxed = ((logits + gumbel) / 0.7).softmax(-1)[..., 1]
-    (wanted,) = torch.autograd.grad(relaxed.sum(), [logits])
-    torch.testing.assert_close(slope, wanted)
+    (expected,) = torch.autograd.grad(relaxed.sum(), [logits])
+    torch.testing.assert_close(slope, expected)
     drawn = spans.expected_steps(spans.stop_weights(spans.drawn_continue(logits, gumbel, 0.7)))
     (slope,) = torch.autograd.grad(drawn.mean(), [logits])
     mean = slope.sum(0)

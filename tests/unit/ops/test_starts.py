@@ -87,8 +87,8 @@ def test_corrupted_is_what_corruption_makes_of_the_text():
 def test_kinds_come_in_their_shares():
     shares = {"rewrite": 2.0, "skeleton": 1.0, "corrupted": 1.0}
     kind = torch.cat([starts(batch(), shares, step).kind for step in range(8)])
-    found = torch.bincount(kind, minlength=len(KINDS)) / len(kind)
-    assert found.tolist() == pytest.approx([0.5, 0.25, 0, 0, 0.25, 0], abs=0.03)
+    observed = torch.bincount(kind, minlength=len(KINDS)) / len(kind)
+    assert observed.tolist() == pytest.approx([0.5, 0.25, 0, 0, 0.25, 0], abs=0.03)
 
 
 def test_nothing_depends_on_companions():

@@ -20,26 +20,26 @@ def logits() -> Tensor:
 
 def test_entropy_and_its_gradient(logits: Tensor) -> None:
     logits.requires_grad_()
-    seen, wanted = entropy(logits), torch.distributions.Categorical(logits=logits).entropy()
-    torch.testing.assert_close(seen, wanted, rtol=1e-5, atol=2e-5)
+    actual, expected = entropy(logits), torch.distributions.Categorical(logits=logits).entropy()
+    torch.testing.assert_close(actual, expected, rtol=1e-5, atol=2e-5)
     weight = torch.arange(1.0, 10.0)
-    (mine,) = torch.autograd.grad((seen * weight).sum(), [logits])
-    (theirs,) = torch.autograd.grad((wanted * weight).sum(), [logits])
-    torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4)
+    (slope,) = torch.autograd.grad((actual * weight).sum(), [logits])
+    (expected_slope,) = torch.autograd.grad((expected * weight).sum(), [logits])
+    torch.testing.assert_close(slope, expected_slope, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cross_entropy_and_its_gradient(logits: Tensor, dtype: torch.dtype) -> None:
     logits = logits.to(dtype).requires_grad_()
     target, weight = torch.arange(9) * 4, torch.arange(9.0) - 2
-    mine, theirs = (
+    actual, reference = (
         cross_entropy(logits, target),
         torch.nn.functional.cross_entropy(logits.float(), target, reduction="none"),
     )
-    assert torch.equal(mine, theirs)
-    (mine,), (theirs,) = (torch.autograd.grad((nats * weight).sum(), [logits]) for nats in (mine, theirs))
-    assert mine.dtype == dtype
-    torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    assert torch.equal(actual, reference)
+    (actual,), (reference,) = (torch.autograd.grad((nats * weight).sum(), [logits]) for nats in (actual, reference))
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual, reference, rtol=1e-5, atol=1e-6)
 
 
 def test_log_normaliser(logits: Tensor) -> None:

@@ -74,12 +74,12 @@ def test_a_checkpoint_holds_the_teacher(zero_stage: int, precision: str, tmp_pat
     engine = make_engine(run, seed=1)
     steps(engine, run, range(2))
     save(engine, tmp_path)
-    teacher, wanted = teacher_of(engine), steps(engine, run, range(2, 4))
+    teacher, expected = teacher_of(engine), steps(engine, run, range(2, 4))
     engine.close()
     fresh = make_engine(run, seed=2)
     fresh.partition.fill(ShardFolder(tmp_path))
     assert all(map(torch.equal, teacher_of(fresh), teacher))
-    assert steps(fresh, run, range(2, 4)) == wanted
+    assert steps(fresh, run, range(2, 4)) == expected
     fresh.close()
 
 
@@ -106,16 +106,16 @@ def test_the_average_is_the_one_of_the_formula(precision: torch.dtype) -> None:
     torch.manual_seed(0)
     copy, original = nn.Linear(5, 4).to(precision), nn.Linear(5, 4).to(precision)
     average = MovingAverage(copy, original, 0.999)
-    wanted = [parameter.detach().float().clone() for parameter in copy.parameters()]
+    expected = [parameter.detach().float().clone() for parameter in copy.parameters()]
     for _ in range(300):
         with torch.no_grad():
             for parameter in original.parameters():
                 parameter += 0.01 * torch.randn_like(parameter)
         average.follow()
-        wanted = [
-            mine + 0.001 * (theirs.detach().float() - mine)
-            for mine, theirs in zip(wanted, original.parameters(), strict=True)
+        expected = [
+            averaged + 0.001 * (value.detach().float() - averaged)
+            for averaged, value in zip(expected, original.parameters(), strict=True)
         ]
-    for mine, value in zip(copy.parameters(), wanted, strict=True):
-        torch.testing.assert_close(mine.detach(), value.to(precision), rtol=1e-5, atol=1e-6)
+    for averaged, value in zip(copy.parameters(), expected, strict=True):
+        torch.testing.assert_close(averaged.detach(), value.to(precision), rtol=1e-5, atol=1e-6)
     assert all(value.dtype == torch.float32 for value in average.kept.values())

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGUSR1: a checkpoint is written, exit code 75, no step is lost; nor where a launcher is told."""
+"""SIGTERM and SIGUSR1, to a rank or to a launcher: a checkpoint is written, the exit code is 75, no step is lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from whole import Tally, Whole
 pytestmark = pytest.mark.distributed
 
 RARELY = {"every_steps": 100, "keep_last": 3}
-WISHES = {signal.SIGTERM: "2. SIGTERM to a rank", signal.SIGUSR1: "2. SIGUSR1 to a rank"}
+SIGNALS = {signal.SIGTERM: "2. SIGTERM to a rank", signal.SIGUSR1: "2. SIGUSR1 to a rank"}
 
 
 def wait_until(condition: Callable[[], bool], running: Callable[[], bool], seconds: float = 900) -> None:
@@ -36,23 +36,25 @@ def steps_lost(output: Path) -> int:
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("wishes", [2, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_rank_is_asked(wishes: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    draw = random.Random(wishes)
+@pytest.mark.parametrize("requests", [2, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_rank_receives_the_request(requests: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
+    draw = random.Random(requests)
     config = output = Path()
-    for number in range(wishes):
+    for number in range(requests):
         if not config.name or tiny.steps_done(output) > tiny.STEPS - 5:  # the next run, or the first
             check_the_rest(pair, config)
-            config = tiny.write_config(tmp_path, data, f"asked{number}", checkpoint=RARELY)
+            config = tiny.write_config(tmp_path, data, f"stopped{number}", checkpoint=RARELY)
             output = config.with_suffix("")
-        life = warm.Ranks(2, config)
+        attempt = warm.Ranks(2, config)
         goal = tiny.steps_done(output) + draw.randint(1, 3)
-        wait_until(lambda goal=goal, output=output: tiny.steps_done(output) >= goal, lambda life=life: life.alive)
-        wish = draw.choice(list(WISHES))
-        life.signal(draw.randrange(2), wish)
-        codes = life.codes()
-        tally(WISHES[wish], codes == [75, 75] and steps_lost(output) == 0)
-        assert codes == [75, 75], life.said()
+        wait_until(
+            lambda goal=goal, output=output: tiny.steps_done(output) >= goal, lambda attempt=attempt: attempt.alive
+        )
+        signal_number = draw.choice(list(SIGNALS))
+        attempt.signal(draw.randrange(2), signal_number)
+        codes = attempt.codes()
+        tally(SIGNALS[signal_number], codes == [75, 75] and steps_lost(output) == 0)
+        assert codes == [75, 75], attempt.output()
         assert steps_lost(output) == 0
     check_the_rest(pair, config)
 
@@ -63,26 +65,26 @@ def check_the_rest(pair: Whole, config: Path) -> None:
         assert pair.equals(config.with_suffix(""))
 
 
-def test_asked_while_it_starts(data: Path, tmp_path: Path) -> None:
-    """The wish is heard before libraries are read; one step is made, so that short lives get on, too."""
+def test_request_during_startup(data: Path, tmp_path: Path) -> None:
+    """Signals are caught before libraries are imported; one step is made, so that short attempts make progress, too."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
-    life = warm.Ranks(2, config)
-    wait_until(lambda: hears(life.processes[0].pid or 0), lambda: life.alive)
-    life.signal(0, signal.SIGTERM)
-    assert life.codes() == [75, 75], life.said()
+    attempt = warm.Ranks(2, config)
+    wait_until(lambda: catches_sigterm(attempt.processes[0].pid or 0), lambda: attempt.alive)
+    attempt.signal(0, signal.SIGTERM)
+    assert attempt.codes() == [75, 75], attempt.output()
     assert tiny.steps_done(tmp_path / "tiny") == 1
     assert steps_lost(tmp_path / "tiny") == 0
 
 
-def hears(process: int) -> bool:
-    """Whether it would not die of SIGTERM."""
+def catches_sigterm(process: int) -> bool:
+    """Whether the process has a handler for SIGTERM."""
     status = Path(f"/proc/{process}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def launch(config: Path) -> tuple[subprocess.Popen[str], Callable[[], list[psutil.Process]]]:
-    """The command ``deepspeed``, and its ranks, which may outlive it."""
+    """The command ``deepspeed``, and a function that lists its ranks, which may outlive it."""
     script = tiny.ROOT / "launcher" / "train.py"
     command = tiny.command(2, script, "--config", config)
     log = config.with_suffix(".log").open("w")
@@ -96,8 +98,8 @@ def is_rank(process: psutil.Process, script: Path, config: Path) -> bool:
 
 
 @pytest.mark.timeout(1200)
-def test_the_command_deepspeed_is_asked(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    """It dies of SIGTERM without telling its ranks: they miss it."""
+def test_the_deepspeed_command_receives_the_request(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
+    """It ends at SIGTERM without telling its ranks, which notice that it is gone."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
     output = tmp_path / "tiny"
     launcher, ranks = launch(config)
@@ -113,8 +115,8 @@ def test_the_command_deepspeed_is_asked(pair: Whole, data: Path, tmp_path: Path,
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_node_s_launcher_is_asked(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    """It hands SIGTERM on, and waits. Later it loses a rank, and gives back a code that says: start again."""
+def test_the_launcher_of_a_node_receives_the_request(pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
+    """It forwards SIGTERM and waits. Later it loses a rank, and exits with a code that means: start again."""
     config = tiny.write_config(tmp_path, data, checkpoint=RARELY)
     output = tmp_path / "tiny"
     launcher, ranks = launch(config)
@@ -129,7 +131,7 @@ def test_a_node_s_launcher_is_asked(pair: Whole, data: Path, tmp_path: Path, tal
     before = tiny.steps_done(output)
     wait_until(lambda: tiny.steps_done(output) > before, lambda: launcher.poll() is None)
     ranks()[1].kill()
-    assert launcher.wait(120) in (75, 256 - signal.SIGKILL)  # what it sees first
+    assert launcher.wait(120) in (75, 256 - signal.SIGKILL)  # whichever it sees first
     assert not ranks()
     check_the_rest(pair, config)
     again = tiny.train(1, config)
