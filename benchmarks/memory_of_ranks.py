@@ -60,7 +60,7 @@ def measure(run: RunConfig, vocab_size: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def draws(model: nn.Module, run: RunConfig, vocab_size: int) -> list[dict[str, float]] | None:
-    """Fields of ``planning.flops.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
+    """Fields of ``planner.passes.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
     stage, plan = run.stages[0], plan_at(run.stages, 0)
     if "picker" not in stage.train:
         return None  # the configuration decides

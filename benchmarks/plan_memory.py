@@ -26,8 +26,8 @@ from rich.table import Table
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
-from launcher.planner.flops import Draws
 from launcher.planner.memory import Memory, peaks
+from launcher.planner.passes import Draws
 
 ALLOWED = 0.1  # share by which a prediction may be off
 STATES = ("weights", "gradients", "master", "adam")

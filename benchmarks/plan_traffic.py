@@ -19,8 +19,8 @@ from typing import Any
 
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
-from launcher.planner.flops import Draws
 from launcher.planner.gathers import Distances
+from launcher.planner.passes import Draws
 from launcher.planner.traffic import traffic
 
 Row = dict[str, Any]

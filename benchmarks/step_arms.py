@@ -33,7 +33,8 @@ from dualmask.training.metrics import MetricsFile
 from dualmask.training.objective import objective
 from dualmask.training.step import run_step
 from dualmask.training.trainer import RunContext, Trainer
-from launcher.planner.flops import Cost, Shape, step_cost
+from launcher.planner.flops import Cost, step_cost
+from launcher.planner.passes import Shape
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
 STEPS = 10**6

@@ -25,7 +25,7 @@ from dualmask.curriculum import StepPlan, plan_at
 from dualmask.families.build import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine, init_distributed
-from launcher.planner.flops import Draws
+from launcher.planner.passes import Draws
 
 WARM = 4  # steps until ZeRO-3 knows the order of the modules
 # collective of torch's c10d: what it does, the argument that holds the whole tensor

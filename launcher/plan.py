@@ -1,7 +1,7 @@
 """What a run will need, with nothing started: ``python -m launcher.plan --config X.yaml --nodes N --gpus-per-node M``.
 
 Parameters by module; operations, traffic and bytes of a rank by stage; with ``--hardware`` time, price and the largest
-micro-batch, with ``--recommend`` the degrees. Formulas stand in dualmask/planning, tables in plan_tables.py.
+micro-batch, with ``--recommend`` the degrees. Formulas stand in launcher/planner, tables in plan_tables.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.evaluation.report import write
 from launcher.plan_tables import Row, show
-from launcher.planner.flops import Shape, step_cost
+from launcher.planner.flops import step_cost
 from launcher.planner.memory import memory
 from launcher.planner.parameters import by_module, parameters
+from launcher.planner.passes import Shape
 from launcher.planner.recommend import GIB, Advice, Choice, Site, largest, planned, recommend
 from launcher.planner.time import Cluster, run_seconds, step_time
 from launcher.planner.traffic import traffic

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from dualmask.config.hardware import Hardware
 from dualmask.config.schema import RunConfig, StageConfig
-from launcher.planner.flops import Shape, step_cost
+from launcher.planner.flops import step_cost
 from launcher.planner.parameters import learning, parameters
+from launcher.planner.passes import Shape
 from launcher.planner.traffic import Traffic, traffic
 
 ADAM = 34  # bytes that AdamW reads and writes of each parameter: two moments, a copy, a gradient, a weight

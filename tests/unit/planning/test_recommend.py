@@ -6,8 +6,9 @@ import pytest
 
 from dualmask.config.hardware import load_hardware
 from dualmask.config.load import ConfigError, load_run
-from launcher.planner.flops import Shape, step_cost
+from launcher.planner.flops import step_cost
 from launcher.planner.parameters import by_module, parameters
+from launcher.planner.passes import Shape
 from launcher.planner.recommend import Site, choices, largest, recommend
 from launcher.planner.time import Cluster, step_time
 from launcher.planner.traffic import traffic
