@@ -119,10 +119,10 @@ def count(order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str,
         held.add(name)
         return moving.get(name, 0)
 
-    for place, visit in enumerate(order):
+    for position, visit in enumerate(order):
         now, ahead = gather(visit.owner), 0
-        if looked.get(visit.owner, -1) < place:
-            looked[visit.owner], front = place, place + 1
+        if looked.get(visit.owner, -1) < position:
+            looked[visit.owner], front = position, position + 1
         room = min(far.ahead, far.live - live - now)
         while front < len(order) and ahead < room:
             ahead += gather(names[front])
@@ -130,7 +130,7 @@ def count(order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str,
             front += 1
         moved, live = moved + now + ahead, live + now + ahead
         most = max(most, live)
-        if _gives_up(visit, waiting) and not near[place] and looked[visit.owner] <= place + 1:
+        if _gives_up(visit, waiting) and not near[position] and looked[visit.owner] <= position + 1:
             held.remove(visit.owner)
             live -= moving.get(visit.owner, 0)
     return Gathers(moved, most)
@@ -153,15 +153,15 @@ def _near(order: Sequence[Visit], whole: Mapping[str, int], reuse: int) -> list[
     before = list(accumulate((whole.get(visit.owner, 0) for visit in order), initial=0))
     following: dict[str, int] = {}
     near = [False] * len(order)
-    for place in range(len(order) - 1, -1, -1):
-        name = order[place].owner
-        near[place] = name in following and before[following[name]] - before[place + 1] < reuse
-        following[name] = place
+    for position in range(len(order) - 1, -1, -1):
+        name = order[position].owner
+        near[position] = name in following and before[following[name]] - before[position + 1] < reuse
+        following[name] = position
     return near
 
 
 def _sizes(every: Sequence[Parameter], tensor: int, persistent: int) -> tuple[dict[str, int], dict[str, int]]:
-    """(all, those that are not persistent) elements of each owner on one tensor-parallel rank, twins included."""
+    """(all, those not persistent) elements of each owner on one tensor-parallel rank, twins included."""
     whole: dict[str, int] = {}
     moving: dict[str, int] = {}
     for parameter in every:
@@ -173,15 +173,14 @@ def _sizes(every: Sequence[Parameter], tensor: int, persistent: int) -> tuple[di
 
 
 def _owners(one: Pass, names: Sequence[str]) -> list[str]:
-    module: str = {"lookup": "table", "logits": "projection" if "projection" in names else "table"}.get(
-        one.module, one.module
-    )
     if one.reading in ("likeliest", "draw"):
         return []  # of logits that are there already
+    tables = {"lookup": "table", "logits": "projection" if "projection" in names else "table"}
+    module = tables.get(one.module, one.module)
     return [(TWIN if one.twin else "") + name for name in names if name.split(".", 1)[0] == module]
 
 
 def _block(name: str) -> str:
     """``filler.trunk.blocks.3`` of ``filler.trunk.blocks.3.mlp.up``; "" outside a block."""
-    head, found, tail = name.partition(".blocks.")
-    return f"{head}{found}{tail.split('.', 1)[0]}" if found else ""
+    trunk, blocks, rest = name.partition(".blocks.")
+    return f"{trunk}{blocks}{rest.split('.', 1)[0]}" if blocks else ""

@@ -1,4 +1,4 @@
-"""Bytes that a rank holds at the greatest moment of a step, by kind.
+"""Bytes that a rank holds at the fullest point of a step, by kind.
 
 Which points of a forward and backward pass may be the greatest stands in ``peaks.py``. Here stand the states, what
 DeepSpeed holds besides, and the optimizer's step.

@@ -67,11 +67,11 @@ def matrices(config: ModelConfig, vocab_size: int) -> dict[str, Matrices]:
     for p in parameters(config, vocab_size):
         if len(p.shape) == 2 and not p.owner.endswith("neighbours"):  # a convolution of each channel by itself
             modules.setdefault(p.module, ([], []))[".blocks." not in p.name].append(p)
-    found = {}
+    parts = {}
     for name, (blocks, head) in modules.items():
         layers = sum(p.owner.endswith("attention.qkv") for p in blocks)
-        found[name] = Matrices(layers, tuple(blocks[: len(blocks) // max(layers, 1)]), tuple(head))
-    return found | {"logits": found.get("projection", found["table"])}
+        parts[name] = Matrices(layers, tuple(blocks[: len(blocks) // max(layers, 1)]), tuple(head))
+    return parts | {"logits": parts.get("projection", parts["table"])}
 
 
 def learning(every: tuple[Parameter, ...], stage: StageConfig) -> list[Parameter]:

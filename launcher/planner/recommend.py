@@ -8,23 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dualmask.config.deepspeed import micro_batches
-from dualmask.config.hardware import Hardware
 from dualmask.config.load import ConfigError
 from dualmask.config.schema import RunConfig, StageConfig
 from launcher.planner.memory import Memory, memory
-from launcher.planner.time import Cluster, StepTime, run_seconds, step_time
+from launcher.planner.time import Cluster, Site, StepTime, run_seconds, step_time
 
 GIB = 2**30
 MOST_GPUS = 2**17
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a run is planned for."""
-
-    hardware: Hardware
-    cluster: Cluster
-    vocab_size: int
 
 
 @dataclass(frozen=True)
@@ -71,8 +61,7 @@ class Choice:
 
     @cached_property
     def times(self) -> list[tuple[StageConfig, StepTime]]:
-        site = self.site
-        return [(s, step_time(self.run, s, site.vocab_size, site.hardware, site.cluster)) for s in planned(self.run)]
+        return [(stage, step_time(self.run, stage, self.site)) for stage in planned(self.run)]
 
     @cached_property
     def seconds(self) -> tuple[float, float]:
@@ -117,27 +106,32 @@ def recommend(run: RunConfig, site: Site) -> Advice:
     if not planned(run):
         raise ConfigError(f"{run.name} has no stage that is planned: the rollouts of stage reward are a second model's")
     for shorter in (False, True):
-        asked = _one_round_a_window(run) if shorter else run
-        found = list(choices(asked, site))
-        if fitting := [choice for choice in found if choice.fits]:
+        spread = _one_round_a_window(run) if shorter else run
+        every = list(choices(spread, site))
+        if fitting := [choice for choice in every if choice.fits]:
             best = min(fitting, key=lambda choice: (choice.seconds[1], choice.tensor))
-            return Advice(best, tuple(_reasons(best, found, shorter=shorter and asked != run)))
-    if not found:
+            return Advice(best, tuple(_reasons(best, every, shorter=shorter and spread != run)))
+    if not every:
         raise ConfigError(
             f"batch.sequences={run.batch.sequences} cannot be shared by {site.cluster.gpus} GPUs with any "
             f"parallel.tensor up to {site.cluster.gpus_per_node}: make it a multiple of their number, or take fewer"
         )
-    raise ConfigError(_remedy(asked, site, min(found, key=lambda choice: choice.bytes)))
+    raise ConfigError(_remedy(spread, site, min(every, key=lambda choice: choice.bytes)))
 
 
 def choices(run: RunConfig, site: Site) -> Iterator[Choice]:
     """Every tensor-parallel degree with and without checkpointing, each with the largest micro-batch that fits, or with
-    one sequence where none does."""
-    for tensor in _degrees(run, site.cluster):
+    one sequence where none does. A degree divides heads, vocabulary and node, and leaves each data-parallel rank whole
+    sequences."""
+    config, cluster = run.model, site.cluster
+    for tensor in range(1, cluster.gpus_per_node + 1):
+        if any(number % tensor for number in (cluster.gpus_per_node, config.heads, config.vocab_size or tensor)):
+            continue
+        if run.batch.sequences % (cluster.gpus // tensor):
+            continue
         for checkpointing in (False, True):
             update = {"tensor": tensor, "activation_checkpointing": checkpointing}
-            parallel = run.parallel.model_copy(update=update)
-            yield largest(run.model_copy(update={"parallel": parallel}), site)
+            yield largest(run.model_copy(update={"parallel": run.parallel.model_copy(update=update)}), site)
 
 
 def largest(run: RunConfig, site: Site) -> Choice:
@@ -146,19 +140,6 @@ def largest(run: RunConfig, site: Site) -> Choice:
     sizes = [size for size in range(1, local + 1) if local % size == 0]
     most = bisect_left(sizes, True, key=lambda size: not Choice(_with_micro(run, size), site).fits)
     return Choice(_with_micro(run, sizes[max(most - 1, 0)]), site)
-
-
-def _degrees(run: RunConfig, cluster: Cluster) -> list[int]:
-    """Those that divide heads, vocabulary and node, and leave each data-parallel rank a whole number of sequences."""
-    config = run.model
-    return [
-        tensor
-        for tensor in range(1, cluster.gpus_per_node + 1)
-        if cluster.gpus_per_node % tensor == 0
-        and config.heads % tensor == 0
-        and (config.vocab_size or tensor) % tensor == 0
-        and run.batch.sequences % (cluster.gpus // tensor) == 0
-    ]
 
 
 def _with_micro(run: RunConfig, micro: int) -> RunConfig:
@@ -172,10 +153,10 @@ def _one_round_a_window(run: RunConfig) -> RunConfig:
     return run.model_copy(update={"stages": tuple(stages)})
 
 
-def _reasons(best: Choice, found: list[Choice], *, shorter: bool) -> Iterator[str]:
+def _reasons(best: Choice, every: list[Choice], *, shorter: bool) -> Iterator[str]:
     """Why not otherwise: what differs in one decision, in a sentence each."""
     limit = best.site.hardware.usable_bytes / GIB
-    for other in found:
+    for other in every:
         on = other.checkpointing
         if (other.tensor == best.tensor) == (on == best.checkpointing):
             continue  # the choice itself, or two decisions away

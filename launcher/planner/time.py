@@ -30,6 +30,15 @@ class Cluster:
 
 
 @dataclass(frozen=True)
+class Site:
+    """What a run is planned for."""
+
+    hardware: Hardware
+    cluster: Cluster
+    vocab_size: int
+
+
+@dataclass(frozen=True)
 class StepTime:
     """Seconds of an optimizer step."""
 
@@ -49,21 +58,18 @@ class StepTime:
         return self.compute + self.tensor + self.data + self.optimizer
 
 
-def step_time(
-    run: RunConfig, stage: StageConfig, vocab_size: int, hardware: Hardware, cluster: Cluster, *,
-    sent: Traffic | None = None,
-) -> StepTime:  # fmt: skip
-    """``sent``: where it is known already. Raises ValueError where the batch does not divide."""
-    tensor, data = run.parallel.tensor, cluster.gpus // run.parallel.tensor
-    sent = traffic(run, stage, vocab_size, data) if sent is None else sent
-    shape = Shape(run.model, vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
+def step_time(run: RunConfig, stage: StageConfig, site: Site) -> StepTime:
+    """Raises ValueError where the batch does not divide."""
+    tensor, data, hardware = run.parallel.tensor, site.cluster.gpus // run.parallel.tensor, site.hardware
+    sent = traffic(run, stage, site.vocab_size, data)
+    shape = Shape(run.model, site.vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
     rate = hardware.peak(run.parallel.precision) * hardware.compute_share
-    learns = sum(p.size(tensor) for p in learning(parameters(run.model, vocab_size), stage))
+    learns = sum(p.size(tensor) for p in learning(parameters(run.model, site.vocab_size), stage))
     held = learns / (data if run.parallel.zero_stage else 1)
     return StepTime(
-        compute=step_cost(shape, stage).total / cluster.gpus / rate,
+        compute=step_cost(shape, stage).total / site.cluster.gpus / rate,
         optimizer=ADAM * held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share),
-        data=_between_data_ranks(sent, hardware, cluster),
+        data=_between_data_ranks(sent, hardware, site.cluster),
         tensor=sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share)
         + sent.tensor_calls * 2 * (tensor - 1) * hardware.hop_microseconds * 1e-6,
     )
