@@ -68,7 +68,7 @@ def measure(run: RunConfig, vocab_size: int) -> Seen:
 
 @torch.no_grad()
 def draws(model: nn.Module, run: RunConfig, vocab_size: int) -> list[dict[str, float]] | None:
-    """Fields of ``planning.flops.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
+    """Fields of ``planner.passes.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
     plan = plan_at(run.stages, 0)
     task = build_task(run, model)
     if not isinstance(task, RoundsTask):

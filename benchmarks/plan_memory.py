@@ -25,8 +25,8 @@ from benchmarks.runs import Tree, joint, small_run
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
-from launcher.planner.flops import Draws
-from launcher.planner.memory import Memory, peaks
+from launcher.planner.memory import peaks
+from launcher.planner.passes import Draws
 
 ALLOWED = 0.1  # share by which a prediction may be off
 STATES = ("weights", "gradients", "master", "adam")
@@ -136,14 +136,10 @@ def play(shapes: Mapping[str, Shape], timeout: float = 1800) -> Iterator[tuple[s
 
 
 def predicted(shape: Shape, draws: Sequence[Draws] | None) -> dict[str, float]:
-    """Of the greatest moment of each kind."""
+    """The greatest of each kind."""
     run = shape.run
-    moments = peaks(run, run.stages[0], shape.vocab_size, shape.ranks // shape.tensor, draws)
-    return {kind: max(_of(moment, kind) for moment in moments) for kind in KINDS}
-
-
-def _of(moment: Memory, kind: str) -> float:
-    return float(getattr(moment, kind))
+    points = peaks(run, run.stages[0], shape.vocab_size, shape.ranks // shape.tensor, draws)
+    return {kind: max(float(getattr(point, kind)) for point in points) for kind in KINDS}
 
 
 def rows(name: str, shape: Shape, seen: Seen) -> Iterator[Row]:

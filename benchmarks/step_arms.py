@@ -40,7 +40,8 @@ from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import parameter_groups, run_step
 from dualmask.training.metrics import MetricsFile
 from dualmask.training.trainer import Stages, Trainer
-from launcher.planner.flops import Cost, Shape, step_cost
+from launcher.planner.flops import Cost, step_cost
+from launcher.planner.passes import Shape
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
 STAGES = ("lm", "filler", "joint")

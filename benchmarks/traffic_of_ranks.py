@@ -25,7 +25,7 @@ from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.task import RoundsTask
 from dualmask.nn.parallel import mesh
 from dualmask.training.engine import StageEngine
-from launcher.planner.flops import Draws
+from launcher.planner.passes import Draws
 
 Counted = tuple[dict[str, float], list[Draws]]  # bytes by kind, what each round drew
 WARM = 4  # steps until ZeRO-3 knows the order of the modules

@@ -1,14 +1,14 @@
 """What a run will need, with nothing started: ``python -m launcher.plan --config X.yaml --nodes N --gpus-per-node M``.
 
 Parameters by module; operations, traffic and bytes of a rank by stage; with ``--hardware`` time, price and the largest
-micro-batch, with ``--recommend`` the degrees. Formulas stand in dualmask/planning, tables in plan_tables.py.
+micro-batch, with ``--recommend`` the degrees. Formulas stand in launcher/planner, tables in plan_tables.py.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,22 @@ from dualmask.config.deepspeed import micro_batches
 from dualmask.config.hardware import Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig
-from dualmask.config.stage import StageConfig
 from dualmask.evaluation.report import write
+from dualmask.families.edit.config import RewardStage
 from launcher.plan_tables import Row, show
-from launcher.planner.flops import Shape, step_cost
+from launcher.planner.flops import step_cost
 from launcher.planner.memory import memory
 from launcher.planner.parameters import by_module, parameters
-from launcher.planner.recommend import GIB, Advice, Choice, Site, largest, planned, recommend
-from launcher.planner.sections import of
-from launcher.planner.time import Cluster, run_seconds, step_time
+from launcher.planner.passes import Shape
+from launcher.planner.recommend import GIB, Advice, Choice, largest, planned, recommend
+from launcher.planner.time import Cluster, Site, run_seconds, step_time
 from launcher.planner.traffic import traffic
 
 HARDWARE = Path(__file__).resolve().parents[1] / "configs" / "hardware"
 DAY = 86_400
 ASSUMED = (
     "texts and drafts are full length (data.crop_share, prefix and empty starts shorten some of them)",
-    "operations are those of matrix products at the end of the stage; attention counts every pair of places",
+    "operations are those of matrix products at the end of the stage; attention counts every pair of tokens",
     "schedules at their mean; later rounds have as many holes as the first; prefix and empty starts one full gap",
     "bytes of what torch gives out; what its caching allocator, CUDA itself and NCCL need comes on top",
     "collectives are rings; DeepSpeed's distances are its defaults (launcher/planner/gathers.py)",
@@ -47,37 +47,36 @@ ASSUMED_OF_TIME = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    asked = _arguments(arguments)
-    cluster = Cluster(asked.nodes, asked.gpus_per_node)
-    said: list[str] = []
-    assumed = list(ASSUMED)
+    options = _options(arguments)
+    cluster, lines, assumed = Cluster(options.nodes, options.gpus_per_node), [], list(ASSUMED)
     try:
-        run = load_run(asked.config, asked.set)
+        run = load_run(options.config, options.set)
         vocab_size = vocabulary(run)
-        hardware = load_hardware(asked.hardware, HARDWARE) if asked.hardware else None
-        advice = None
-        if asked.recommend:
-            advice, lines = _recommended(run, hardware, cluster, vocab_size)
-            run, said = advice.choice.run, lines
-        rows = plan(run, vocab_size, data_ranks(run, asked.nodes, asked.gpus_per_node))
+        hardware = load_hardware(options.hardware, HARDWARE) if options.hardware else None
+        advice = _recommended(run, hardware, cluster, vocab_size) if options.recommend else None
+        if advice is not None:
+            run = advice.choice.run
+            overrides = " ".join(f"--set {line}" for line in advice.overrides)
+            lines = [f"Recommended, and planned below: {overrides}", *(f"- {line}" for line in advice.reasons)]
+        rows = plan(run, vocab_size, data_ranks(run, cluster))
         if hardware is not None:
             site = Site(hardware, cluster, vocab_size)
             best = largest(run, site)
-            said.append(_fits(best))
-            rows += [*on_hardware(run, site), *_choices(best, advice)]
+            lines.append(_fits(best))
+            rows += [*_on_hardware(run, site), *_choices(best, advice)]
             assumed += ASSUMED_OF_TIME
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    show(rows, assumed, said)
-    if asked.json:
-        about: dict[str, Any] = {"nodes": asked.nodes, "gpus_per_node": asked.gpus_per_node}
-        about |= {"config": str(asked.config), "hardware": hardware and hardware.model_dump()}
-        write(asked.json, "plan", rows, **about, assumed=assumed)
+    show(rows, assumed, lines)
+    if options.json:
+        about: dict[str, Any] = {"nodes": options.nodes, "gpus_per_node": options.gpus_per_node}
+        about |= {"config": str(options.config), "hardware": hardware and hardware.model_dump()}
+        write(options.json, "plan", rows, **about, assumed=assumed)
     return 0
 
 
-def _arguments(arguments: list[str] | None) -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="plan", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="YAML file of the run")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key of it")
@@ -99,95 +98,66 @@ def vocabulary(run: RunConfig) -> int:
         raise ConfigError(f"{error}; or give the size of the vocabulary: --set model.vocab_size=32000") from None
 
 
-def data_ranks(run: RunConfig, nodes: int, gpus_per_node: int) -> int:
+def data_ranks(run: RunConfig, cluster: Cluster) -> int:
     """Data-parallel ones. Raises ValueError where the ranks do not divide."""
     tensor = run.parallel.tensor
-    check_cluster(nodes, gpus_per_node)
-    if gpus_per_node % tensor:
-        raise ConfigError(f"parallel.tensor={tensor} must divide --gpus-per-node {gpus_per_node}")
-    data_size = nodes * gpus_per_node // tensor
+    _check(cluster)
+    if cluster.gpus_per_node % tensor:
+        raise ConfigError(f"parallel.tensor={tensor} must divide --gpus-per-node {cluster.gpus_per_node}")
+    data_size = cluster.gpus // tensor
     micro_batches(run, data_size)
     return data_size
 
 
-def check_cluster(nodes: int, gpus_per_node: int) -> None:
-    """Raises ConfigError."""
-    if nodes < 1 or gpus_per_node < 1:
-        raise ConfigError(f"--nodes {nodes} --gpus-per-node {gpus_per_node}: give at least one of each")
+def _check(cluster: Cluster) -> None:
+    if cluster.nodes < 1 or cluster.gpus_per_node < 1:
+        raise ConfigError(f"--nodes {cluster.nodes} --gpus-per-node {cluster.gpus_per_node}: give at least one of each")
 
 
 def plan(run: RunConfig, vocab_size: int, data_size: int) -> list[Row]:
-    """A row for each figure; stage `reward` has bytes alone."""
-    found = parameters(run.model, vocab_size)
-    rows: list[Row] = [
-        {"metric": "parameters", "value": size, "n": 1, "module": module} for module, size in by_module(found).items()
-    ]
-    rows.append({"metric": "parameters", "value": sum(row["value"] for row in rows), "n": 1, "module": "all"})
+    """A row for each figure; stage `reward`, whose rollouts are not counted, has bytes alone."""
+    sizes = by_module(parameters(run.model, vocab_size))
+    rows = _rows("parameters", "module", sizes | {"all": sum(sizes.values())})
+    shape = Shape(run.model, vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
     for stage in run.stages:
-        if of(stage).reward is None:  # its rollouts are not counted
-            rows += _flops(run, stage, vocab_size)
-            rows += _sent(run, stage, vocab_size, data_size)
-        rows += memory_rows(run, stage, vocab_size, data_size)
+        if not isinstance(stage, RewardStage):
+            cost, sent = step_cost(shape, stage), traffic(run, stage, vocab_size, data_size)
+            parts = {"forward": cost.forward, "backward": cost.backward, "recomputed": cost.again, "all": cost.total}
+            rows += _rows("step_flops", "part", parts, stage=stage.name)
+            kinds = {"parameters": sent.parameters, "gradients": sent.gradients, "activations": sent.activations}
+            rows += _rows("sent", "kind", kinds | {"all": sent.total}, stage=stage.name)
+        held = memory(run, stage, vocab_size, data_size)
+        rows += _rows("rank_bytes", "kind", {**asdict(held), "all": held.total}, stage=stage.name)
     return rows
 
 
-def _flops(run: RunConfig, stage: StageConfig, vocab_size: int) -> list[Row]:
-    shape = Shape(run.model, vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
-    cost = step_cost(shape, stage)
-    parts = {"forward": cost.forward, "backward": cost.backward, "recomputed": cost.again, "all": cost.total}
-    return [
-        {"metric": "step_flops", "value": value, "n": 1, "part": part, "stage": stage.name}
-        for part, value in parts.items()
-    ]
+def _rows(metric: str, key: str, values: Mapping[str, float], **where: str) -> list[Row]:
+    return [{"metric": metric, "value": value, "n": 1, key: name, **where} for name, value in values.items()]
 
 
-def memory_rows(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> list[Row]:
-    """Bytes of a rank at the peak of a step, by kind. As on a GPU, unless the run says ``device: cpu``."""
-    held = memory(run, stage, vocab_size, data_size)
-    return [
-        {"metric": "rank_bytes", "value": value, "n": 1, "kind": kind, "stage": stage.name}
-        for kind, value in {**asdict(held), "all": held.total}.items()
-    ]
-
-
-def _sent(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> list[Row]:
-    sent = traffic(run, stage, vocab_size, data_size)
-    kinds = {"parameters": sent.parameters, "gradients": sent.gradients, "activations": sent.activations}
-    return [
-        {"metric": "sent", "value": value, "n": 1, "kind": kind, "stage": stage.name}
-        for kind, value in (kinds | {"all": sent.total}).items()
-    ]
-
-
-def on_hardware(run: RunConfig, site: Site) -> Iterator[Row]:
+def _on_hardware(run: RunConfig, site: Site) -> Iterator[Row]:
     """Time of a step and of the whole run, and its price where the hardware file has one."""
-    times = [(s, step_time(run, s, site.vocab_size, site.hardware, site.cluster)) for s in planned(run)]
+    times = [(s, step_time(run, s, site)) for s in planned(run)]
     tokens = run.batch.sequences * run.model.max_length
     for stage, time in times:
         parts = {"compute": time.compute, "optimizer": time.optimizer, "between data ranks": time.data,
                  "between tensor ranks": time.tensor, "least": time.least, "most": time.most}  # fmt: skip
-        for part, value in parts.items():
-            yield {"metric": "step_seconds", "value": value, "n": 1, "part": part, "stage": stage.name}
-        for bound, seconds in (("least", time.most), ("most", time.least)):
-            value = tokens / seconds
-            yield {"metric": "tokens_per_second", "value": value, "n": 1, "bound": bound, "stage": stage.name}
+        yield from _rows("step_seconds", "part", parts, stage=stage.name)
+        speeds = {"least": tokens / time.most, "most": tokens / time.least}
+        yield from _rows("tokens_per_second", "bound", speeds, stage=stage.name)
     for bound, seconds in zip(("least", "most"), run_seconds(times), strict=True):
-        yield {"metric": "run_days", "value": seconds / DAY, "n": 1, "bound": bound}
+        yield from _rows("run_days", "bound", {bound: seconds / DAY})
         if site.hardware.price_per_hour is not None:
-            value = seconds / 3600 * site.cluster.gpus * site.hardware.price_per_hour
-            yield {"metric": "run_cost", "value": value, "n": 1, "bound": bound}
+            price = seconds / 3600 * site.cluster.gpus * site.hardware.price_per_hour
+            yield from _rows("run_cost", "bound", {bound: price})
 
 
-def _recommended(
-    run: RunConfig, hardware: Hardware | None, cluster: Cluster, vocab_size: int
-) -> tuple[Advice, list[str]]:
-    """The advice, and what is to be said of it. Raises ConfigError where nothing fits."""
+def _recommended(run: RunConfig, hardware: Hardware | None, cluster: Cluster, vocab_size: int) -> Advice:
+    """Raises ConfigError where nothing fits."""
     if hardware is None:
         raise ConfigError("--recommend asks what fits: name the GPUs, too, for instance --hardware h100-80g")
-    check_cluster(cluster.nodes, cluster.gpus_per_node)
-    advice = recommend(run, Site(hardware, cluster, vocab_size))
-    wanted = " ".join(f"--set {line}" for line in advice.overrides)
-    return advice, [f"Recommended, and planned below: {wanted}", *(f"- {line}" for line in advice.reasons)]
+    _check(cluster)
+    return recommend(run, Site(hardware, cluster, vocab_size))
 
 
 def _fits(best: Choice) -> str:

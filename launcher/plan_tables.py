@@ -22,14 +22,14 @@ TABLES = {
 }  # fmt: skip
 
 
-def show(rows: Sequence[Row], assumed: Sequence[str], said: Sequence[str] = ()) -> None:
-    """``said``: lines in front of the tables."""
+def show(rows: Sequence[Row], assumed: Sequence[str], lines: Sequence[str] = ()) -> None:
+    """``lines``: in front of the tables."""
     console = Console()
-    for line in said:
+    for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     for metric, (title, line, column) in TABLES.items():
-        if mine := [row for row in rows if row["metric"] == metric]:
-            console.print(_table(title, mine, line, column))
+        if of_metric := [row for row in rows if row["metric"] == metric]:
+            console.print(_table(title, of_metric, line, column))
     console.print("Assumed:", *(f"\n- {line}" for line in assumed), sep="")
 
 

@@ -13,8 +13,8 @@ from dualmask.config.schema import RunConfig
 from launcher.plan import DAY, HARDWARE, vocabulary
 from launcher.plan_tables import short
 from launcher.planner.parameters import by_module, parameters
-from launcher.planner.recommend import GIB, Choice, Site, recommend
-from launcher.planner.time import Cluster
+from launcher.planner.recommend import GIB, Choice, recommend
+from launcher.planner.time import Cluster, Site
 from launcher.planner.traffic import traffic
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,8 +31,8 @@ HEAD = (
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scaling", description=__doc__)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "scaling.md")
-    asked = parser.parse_args(arguments)
-    asked.out.write_text(page(), encoding="utf-8")
+    options = parser.parse_args(arguments)
+    options.out.write_text(page(), encoding="utf-8")
     return 0
 
 
@@ -56,7 +56,7 @@ def page() -> str:
 def section(path: Path, run: RunConfig, hardware: Hardware) -> Iterator[str]:
     size = sum(by_module(parameters(run.model, vocabulary(run))).values())
     tokens = sum(stage.steps for stage in run.stages) * run.batch.sequences * run.model.max_length
-    yield f"### `configs/{path.name}`: {short(size)} parameters, {short(tokens)} tokens\n"
+    yield f"### `configs/{path.name}`: {_count(size)} parameters, {_count(tokens)} tokens\n"
     yield HEAD
     reasons = []
     for number in GPUS:
@@ -113,6 +113,11 @@ def _days(run: RunConfig, hardware: Hardware, gpus: int) -> str:
     except ConfigError:
         return "–"
     return _between(least / DAY, most / DAY, "")
+
+
+def _count(value: float) -> str:
+    """As models are named: 1.30B."""
+    return short(value).replace(" ", "").replace("G", "B")
 
 
 def _between(least: float, most: float, unit: str) -> str:

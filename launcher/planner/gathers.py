@@ -18,8 +18,9 @@ from itertools import accumulate, groupby
 from typing import Literal
 
 from launcher.planner.parameters import Parameter
-from launcher.planner.passes import Pass
+from launcher.planner.passes import Pass, Window, flat
 
+TWIN = "teacher."  # in front of the names of a second model's modules
 Kind = Literal["forward", "fed", "backward", "opened", "repeated"]
 
 
@@ -53,29 +54,26 @@ class Gathers:
     most: int  # held at a time, persistent ones left out
 
 
-def owner(parameter: Parameter) -> str:
-    return parameter.name.rpartition(".")[0]
-
-
 @lru_cache(maxsize=256)
 def gathers(
-    window: tuple[Pass, ...], found: tuple[Parameter, ...], tensor: int, checkpointing: bool, far: Distances
-) -> Gathers:
-    """Of a window on each of ``tensor`` tensor-parallel ranks. ``found``: all parameters of the model."""
-    return count(list(visits(window, found, checkpointing=checkpointing)), *sizes(found, tensor, far.persistent), far)
+    window: Window, every: tuple[Parameter, ...], tensor: int, checkpointing: bool, far: Distances
+) -> Gathers:  # fmt: skip
+    """Of a window on each of ``tensor`` tensor-parallel ranks. ``every``: all parameters of the model."""
+    order = list(visits(window, every, checkpointing=checkpointing))
+    return count(order, *_sizes(every, tensor, far.persistent), far)
 
 
-def visits(window: Sequence[Pass], found: Sequence[Parameter], *, checkpointing: bool) -> Iterator[Visit]:
+def visits(window: Window, every: Sequence[Parameter], *, checkpointing: bool) -> Iterator[Visit]:
     """All of a window, forward and then backward."""
-    names = list(dict.fromkeys(owner(p) for p in found))
-    forward = [(one, _owners(one, names)) for one in window]
+    names = list(dict.fromkeys(p.owner for p in every))
+    passes = [(one, _owners(one, names)) for one in flat([window])]
     yield Visit("objective", "forward")
-    if all(one.module != "picker" for one in window):  # rounds call the parts of the model, others the model
+    if all(one.module != "picker" for one, _ in passes):  # rounds call the parts of the model, others the model
         yield Visit("objective.model", "forward")
-    for one, owners in forward:
+    for one, owners in passes:
         kind: Kind = "fed" if one.module != "lookup" and one.gradient != "none" else "forward"
         yield from (Visit(name, kind) for name in _called(owners))
-    for one, owners in reversed(forward):
+    for one, owners in reversed(passes):
         if one.gradient == "none":
             continue
         for block, part in groupby(reversed(owners), _block):
@@ -121,10 +119,10 @@ def count(order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str,
         held.add(name)
         return moving.get(name, 0)
 
-    for place, visit in enumerate(order):
+    for position, visit in enumerate(order):
         now, ahead = gather(visit.owner), 0
-        if looked.get(visit.owner, -1) < place:
-            looked[visit.owner], front = place, place + 1
+        if looked.get(visit.owner, -1) < position:
+            looked[visit.owner], front = position, position + 1
         room = min(far.ahead, far.live - live - now)
         while front < len(order) and ahead < room:
             ahead += gather(names[front])
@@ -132,7 +130,7 @@ def count(order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str,
             front += 1
         moved, live = moved + now + ahead, live + now + ahead
         most = max(most, live)
-        if _gives_up(visit, waiting) and not near[place] and looked[visit.owner] <= place + 1:
+        if _gives_up(visit, waiting) and not near[position] and looked[visit.owner] <= position + 1:
             held.remove(visit.owner)
             live -= moving.get(visit.owner, 0)
     return Gathers(moved, most)
@@ -155,41 +153,34 @@ def _near(order: Sequence[Visit], whole: Mapping[str, int], reuse: int) -> list[
     before = list(accumulate((whole.get(visit.owner, 0) for visit in order), initial=0))
     following: dict[str, int] = {}
     near = [False] * len(order)
-    for place in range(len(order) - 1, -1, -1):
-        name = order[place].owner
-        near[place] = name in following and before[following[name]] - before[place + 1] < reuse
-        following[name] = place
+    for position in range(len(order) - 1, -1, -1):
+        name = order[position].owner
+        near[position] = name in following and before[following[name]] - before[position + 1] < reuse
+        following[name] = position
     return near
 
 
-def sizes(found: Sequence[Parameter], tensor: int, persistent: int) -> tuple[dict[str, int], dict[str, int]]:
-    """(all, those that are not persistent) elements of each owner on one tensor-parallel rank, twins included."""
+def _sizes(every: Sequence[Parameter], tensor: int, persistent: int) -> tuple[dict[str, int], dict[str, int]]:
+    """(all, those not persistent) elements of each owner on one tensor-parallel rank, twins included."""
     whole: dict[str, int] = {}
     moving: dict[str, int] = {}
-    for parameter in found:
+    for parameter in every:
         size = parameter.size(tensor)
-        for name in (owner(parameter), _twin(owner(parameter))):
+        for name in (parameter.owner, TWIN + parameter.owner):
             whole[name] = whole.get(name, 0) + size
             moving[name] = moving.get(name, 0) + (size if size > persistent else 0)
     return whole, moving
 
 
 def _owners(one: Pass, names: Sequence[str]) -> list[str]:
-    if one.module == "lookup":
-        mine = ["table"]
-    elif one.module == "logits":
-        mine = ["projection" if "projection" in names else "table"]
-        mine = [] if one.reading in ("likeliest", "draw") else mine  # from logits that are there already
-    else:
-        mine = [name for name in names if name.split(".", 1)[0] == one.module]
-    return [_twin(name) for name in mine] if one.twin else mine
-
-
-def _twin(name: str) -> str:
-    return f"teacher.{name}"
+    if one.reading in ("likeliest", "draw"):
+        return []  # of logits that are there already
+    tables = {"lookup": "table", "logits": "projection" if "projection" in names else "table"}
+    module = tables.get(one.module, one.module)
+    return [(TWIN if one.twin else "") + name for name in names if name.split(".", 1)[0] == module]
 
 
 def _block(name: str) -> str:
     """``filler.trunk.blocks.3`` of ``filler.trunk.blocks.3.mlp.up``; "" outside a block."""
-    head, found, tail = name.partition(".blocks.")
-    return f"{head}{found}{tail.split('.', 1)[0]}" if found else ""
+    trunk, blocks, rest = name.partition(".blocks.")
+    return f"{trunk}{blocks}{rest.split('.', 1)[0]}" if blocks else ""

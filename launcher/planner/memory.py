@@ -1,12 +1,12 @@
-"""Bytes that a rank holds at the greatest moment of a step, by kind.
+"""Bytes that a rank holds at the fullest point of a step, by kind.
 
-Which moments of a forward and backward pass may be the greatest stands in ``moments.py``. Here stand the states, what
+Which points of a forward and backward pass may be the greatest stands in ``peaks.py``. Here stand the states, what
 DeepSpeed holds besides, and the optimizer's step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,15 +14,15 @@ from typing import Any
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import ParallelConfig, RunConfig
 from dualmask.config.stage import StageConfig
-from launcher.planner.activations import Moment, Sizes
-from launcher.planner.flops import Draws, mean
+from dualmask.families.edit.config import RewardStage
+from dualmask.families.span.config import SpanStage
+from launcher.planner.activations import Sizes
 from launcher.planner.gathers import Distances
-from launcher.planner.moments import moments
-from launcher.planner.parameters import Parameter, learning, learns_with, parameters
-from launcher.planner.sections import of
+from launcher.planner.parameters import SINGLE, Parameter, element, learning, parameters
+from launcher.planner.passes import Draws, Shape, Window, flat, walk
+from launcher.planner.peaks import Peak, activation_peaks
 from launcher.planner.traffic import traffic
 
-SINGLE = 4  # bytes of a float32
 # what DeepSpeed does where its configuration says nothing, in elements
 SUB_GROUP = 10**9  # sub_group_size of ZeRO-3
 ALL_REDUCE = 5 * 10**8  # what it all-reduces at a time without ZeRO
@@ -49,59 +49,40 @@ class Memory:
 def memory(
     run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int, draws: Sequence[Draws] | None = None
 ) -> Memory:
-    """At the greatest moment of a step. ``data_size``: data-parallel ranks; ``draws``: what the data decide in each
+    """At the greatest point of a step. ``data_size``: data-parallel ranks; ``draws``: what the data decide in each
     round of a micro-batch, None: what is to be expected.
 
     A run on ``device: cpu`` is planned as torch computes there, any other as on a GPU. Raises ValueError where the
     batch does not divide.
     """
-    return max(peaks(run, stage, vocab_size, data_size, draws), key=lambda moment: moment.total)
+    return max(peaks(run, stage, vocab_size, data_size, draws), key=lambda peak: peak.total)
 
 
 def peaks(
     run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int, draws: Sequence[Draws] | None = None
 ) -> list[Memory]:
-    """All moments that may be the greatest, the optimizer's step at the end; arguments as for ``memory``."""
+    """All points that may be the greatest, the optimizer's step at the end; arguments as for ``memory``."""
     rank = _Rank(run, stage, vocab_size, data_size)
-    found = moments(stage, rank.sizes, draws)
-    during = [rank.during(moment) for moment in found]
+    points = activation_peaks(stage, rank.sizes, draws)
+    during = [rank.during(point) for point in points]
     if rank.zero["stage"] == 3:
-        during.append(rank.reduction(max(moment.activations for moment in found)))
+        during.append(rank.reduction(max(point.activations for point in points)))
     return [*during, rank.step()]
 
 
-def element(parallel: ParallelConfig) -> int:
-    """Bytes of a weight, a gradient and an activation."""
-    return 2 if parallel.precision == "bf16" else SINGLE
-
-
-def states(found: Sequence[Parameter], taught: Sequence[Parameter], parallel: ParallelConfig, data_size: int) -> Memory:
-    """Behind the last backward pass of a step. ``taught``: those of the parameters ``found`` that learn."""
-    every, learns = (_elements(some, parallel.tensor) for some in (found, taught))
+def _states(
+    every: Iterable[Parameter], taught: Iterable[Parameter], parallel: ParallelConfig, data_size: int
+) -> Memory:
+    """Behind the last backward pass of a step. ``taught``: those of the parameters ``every`` that learn."""
+    held, learns = (_elements(some, parallel.tensor) for some in (every, taught))
     width, zero = element(parallel), parallel.zero_stage
     shared = data_size if zero else 1
     return Memory(
-        weights=every * width / (data_size if zero == 3 else 1),
+        weights=held * width / (data_size if zero == 3 else 1),
         gradients=learns * width / shared,
         master=learns * SINGLE / shared if zero or width < SINGLE else 0.0,
         adam=2 * learns * SINGLE / shared,
     )
-
-
-def copied(found: Sequence[Parameter], stage: StageConfig) -> list[Parameter]:
-    """Frozen parameters beside the model: a teacher that follows it, the reference of stage `reward`."""
-    if of(stage).span is not None and of(stage).span.teacher == "ema" and of(stage).span.losses.latent > 0:
-        return list(found)
-    return [p for p in found if p.module in ("picker", "gate")] if of(stage).reward is not None else []
-
-
-def visited(stage: StageConfig) -> set[str]:
-    """Modules that a stage calls, the table left out."""
-    if of(stage).plays_rounds:
-        return {"filler", "inserter", "picker", "gate"}
-    if of(stage).span is not None:
-        return {"decoder", "encoder", "gate"}
-    return set(stage.train) | ({"filler"} if mean(of(stage).losses.recon) > 0 else set())
 
 
 @dataclass(frozen=True)
@@ -128,19 +109,27 @@ class _Rank:
         return element(self.run.parallel)
 
     @cached_property
-    def found(self) -> list[Parameter]:
+    def every(self) -> tuple[Parameter, ...]:
         return parameters(self.run.model, self.vocab_size)
 
     @cached_property
     def taught(self) -> list[Parameter]:
-        return learning(self.found, self.stage)
+        return learning(self.every, self.stage)
+
+    @cached_property
+    def copies(self) -> list[Parameter]:
+        """Frozen parameters beside the model: a teacher that follows it, the reference of stage `reward`."""
+        stage = self.stage
+        if isinstance(stage, SpanStage) and stage.span.teacher == "ema" and stage.span.losses.latent > 0:
+            return list(self.every)
+        return [p for p in self.every if p.module in ("picker", "gate")] if isinstance(stage, RewardStage) else []
 
     @cached_property
     def held(self) -> Memory:
-        copies = copied(self.found, self.stage)
-        held = states([*self.found, *copies], self.taught, self.run.parallel, self.data_size)
-        if copies and of(self.stage).span is not None and self.width < SINGLE:
-            own = states(copies, [], self.run.parallel, self.data_size).weights
+        parallel = self.run.parallel
+        held = _states([*self.every, *self.copies], self.taught, parallel, self.data_size)
+        if self.copies and isinstance(self.stage, SpanStage) and self.width < SINGLE:
+            own = _states(self.copies, [], parallel, self.data_size).weights
             return replace(held, weights=held.weights + own * SINGLE / self.width)  # the average itself, as float32
         return held
 
@@ -161,69 +150,68 @@ class _Rank:
         """Elements."""
         return _elements(self.taught, self.run.parallel.tensor)
 
-    @property
-    def passes(self) -> int:
-        """Backward ones of a step."""
-        rounds = of(self.stage).rollout.rounds if of(self.stage).plays_rounds else 1
-        return int(self.config["gradient_accumulation_steps"]) * -(-rounds // of(self.stage).rollout.window)
+    @cached_property
+    def windows(self) -> list[Window]:
+        return walk(Shape(self.run.model, self.vocab_size, self.sizes.sequences), self.stage)
 
     @cached_property
     def used(self) -> int:
         """Elements of the parameters that a step gathers, if it gathers any."""
         if self.zero["stage"] < 3 or self.data_size == 1:
             return 0
-        here = visited(self.stage) | {"table", "projection"}
-        every = [p for p in [*self.found, *copied(self.found, self.stage)] if p.module in here]
-        return _elements(every, self.run.parallel.tensor)
+        here = {"table", "projection", *self.stage.train, *(one.module for one in flat(self.windows))}
+        return _elements([p for p in [*self.every, *self.copies] if p.module in here], self.run.parallel.tensor)
 
     @cached_property
     def gathered(self) -> float:
         """Bytes of the weights that are whole at a time; stage `reward` is not followed: all of them."""
-        if self.used == 0 or of(self.stage).reward is not None:
+        if self.used == 0 or isinstance(self.stage, RewardStage):
             return self.used * self.width
-        sizes = [p.size(self.run.parallel.tensor) for p in self.found]
+        sizes = [p.size(self.run.parallel.tensor) for p in self.every]
         persistent = sum(size for size in sizes if size <= Distances().persistent)
         return traffic(self.run, self.stage, self.vocab_size, self.data_size).held + persistent * self.width
 
-    def during(self, moment: Moment) -> Memory:
-        """A moment of the last forward and backward pass of a step."""
+    def during(self, peak: Peak) -> Memory:
+        """A point of the last forward and backward pass of a step."""
         zero = self.zero
         stage, buckets = zero["stage"], zero["reduce_bucket_size"] * self.width
         if stage < 3:  # born with a backward pass's first gradient, gone at its end
-            buckets *= (2 if zero["overlap_comm"] else 1) if stage and moment.reducing else 0
+            buckets *= (2 if zero["overlap_comm"] else 1) if stage and peak.reducing else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
-        fetched = min(self.used, Distances().ahead) * self.width if moment.fetching else 0.0
+        fetched = min(self.used, Distances().ahead) * self.width if peak.fetching else 0.0
         # gloo's two threads hold on to what they reduced last
         reduced = 2 * self.sizes.sequences * self.run.model.max_length * self.run.model.hidden * self.width
         clinging = reduced if self.cpu and self.run.parallel.tensor > 1 else 0.0
         # a table that is read at both ends: its first gradient waits for the second
-        tied = self.found[0].size(self.run.parallel.tensor) * self.width if self.found[0] in self.taught else 0.0
+        table = self.every[0]
+        tied = table.size(self.run.parallel.tensor) * self.width if peak.reducing and table in self.taught else 0.0
+        several = int(self.config["gradient_accumulation_steps"]) * len(self.windows) > 1  # backward passes
         return replace(
             self.held,
-            gradients=self.held.gradients if stage == 3 or self.passes > 1 else 0.0,
+            gradients=self.held.gradients if stage == 3 or several else 0.0,
             gathered=self.gathered + fetched,
             buckets=buckets,
-            activations=moment.activations,
-            workspace=moment.workspace + clinging + (tied if moment.reducing else 0.0),
+            activations=peak.activations,
+            workspace=peak.workspace + clinging + tied,
         )
 
     def reduction(self, activations: float) -> Memory:
         """ZeRO-3's first full bucket of gradients, laid out anew by ranks (and copied by gloo). By then the backward
         pass has come through as large a share of the weights, and so of the activations."""
         filled = min(self.learns, self.zero["reduce_bucket_size"])
-        moment = self.during(Moment(activations * (1 - filled / self.learns), 0.0))
-        return replace(moment, buckets=moment.buckets + filled * self.width * (2 if self.cpu else 1))
+        point = self.during(Peak(activations * (1 - filled / self.learns)))
+        return replace(point, buckets=point.buckets + filled * self.width * (2 if self.cpu else 1))
 
     def step(self) -> Memory:
         """The optimizer's: gradients once more, flat, as float32, one group after the other. AdamW is fused."""
         stage, tensor = self.zero["stage"], self.run.parallel.tensor
         if stage == 0:
-            flat = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
+            reduced = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
             single = self.learns * SINGLE if self.width < SINGLE else 0.0
-            return replace(self.held, workspace=max(flat, single))
-        groups: dict[tuple[str, bool], int] = {}
+            return replace(self.held, workspace=max(reduced, single))
+        groups: dict[tuple[str | None, bool], int] = {}
         for p in self.taught:  # as training/engine.py forms them
-            group = learns_with(p, self.stage), len(p.shape) > 1
+            group = self.stage.module_of(p.name), len(p.shape) > 1
             groups[group] = groups.get(group, 0) + p.size(tensor)
         largest = max(groups.values()) / self.data_size
         if stage < 3:
@@ -232,5 +220,5 @@ class _Rank:
         return replace(self.held, buckets=buckets, workspace=min(largest, SUB_GROUP) * SINGLE)
 
 
-def _elements(some: Sequence[Parameter], tensor: int) -> int:
+def _elements(some: Iterable[Parameter], tensor: int) -> int:
     return sum(p.size(tensor) for p in some)

@@ -1,20 +1,20 @@
-"""Every parameter of a model by name, shape and split, without building the model."""
+"""Every parameter of a model by name, shape and split: read off the real model, built without memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-from dualmask.config.model import ModelConfig
-from dualmask.config.stage import StageConfig
-from launcher.planner.sections import of
+import torch
 
-TABLE_MULTIPLE = 64  # rows of a token table are padded to a multiple of this
-NEIGHBOURS = 5  # tokens that a trunk mixes before its blocks
-RATE_FEATURES, OPINIONS, STATISTICS = 16, 4, 7  # inputs of the small linear layers of picker and Gate
-PICKER_OUTPUTS = 6  # alone, four neighbours, wrong
+from dualmask.config.model import ModelConfig
+from dualmask.config.schema import ParallelConfig
+from dualmask.config.stage import StageConfig
+from dualmask.families.task import build
+from dualmask.nn.parallel import mesh
+
+SINGLE = 4  # bytes of a float32
 
 
 @dataclass(frozen=True)
@@ -27,124 +27,67 @@ class Parameter:
     def module(self) -> str:
         return self.name.split(".", 1)[0]
 
+    @property
+    def owner(self) -> str:
+        """The layer that holds it."""
+        return self.name.rpartition(".")[0]
+
     def size(self, tensor: int = 1) -> int:
         """Elements on one of ``tensor`` tensor-parallel ranks."""
         return prod(self.shape) // (1 if self.split is None else tensor)
 
 
-def parameters(config: ModelConfig, vocab_size: int) -> list[Parameter]:
-    """Of a model of ``config.family``, in the model's own order."""
-    return list(_every(config, vocab_size))
+@lru_cache(maxsize=16)
+def parameters(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
+    """Of a model of ``config.family``, in the model's own order.
+
+    The model is built whole, on the meta device; its layers say which axis Megatron would split.
+    """
+    mesh.single_process()
+    with torch.device("meta"):
+        model = build(config, vocab_size)
+    return tuple(
+        Parameter(name, tuple(p.shape), int(p.partition_dim) if getattr(p, "tensor_model_parallel", False) else None)
+        for name, p in model.named_parameters()
+    )
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """Of one module: what its passes multiply with."""
+
+    layers: int  # blocks of its trunk; 0: it has none
+    block: tuple[Parameter, ...]  # of each block
+    head: tuple[Parameter, ...]  # outside them
 
 
 @lru_cache(maxsize=16)
-def _every(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
-    if config.family == "dualmask":
-        return tuple(_dualmask(config, vocab_size))
-    if config.family == "spanfusion":
-        return tuple(_span_fusion(config, vocab_size))
-    assert of(config).layers is not None
-    return (*_table("table", vocab_size, config.hidden), *_trunk("lm", config, of(config).layers))
+def matrices(config: ModelConfig, vocab_size: int) -> dict[str, Matrices]:
+    """By module; "logits" are those of the projection, or of the token table."""
+    modules: dict[str, tuple[list[Parameter], list[Parameter]]] = {}
+    for p in parameters(config, vocab_size):
+        if len(p.shape) == 2 and not p.owner.endswith("neighbours"):  # a convolution of each channel by itself
+            modules.setdefault(p.module, ([], []))[".blocks." not in p.name].append(p)
+    parts = {}
+    for name, (blocks, head) in modules.items():
+        layers = sum(p.owner.endswith("attention.qkv") for p in blocks)
+        parts[name] = Matrices(layers, tuple(blocks[: len(blocks) // max(layers, 1)]), tuple(head))
+    return parts | {"logits": parts.get("projection", parts["table"])}
 
 
-def learning(found: list[Parameter], stage: StageConfig) -> list[Parameter]:
+def learning(every: tuple[Parameter, ...], stage: StageConfig) -> list[Parameter]:
     """Those that the stage teaches. A token table learns with the trunk whose input and output it is."""
-    return [p for p in found if learns_with(p, stage) in stage.train]
+    return [p for p in every if stage.module_of(p.name)]
 
 
-def learns_with(parameter: Parameter, stage: StageConfig) -> str:
-    """The module whose learning rate and gradient reach it."""
-    if parameter.module not in ("table", "projection"):
-        return parameter.module
-    return next((name for name in ("lm", "decoder") if name in stage.train), "filler")
-
-
-def by_module(found: list[Parameter], tensor: int = 1) -> dict[str, int]:
-    """Elements of each module on one tensor-parallel rank."""
+def by_module(every: tuple[Parameter, ...]) -> dict[str, int]:
+    """Elements of each module."""
     sizes: dict[str, int] = {}
-    for parameter in found:
-        sizes[parameter.module] = sizes.get(parameter.module, 0) + parameter.size(tensor)
+    for parameter in every:
+        sizes[parameter.module] = sizes.get(parameter.module, 0) + parameter.size()
     return sizes
 
 
-def padded(vocab_size: int) -> int:
-    """Rows of a token table."""
-    return -(-vocab_size // TABLE_MULTIPLE) * TABLE_MULTIPLE
-
-
-def _dualmask(config: ModelConfig, vocab_size: int) -> Iterator[Parameter]:
-    width = config.hidden
-    yield from _table("table", vocab_size, width)
-    yield from _trunk("filler.trunk", config, of(config).filler_layers)
-    yield Parameter("filler.up.weight", (width, width), 0)
-    yield Parameter("filler.down.weight", (width, width), 1)
-    yield from _norm("filler.norm", width)
-    yield from _trunk("inserter.trunk", config, of(config).inserter_layers)
-    yield Parameter("inserter.left.weight", (width, width), 0)
-    yield Parameter("inserter.right.weight", (width, width), 0)
-    yield Parameter("inserter.count.weight", (of(config).max_gap_count + 1, width), 1)
-    yield Parameter("picker.trust", (4,))
-    yield from _trunk("picker.trunk", config, of(config).picker_layers)
-    yield from _linear("picker.rate", RATE_FEATURES, width)
-    yield from _linear("picker.opinion", OPINIONS, width)
-    yield from _linear("picker.delete", width, PICKER_OUTPUTS)
-    yield from _norm("gate.norm", width)
-    yield Parameter("gate.state.weight", (width, width))
-    yield from _linear("gate.statistics", STATISTICS, width)
-    yield from _linear("gate.decide", width, 1)
-
-
-def _span_fusion(config: ModelConfig, vocab_size: int) -> Iterator[Parameter]:
-    assert of(config).span is not None
-    width, gate = config.hidden, of(config).span.gate_hidden
-    yield from _table("table", vocab_size, width, bias=of(config).span.shared_projection)
-    if not of(config).span.shared_projection:
-        yield from _table("projection", vocab_size, width)
-    yield from _trunk("decoder", config, of(config).span.decoder_layers)
-    for number in range(of(config).span.encoder_layers):
-        yield from _block(f"encoder.blocks.{number}", config, cross=True)
-    yield from _norm("encoder.norm", width)
-    yield from _linear("gate.first", 1, gate)
-    yield from _norm("gate.first_norm", gate)
-    yield from _linear("gate.second", gate, gate)
-    yield from _norm("gate.second_norm", gate)
-    yield from _linear("gate.last", gate, 2)
-
-
-def _trunk(name: str, config: ModelConfig, layers: int) -> Iterator[Parameter]:
-    yield Parameter(f"{name}.neighbours.weight", (NEIGHBOURS, config.hidden))
-    for number in range(layers):
-        yield from _block(f"{name}.blocks.{number}", config)
-    yield from _norm(f"{name}.norm", config.hidden)
-
-
-def _block(name: str, config: ModelConfig, *, cross: bool = False) -> Iterator[Parameter]:
-    width, inner = config.hidden, config.ffn_multiple * config.hidden
-    yield from _norm(f"{name}.attention_norm", width)
-    yield Parameter(f"{name}.attention.qkv.weight", (3 * width, width), 0)
-    yield Parameter(f"{name}.attention.output.weight", (width, width), 1)
-    if cross:
-        yield from _norm(f"{name}.cross_norm", width)
-        yield Parameter(f"{name}.cross.query.weight", (width, width), 0)
-        yield Parameter(f"{name}.cross.key_value.weight", (2 * width, width), 0)
-        yield Parameter(f"{name}.cross.output.weight", (width, width), 1)
-    yield from _norm(f"{name}.mlp_norm", width)
-    yield Parameter(f"{name}.mlp.up.weight", (inner, width), 0)
-    yield Parameter(f"{name}.mlp.down.weight", (width, inner), 1)
-
-
-def _table(name: str, vocab_size: int, width: int, *, bias: bool = True) -> Iterator[Parameter]:
-    yield Parameter(f"{name}.weight", (padded(vocab_size), width), 0)
-    if bias:
-        yield Parameter(f"{name}.output_bias", (padded(vocab_size),), 0)
-
-
-def _linear(name: str, d_in: int, d_out: int) -> Iterator[Parameter]:
-    """A replicated linear layer with bias."""
-    yield Parameter(f"{name}.weight", (d_out, d_in))
-    yield Parameter(f"{name}.bias", (d_out,))
-
-
-def _norm(name: str, width: int) -> Iterator[Parameter]:
-    yield Parameter(f"{name}.weight", (width,))
-    yield Parameter(f"{name}.bias", (width,))
+def element(parallel: ParallelConfig) -> int:
+    """Bytes of a weight, a gradient and an activation."""
+    return 2 if parallel.precision == "bf16" else SINGLE

@@ -1,160 +1,240 @@
-"""The calls of a window of rounds in their order: which module reads how many places, and does a gradient come back?
+"""The passes of a training step in their order: which module reads how many tokens, and does a gradient come back?
 
-What travels between ranks depends on this order. Operations do not, and stand in ``flops.py``.
+Operations (flops.py), bytes that ranks send (gathers.py, traffic.py) and bytes that autograd keeps (activations.py) are
+folds over this one walk. What depends on the data enters by ``Draws``; ``expected`` says what to assume of them.
 """
 
-# K places of a span
+# T tokens a sequence, K tokens of a span
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from dualmask.config.model import ModelConfig
+from dualmask.config.schedule import Schedule
 from dualmask.config.stage import StageConfig
-from launcher.planner.flops import Draws, Gradient, Shape, filling_alone, gradients, mean
-from launcher.planner.sections import of
+from dualmask.families.edit.config import EditConfig, EditStage, RolloutConfig, RoundStage
+from dualmask.families.lm.config import LanguageModelStage
+from dualmask.families.span.config import SpanFusionConfig, SpanFusionStage, SpanStage
 
-# lookup and logits are the token table's; a loss reads logits once, an opinion and a draw also ask for the likeliest
-Module = Literal["lookup", "logits", "filler", "inserter", "picker", "gate", "lm", "decoder", "encoder"]
-Reading = Literal["none", "loss", "opinion", "likeliest", "draw"]
+# learn: gradients of weights and inputs; through: of inputs only; position: of rotary positions only; none: no gradient
+Gradient = Literal["learn", "through", "position", "none"]
+# lookup and logits are the token table's, mix the mean of likely tokens' embeddings; all others are parts of a model
+Module = Literal["lookup", "mix", "logits", "filler", "inserter", "picker", "gate", "lm", "decoder", "encoder"]
+# what is asked of logits: a loss reads them once, a masked-LM score and a draw also want the likeliest tokens
+Reading = Literal["none", "loss", "score", "likeliest", "draw"]
 
 
 @dataclass(frozen=True)
 class Pass:
     module: Module
-    places: float  # tokens of all sequences of the global batch
+    tokens: float  # of all sequences of the batch; of the gate: sequences
     gradient: Gradient
-    slots: float = 0.0  # places that a module's head looks at
+    slots: float = 0.0  # positions that a module's head reads; of "mix": embeddings of each token
+    reach: float = 0.0  # keys of each token in attention, masked or not
     reading: Reading = "none"
     twin: bool = False  # of a second model: the teacher
 
 
-def layers(config: ModelConfig, module: Module) -> int:
-    """Blocks of a module's trunk; 0: it has none."""
-    depth = {
-        "filler": of(config).filler_layers, "inserter": of(config).inserter_layers, "picker": of(config).picker_layers,
-        "lm": of(config).layers or 0,
-    }  # fmt: skip
-    if of(config).span is not None:
-        depth |= {"decoder": of(config).span.decoder_layers, "encoder": of(config).span.encoder_layers}
-    return depth.get(module, 0)
+Round = tuple[Pass, ...]
+Window = tuple[Round, ...]  # the rounds that one backward pass goes back through
 
 
-def windows(shape: Shape, stage: StageConfig, draws: Sequence[Draws]) -> list[list[Pass]]:
-    """The passes of each backward pass of a step. ``draws``: of each round."""
-    family = shape.config.family
-    if family in ("autoregressive", "diffusion"):
-        places = float(shape.sequences * shape.config.max_length)
-        trunk = Pass("lm", places, "learn")
-        return [[Pass("lookup", places, "learn"), trunk, Pass("logits", draws[0].slots, "learn", reading="loss")]]
-    if family == "spanfusion":
-        return [list(_span(shape, stage))]
-    if "picker" not in stage.train:
-        return [list(_random_holes(shape, stage, draws[0]))]
-    width = of(stage).rollout.window
-    rounds = range(len(draws))
+@dataclass(frozen=True)
+class Shape:
+    """What a step is made of."""
+
+    config: ModelConfig
+    vocab_size: int
+    sequences: int  # of the batch: the global one, or a rank's micro-batch
+    checkpointing: bool = False
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What one round's data decide, over the batch."""
+
+    slots: float  # positions whose tokens the filler is asked for
+    masks: float  # of them, holes
+    compared: float = 0.0  # texts on which the Gate's other decision is tried as well
+
+
+def walk(
+    shape: Shape, stage: StageConfig, draws: Sequence[Draws] | None = None, span_length: float | None = None
+) -> list[Window]:
+    """Of each backward pass of a step at the end of the stage. ``draws``: of each round; None: ``expected``.
+
+    span_length: of SpanFusionLM's spans, None: the mean of the stage's.
+    """
+    draws = expected(shape, stage) if draws is None else draws
+    if isinstance(stage, SpanFusionStage):
+        return [(tuple(_span(shape, stage, span_length)),)]
+    if isinstance(stage, LanguageModelStage):
+        return [(tuple(_texts(shape, "lm", draws[0].slots, "learn")),)]
+    assert isinstance(stage, EditStage)
+    if not isinstance(stage, RoundStage):
+        return [(tuple(_random_holes(shape, stage, draws[0])),)]
+    width, rounds = stage.rollout.window, range(len(draws))
     return [
-        [
-            one
+        tuple(
+            tuple(_round(shape, stage, draws[number], draws[number - 1] if number > first else None))
             for number in rounds[first : first + width]
-            for one in _round(shape, stage, draws[number], draws[number - 1] if number > first else None)
-        ]
+        )
         for first in rounds[::width]
     ]
 
 
-def _random_holes(shape: Shape, stage: StageConfig, draws: Draws) -> Iterator[Pass]:
-    places = float(shape.sequences * shape.config.max_length)
-    looked_up: Gradient = "learn" if "filler" in stage.train else "none"
+def flat(windows: Sequence[Window]) -> Iterator[Pass]:
+    return chain.from_iterable(chain.from_iterable(windows))
+
+
+def mean(schedule: Schedule) -> float:
+    return (schedule.start + schedule.end) / 2
+
+
+def expected(shape: Shape, stage: StageConfig) -> list[Draws]:
+    """For full-length sequences, schedules at their mean, and every later round as full of holes as the first.
+
+    Raises ValueError for a family whose passes the planner does not know.
+    """
+    config = shape.config
+    inner, rows = config.max_length - 2, shape.sequences
+    if isinstance(stage, SpanFusionStage | LanguageModelStage):
+        slots = rows * ((inner + 1) / 2 if config.family == "diffusion" else inner + 1)
+        return [Draws(slots, slots)]
+    if not isinstance(stage, EditStage) or not isinstance(config, EditConfig):
+        raise ValueError(f"the planner does not know the passes of the family {config.family}")
+    picks, rollout = isinstance(stage, RoundStage), RolloutConfig()
+    if isinstance(stage, RoundStage):
+        rollout = stage.rollout
+    kept = (mean(stage.deletion.keep_rate_low) + mean(stage.deletion.keep_rate_high)) / 2
+    holes = {"rewrite": (1 - kept) * inner, "skeleton": (1 - kept) * inner}
+    holes |= dict.fromkeys(("prefix", "empty"), min(config.max_gap_count, inner))  # one gap takes no more a round
+    holes["corrupted"] = (rollout.corruption.rate_low + rollout.corruption.rate_high) / 2 * inner
+    shares = {str(kind): share for kind, share in rollout.starts.items()} if picks else {"skeleton": 1.0}
+    masks = sum(share * holes.get(kind, 0.0) for kind, share in shares.items()) / sum(shares.values())
+    copies = rows * (rollout.samples if picks else 1)
+    slots = copies * (inner if stage.losses.kept_weight > 0 else masks)
+    free = 1 - shares.get("rewrite", 0.0) / sum(shares.values())
+    compares = isinstance(stage, RoundStage) and stage.gate_decides and rollout.gate_rows > 0
+    compared = max(1.0, copies * free * rollout.gate_rows) if compares else 0.0
+    return [Draws(slots, copies * masks, compared)] * (rollout.rounds if picks else 1)
+
+
+def _trunk(shape: Shape, module: Module, rows: float, gradient: Gradient, slots: float = 0.0) -> Pass:
+    """Over ``rows`` whole texts."""
+    length = shape.config.max_length
+    return Pass(module, rows * length, gradient, slots, reach=length)
+
+
+def _texts(shape: Shape, module: Module, slots: float, gradient: Gradient) -> Iterator[Pass]:
+    """A language model over all texts."""
+    trunk = _trunk(shape, module, float(shape.sequences), gradient)
+    yield from (Pass("lookup", trunk.tokens, gradient), trunk, Pass("logits", slots, gradient, reading="loss"))
+
+
+def _random_holes(shape: Shape, stage: EditStage, draws: Draws) -> Iterator[Pass]:
+    """A round in which nobody picks."""
+    rows, looked_up = float(shape.sequences), _looked_up(stage)
     if "inserter" in stage.train:
-        yield Pass("lookup", places, looked_up)
-        yield _inserter(shape, shape.sequences, "learn")
-    if mean(of(stage).losses.recon) > 0:
-        yield Pass("lookup", places, looked_up)
-        yield Pass("filler", places, filling_alone(stage), draws.slots)
-        yield Pass("logits", draws.slots, filling_alone(stage), reading="loss")
+        yield Pass("lookup", rows * shape.config.max_length, looked_up)
+        yield _inserter(shape, rows, "learn")
+    if mean(stage.losses.recon) > 0:
+        filling: Gradient = "learn" if "filler" in stage.train else "position" if "inserter" in stage.train else "none"
+        yield from _filled(shape, rows, draws.slots, filling, looked_up)
 
 
-def _round(shape: Shape, stage: StageConfig, draws: Draws, before: Draws | None) -> Iterator[Pass]:
-    config, filling = shape.config, gradients(stage, before is not None)
-    rows = float(shape.sequences * of(stage).rollout.samples)
-    places, probes = rows * config.max_length, of(config).picker_probes
-    looked_up: Gradient = "learn" if "filler" in stage.train else "none"
-    yield Pass("lookup", places, looked_up)
-    if of(stage).soft_tokens and before is not None:
-        yield Pass("lookup", before.masks * of(stage).rollout.top_k, "none")
-    if probes:
-        asked = rows * (config.max_length - 2)
-        yield from _filled(places * probes, asked, "none", "none", "opinion")
-    yield Pass("picker", places, "learn")
+def _round(shape: Shape, stage: RoundStage, draws: Draws, before: Draws | None) -> Iterator[Pass]:
+    """``before``: the round whose tokens carry a gradient into this one; None at the head of a window."""
+    config = shape.config
+    assert isinstance(config, EditConfig)
+    probes = config.picker_probes
+    rows, looked_up = float(shape.sequences * stage.rollout.samples), _looked_up(stage)
+    filling, counting = _gradients(stage, before is not None)
+    yield Pass("lookup", rows * config.max_length, looked_up)
+    if stage.soft_tokens and before is not None:
+        top = stage.rollout.top_k
+        yield Pass("lookup", before.masks * top, "none")
+        yield Pass("mix", before.masks, "none" if filling == "none" else "through", top)
+    if probes:  # masked-LM scores of every token, for the picker
+        yield from _filled(shape, rows * probes, rows * (config.max_length - 2), "none", "none", "score")
+    yield _trunk(shape, "picker", rows, "learn")
     yield Pass("gate", rows, "learn" if "gate" in stage.train else "none")
-    yield from _completed(shape, rows, draws.slots, filling, looked_up)
+    yield _inserter(shape, rows, counting)
+    yield from _filled(shape, rows, draws.slots, filling, looked_up)
     if draws.compared:
-        slots = draws.slots / rows * draws.compared
-        yield from _completed(shape, draws.compared, slots, ("none", "none"), "none")
+        yield _inserter(shape, draws.compared, "none")
+        yield from _filled(shape, draws.compared, draws.slots / rows * draws.compared, "none", "none")
     yield Pass("logits", draws.masks, "none", reading="draw")
 
 
-def _completed(
-    shape: Shape, rows: float, slots: float, gradient: tuple[Gradient, Gradient], looked_up: Gradient
+def _looked_up(stage: StageConfig) -> Gradient:
+    return "learn" if "filler" in stage.train else "none"
+
+
+def _gradients(stage: RoundStage, follows: bool) -> tuple[Gradient, Gradient]:
+    """Of filler and inserter in a round. ``follows``: another round of the window handed its tokens on to it."""
+    fills, counts = "filler" in stage.train, "inserter" in stage.train
+    positions = counts and stage.rollout.count_estimator == "straight_through"
+    frozen: Gradient = "through" if stage.picker_gradient > 0 else "position" if positions else "none"
+    filling: Gradient = "learn" if fills else frozen
+    softened = stage.soft_tokens and follows and filling != "none"
+    if softened and not fills:
+        filling = "through"
+    return filling, "learn" if counts else "through" if fills or softened else "none"
+
+
+def _filled(
+    shape: Shape, rows: float, slots: float, gradient: Gradient, looked_up: Gradient, reading: Reading = "loss"
 ) -> Iterator[Pass]:
-    """``gradient``: of filler and inserter."""
-    filling, counting = gradient
-    yield _inserter(shape, rows, counting)
-    yield from _filled(rows * shape.config.max_length, slots, filling, looked_up, "loss")
-
-
-def _filled(places: float, slots: float, filling: Gradient, looked_up: Gradient, reading: Reading) -> Iterator[Pass]:
-    yield Pass("lookup", places, looked_up)
-    yield Pass("filler", places, filling, slots)
-    yield Pass("logits", slots, filling, reading=reading)
+    trunk = _trunk(shape, "filler", rows, gradient, slots)
+    yield from (Pass("lookup", trunk.tokens, looked_up), trunk, Pass("logits", slots, gradient, reading=reading))
 
 
 def _inserter(shape: Shape, rows: float, gradient: Gradient) -> Pass:
-    length = shape.config.max_length
-    return Pass("inserter", rows * length, gradient, rows * (length - 1))
+    return _trunk(shape, "inserter", rows, gradient, rows * (shape.config.max_length - 1))
 
 
-def _span(shape: Shape, stage: StageConfig) -> Iterator[Pass]:
-    """The decoder over whole texts, then the steps of one span; of the mean length where there are several."""
-    parts, how, rows = of(shape.config).span, of(stage).span, shape.sequences
-    assert parts is not None
+def _span(shape: Shape, stage: SpanFusionStage, length: float | None) -> Iterator[Pass]:
+    """The decoder over whole texts, then the refinement steps of one span a text, and those of the teacher."""
+    assert isinstance(shape.config, SpanFusionConfig)
+    parts, rows = shape.config.span, shape.sequences
     reads: Gradient = "learn" if "decoder" in stage.train else "none"
-    texts = float(rows * shape.config.max_length)
-    yield Pass("lookup", texts, reads)
-    yield Pass("decoder", texts, reads)
-    yield Pass("logits", texts - rows, reads, reading="loss")
-    if how is None:
+    slots = float(rows * (shape.config.max_length - 1))
+    yield from _texts(shape, "decoder", slots, reads)
+    if not isinstance(stage, SpanStage):
         return
-    said: Gradient = reads if how.losses.pred > 0 or not how.detach_entropy else "none"
-    heard: Gradient = reads if said != "none" or not how.detach_pred else "none"
-    refines: Gradient = "learn" if "encoder" in stage.train else "none" if how.detach_pred else "through"
-    projects: Gradient = "through" if refines != "none" and reads == "none" else reads
-    places = rows * sum(how.lengths) / len(how.lengths)
-    yield Pass("lookup", places, reads)
+    settings = stage.span
+    length = sum(settings.lengths) / len(settings.lengths) if length is None else length
+    step = tuple(_step(shape, stage, length, reads))
+    yield Pass("lookup", rows * length, reads)
     for _ in range(parts.g_max):
-        yield from _step(places, reads, heard, said, refines, projects)
-        yield Pass("logits", places, "none", reading="draw")
-    if how.losses.latent > 0:
-        twin = how.teacher == "ema"
+        yield from (*step, Pass("logits", rows * length, "none", reading="draw"))
+    if settings.losses.latent > 0:
+        twin = settings.teacher == "ema"
         if twin:
-            yield Pass("lookup", texts, "none", twin=True)
-            yield Pass("decoder", texts, "none", twin=True)
-        yield Pass("lookup", places, "none", twin=twin)
+            yield from (replace(one, twin=True) for one in list(_texts(shape, "decoder", slots, "none"))[:2])
+        yield Pass("lookup", rows * length, "none", twin=twin)
+        taught = [replace(one, gradient="none", twin=twin) for one in step]
+        taught[4] = replace(taught[4], reading="none")  # nothing is lost on the encoder's logits
         for _ in range(parts.g_max):
-            yield from _step(places, "none", "none", "none", "none", "none", twin=twin)
-            yield Pass("logits", places, "none", reading="likeliest", twin=twin)
+            yield from (*taught, Pass("logits", rows * length, "none", reading="likeliest", twin=twin))
 
 
-def _step(
-    places: float, looks: Gradient, heard: Gradient, said: Gradient, refines: Gradient, projects: Gradient, *,
-    twin: bool = False,
-) -> Iterator[Pass]:  # fmt: skip
-    yield Pass("lookup", places, looks, twin=twin)
-    yield Pass("decoder", places, heard, twin=twin)
-    yield Pass("logits", places, said, reading="loss", twin=twin)  # their entropy
-    yield Pass("encoder", places, refines, twin=twin)
-    yield Pass("logits", places, projects, reading="loss" if projects != "none" else "none", twin=twin)
-    yield Pass("gate", places, refines if refines == "learn" else "none", twin=twin)
+def _step(shape: Shape, stage: SpanStage, length: float, reads: Gradient) -> Iterator[Pass]:
+    """One refinement step: the decoder behind its cache of the text, the encoder, both logits, the GateNet."""
+    settings, tokens = stage.span, shape.sequences * length
+    audible = settings.losses.pred > 0 or not settings.detach_entropy  # a loss hears the decoder's logits
+    refines: Gradient = "learn" if "encoder" in stage.train else "none" if settings.detach_pred else "through"
+    # to the encoder, past a frozen table
+    projects: Gradient = "through" if refines != "none" and reads == "none" else reads
+    heard = reads if audible or not settings.detach_pred else "none"
+    yield Pass("lookup", tokens, reads)
+    yield Pass("decoder", tokens, heard, reach=shape.config.max_length + length)
+    yield Pass("logits", tokens, reads if audible else "none", reading="loss")  # their entropy
+    yield Pass("encoder", tokens, refines, reach=length)
+    yield Pass("logits", tokens, projects, reading="none" if projects == "none" else "loss")
+    yield Pass("gate", tokens, "learn" if refines == "learn" else "none")

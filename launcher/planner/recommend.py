@@ -8,25 +8,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dualmask.config.deepspeed import micro_batches
-from dualmask.config.hardware import Hardware
+from dualmask.config.load import ConfigError
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
-from dualmask.config.tree import ConfigError
+from dualmask.families.edit.config import RewardStage, RoundStage
 from launcher.planner.memory import Memory, memory
-from launcher.planner.sections import of
-from launcher.planner.time import Cluster, StepTime, run_seconds, step_time
+from launcher.planner.time import Cluster, Site, StepTime, run_seconds, step_time
 
 GIB = 2**30
 MOST_GPUS = 2**17
-
-
-@dataclass(frozen=True)
-class Site:
-    """What a run is planned for."""
-
-    hardware: Hardware
-    cluster: Cluster
-    vocab_size: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +45,7 @@ class Choice:
 
     @property
     def window(self) -> int:
-        return max((of(stage).rollout.window for stage in played(self.run)), default=1)
+        return max((stage.rollout.window for stage in played(self.run)), default=1)
 
     @cached_property
     def memory(self) -> tuple[StageConfig, Memory]:
@@ -73,8 +63,7 @@ class Choice:
 
     @cached_property
     def times(self) -> list[tuple[StageConfig, StepTime]]:
-        site = self.site
-        return [(s, step_time(self.run, s, site.vocab_size, site.hardware, site.cluster)) for s in planned(self.run)]
+        return [(stage, step_time(self.run, stage, self.site)) for stage in planned(self.run)]
 
     @cached_property
     def seconds(self) -> tuple[float, float]:
@@ -93,9 +82,9 @@ class Advice:
         run, choice = self.choice.run, self.choice
         checkpointing = str(choice.checkpointing).lower()
         windows = [
-            f"stages.{number}.rollout.window={of(stage).rollout.window}"
+            f"stages.{number}.rollout.window={stage.rollout.window}"
             for number, stage in enumerate(run.stages)
-            if stage in played(run)
+            if isinstance(stage, RoundStage) and not isinstance(stage, RewardStage)
         ]
         parallel = [f"parallel.tensor={choice.tensor}", f"parallel.activation_checkpointing={checkpointing}"]
         return [*parallel, f"batch.micro={choice.micro}", *windows]
@@ -103,12 +92,12 @@ class Advice:
 
 def planned(run: RunConfig) -> list[StageConfig]:
     """Stages that can be planned: rollouts of stage reward are a second model's."""
-    return [stage for stage in run.stages if of(stage).reward is None]
+    return [stage for stage in run.stages if not isinstance(stage, RewardStage)]
 
 
-def played(run: RunConfig) -> list[StageConfig]:
+def played(run: RunConfig) -> list[RoundStage]:
     """Those that unroll rounds."""
-    return [stage for stage in planned(run) if of(stage).plays_rounds]
+    return [stage for stage in planned(run) if isinstance(stage, RoundStage)]
 
 
 def recommend(run: RunConfig, site: Site) -> Advice:
@@ -119,27 +108,32 @@ def recommend(run: RunConfig, site: Site) -> Advice:
     if not planned(run):
         raise ConfigError(f"{run.name} has no stage that is planned: the rollouts of stage reward are a second model's")
     for shorter in (False, True):
-        asked = _one_round_a_window(run) if shorter else run
-        found = list(choices(asked, site))
-        if fitting := [choice for choice in found if choice.fits]:
+        spread = _one_round_a_window(run) if shorter else run
+        every = list(choices(spread, site))
+        if fitting := [choice for choice in every if choice.fits]:
             best = min(fitting, key=lambda choice: (choice.seconds[1], choice.tensor))
-            return Advice(best, tuple(_reasons(best, found, shorter=shorter and asked != run)))
-    if not found:
+            return Advice(best, tuple(_reasons(best, every, shorter=shorter and spread != run)))
+    if not every:
         raise ConfigError(
             f"batch.sequences={run.batch.sequences} cannot be shared by {site.cluster.gpus} GPUs with any "
             f"parallel.tensor up to {site.cluster.gpus_per_node}: make it a multiple of their number, or take fewer"
         )
-    raise ConfigError(_remedy(asked, site, min(found, key=lambda choice: choice.bytes)))
+    raise ConfigError(_remedy(spread, site, min(every, key=lambda choice: choice.bytes)))
 
 
 def choices(run: RunConfig, site: Site) -> Iterator[Choice]:
     """Every tensor-parallel degree with and without checkpointing, each with the largest micro-batch that fits, or with
-    one sequence where none does."""
-    for tensor in _degrees(run, site.cluster):
+    one sequence where none does. A degree divides heads, vocabulary and node, and leaves each data-parallel rank whole
+    sequences."""
+    config, cluster = run.model, site.cluster
+    for tensor in range(1, cluster.gpus_per_node + 1):
+        if any(number % tensor for number in (cluster.gpus_per_node, config.heads, config.vocab_size or tensor)):
+            continue
+        if run.batch.sequences % (cluster.gpus // tensor):
+            continue
         for checkpointing in (False, True):
             update = {"tensor": tensor, "activation_checkpointing": checkpointing}
-            parallel = run.parallel.model_copy(update=update)
-            yield largest(run.model_copy(update={"parallel": parallel}), site)
+            yield largest(run.model_copy(update={"parallel": run.parallel.model_copy(update=update)}), site)
 
 
 def largest(run: RunConfig, site: Site) -> Choice:
@@ -150,34 +144,23 @@ def largest(run: RunConfig, site: Site) -> Choice:
     return Choice(_with_micro(run, sizes[max(most - 1, 0)]), site)
 
 
-def _degrees(run: RunConfig, cluster: Cluster) -> list[int]:
-    """Those that divide heads, vocabulary and node, and leave each data-parallel rank a whole number of sequences."""
-    config = run.model
-    return [
-        tensor
-        for tensor in range(1, cluster.gpus_per_node + 1)
-        if cluster.gpus_per_node % tensor == 0
-        and config.heads % tensor == 0
-        and (config.vocab_size or tensor) % tensor == 0
-        and run.batch.sequences % (cluster.gpus // tensor) == 0
-    ]
-
-
 def _with_micro(run: RunConfig, micro: int) -> RunConfig:
     return run.model_copy(update={"batch": run.batch.model_copy(update={"micro": micro})})
 
 
 def _one_round_a_window(run: RunConfig) -> RunConfig:
-    stages = [
-        stage.model_copy(update={"rollout": of(stage).rollout.model_copy(update={"window": 1})}) for stage in run.stages
-    ]
-    return run.model_copy(update={"stages": tuple(stages)})
+    def shortened(stage: StageConfig) -> StageConfig:
+        if not isinstance(stage, RoundStage):
+            return stage
+        return stage.model_copy(update={"rollout": stage.rollout.model_copy(update={"window": 1})})
+
+    return run.model_copy(update={"stages": tuple(map(shortened, run.stages))})
 
 
-def _reasons(best: Choice, found: list[Choice], *, shorter: bool) -> Iterator[str]:
+def _reasons(best: Choice, every: list[Choice], *, shorter: bool) -> Iterator[str]:
     """Why not otherwise: what differs in one decision, in a sentence each."""
     limit = best.site.hardware.usable_bytes / GIB
-    for other in found:
+    for other in every:
         on = other.checkpointing
         if (other.tensor == best.tensor) == (on == best.checkpointing):
             continue  # the choice itself, or two decisions away

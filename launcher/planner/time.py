@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from dualmask.config.hardware import Hardware
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
-from launcher.planner.flops import Shape, step_cost
+from launcher.planner.flops import step_cost
 from launcher.planner.parameters import learning, parameters
+from launcher.planner.passes import Shape
 from launcher.planner.traffic import Traffic, traffic
 
 ADAM = 34  # bytes that AdamW reads and writes of each parameter: two moments, a copy, a gradient, a weight
@@ -27,6 +28,15 @@ class Cluster:
     @property
     def gpus(self) -> int:
         return self.nodes * self.gpus_per_node
+
+
+@dataclass(frozen=True)
+class Site:
+    """What a run is planned for."""
+
+    hardware: Hardware
+    cluster: Cluster
+    vocab_size: int
 
 
 @dataclass(frozen=True)
@@ -49,21 +59,18 @@ class StepTime:
         return self.compute + self.tensor + self.data + self.optimizer
 
 
-def step_time(
-    run: RunConfig, stage: StageConfig, vocab_size: int, hardware: Hardware, cluster: Cluster, *,
-    sent: Traffic | None = None,
-) -> StepTime:  # fmt: skip
-    """``sent``: where it is known already. Raises ValueError where the batch does not divide."""
-    tensor, data = run.parallel.tensor, cluster.gpus // run.parallel.tensor
-    sent = traffic(run, stage, vocab_size, data) if sent is None else sent
-    shape = Shape(run.model, vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
+def step_time(run: RunConfig, stage: StageConfig, site: Site) -> StepTime:
+    """Raises ValueError where the batch does not divide."""
+    tensor, data, hardware = run.parallel.tensor, site.cluster.gpus // run.parallel.tensor, site.hardware
+    sent = traffic(run, stage, site.vocab_size, data)
+    shape = Shape(run.model, site.vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
     rate = hardware.peak(run.parallel.precision) * hardware.compute_share
-    learns = sum(p.size(tensor) for p in learning(parameters(run.model, vocab_size), stage))
+    learns = sum(p.size(tensor) for p in learning(parameters(run.model, site.vocab_size), stage))
     held = learns / (data if run.parallel.zero_stage else 1)
     return StepTime(
-        compute=step_cost(shape, stage).total / cluster.gpus / rate,
+        compute=step_cost(shape, stage).total / site.cluster.gpus / rate,
         optimizer=ADAM * held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share),
-        data=_between_data_ranks(sent, hardware, cluster),
+        data=_between_data_ranks(sent, hardware, site.cluster),
         tensor=sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share)
         + sent.tensor_calls * 2 * (tensor - 1) * hardware.hop_microseconds * 1e-6,
     )

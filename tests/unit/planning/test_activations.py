@@ -17,8 +17,8 @@ from dualmask.curriculum import plan_at
 from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from launcher.planner.activations import Sizes
-from launcher.planner.flops import Draws
-from launcher.planner.moments import moments
+from launcher.planner.passes import Draws
+from launcher.planner.peaks import activation_peaks
 
 SIZE = Size(hidden=96, length=64, sequences=8, vocabulary=500)
 
@@ -44,7 +44,7 @@ def kept(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> int:
 
 def planned(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> float:
     sizes = Sizes(config, SIZE.vocabulary, SIZE.sequences, tensor=1, element=4, checkpointing=checkpointing, cpu=True)
-    return max(moment.activations for moment in moments(stage, sizes, drawn(config, stage)))
+    return max(peak.activations for peak in activation_peaks(stage, sizes, drawn(config, stage)))
 
 
 def drawn(config: ModelConfig, stage: StageConfig) -> list[Draws] | None:
@@ -79,5 +79,10 @@ def test_what_they_depend_on():
     assert 1.9 * four < wide < 2.1 * four
     assert planned(config, stage_of(4, 2), True) < four / 2
     whole = Sizes(config, SIZE.vocabulary, SIZE.sequences, tensor=1, element=4, checkpointing=False, cpu=False)
-    split = moments(stage_of(4, 2), replace(whole, tensor=2))
-    assert 0.5 < max(m.activations for m in split) / max(m.activations for m in moments(stage_of(4, 2), whole)) < 0.8
+    split = activation_peaks(stage_of(4, 2), replace(whole, tensor=2))
+    assert (
+        0.5
+        < max(peak.activations for peak in split)
+        / max(peak.activations for peak in activation_peaks(stage_of(4, 2), whole))
+        < 0.8
+    )

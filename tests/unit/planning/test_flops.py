@@ -20,7 +20,8 @@ from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.ops import deletion
-from launcher.planner.flops import Draws, Shape, expected, step_cost
+from launcher.planner.flops import step_cost
+from launcher.planner.passes import Draws, Shape, expected
 
 SIZE = Size(hidden=32, length=24, sequences=6, vocabulary=200)
 COMMON = {"hidden": SIZE.hidden, "heads": 2, "max_length": SIZE.length}

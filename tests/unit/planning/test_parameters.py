@@ -1,5 +1,6 @@
-"""The planner's list of parameters is that of the real models."""
+"""The planner's list of parameters, made on the meta device, is that of the real models."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from dualmask.families.lm.config import LanguageModelConfig
 from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
-from launcher.planner.parameters import by_module, learning, parameters
+from launcher.planner.parameters import by_module, learning, matrices, parameters
 
 CONFIGS = sorted(Path(__file__).parents[3].glob("configs/*.yaml"))
 SMALL = {"hidden": 24, "heads": 2, "max_length": 32}
@@ -61,3 +62,28 @@ def test_shipped_configurations(path):
     for stage in run.stages:
         names = {name for name, _ in model.named_parameters() if stage.module_of(name)}
         assert {p.name for p in learning(found, stage)} == names
+
+
+def test_the_largest_model_takes_no_memory_and_no_time():
+    run = load_run(CONFIGS[0].parent / "dualmask_70b.yaml")
+    parameters.cache_clear()
+    start = time.process_time()
+    sizes = by_module(parameters(run.model, 65536))
+    assert time.process_time() - start < 5  # measured: 0.2 s
+    assert sum(sizes.values()) > 7e10
+
+
+def test_matrices_of_a_module_are_those_of_its_blocks_and_its_head():
+    """Together they are all that has two axes, but for the convolutions."""
+    config = MODELS[0]
+    modules = matrices(config, 100)
+    assert {name: part.layers for name, part in modules.items() if part.layers} == {
+        "filler": 3, "inserter": 1, "picker": 2,
+    }  # fmt: skip
+    counted = sum(
+        part.layers * sum(p.size() for p in part.block) + sum(p.size() for p in part.head)
+        for name, part in modules.items()
+        if name != "logits"
+    )
+    every = [p for p in parameters(config, 100) if len(p.shape) == 2 and "neighbours" not in p.name]
+    assert counted == sum(p.size() for p in every)

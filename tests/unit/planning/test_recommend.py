@@ -6,10 +6,11 @@ import pytest
 
 from dualmask.config.hardware import load_hardware
 from dualmask.config.load import ConfigError, load_run
-from launcher.planner.flops import Shape, step_cost
+from launcher.planner.flops import step_cost
 from launcher.planner.parameters import by_module, parameters
-from launcher.planner.recommend import Site, choices, largest, recommend
-from launcher.planner.time import Cluster, step_time
+from launcher.planner.passes import Shape
+from launcher.planner.recommend import choices, largest, recommend
+from launcher.planner.time import Cluster, Site, step_time
 from launcher.planner.traffic import traffic
 
 ROOT = Path(__file__).parents[3]
@@ -31,8 +32,8 @@ def test_configurations_are_as_large_as_they_are_called(size, named):
 
 def test_time_of_a_step():
     run = load_run(CONFIGS / "dualmask_125m.yaml")
-    stage, cluster = run.stages[0], Cluster(2, 8)
-    time = step_time(run, stage, 32768, H100, cluster)
+    stage = run.stages[0]
+    time = step_time(run, stage, site(2, 8))
     cost = step_cost(Shape(run.model, 32768, run.batch.sequences, False), stage)
     assert time.compute == pytest.approx(cost.total / 16 / (989e12 * 0.4))
     sent = traffic(run, stage, 32768, 16)
@@ -46,7 +47,7 @@ def test_time_of_a_step():
 
 def test_tensor_parallel_ranks_wait_for_each_other():
     run = load_run(CONFIGS / "dualmask_125m.yaml", ["parallel.tensor=2"])
-    time = step_time(run, run.stages[0], 32768, H100, Cluster(1, 8))
+    time = step_time(run, run.stages[0], site(1, 8))
     assert time.tensor > 0
     assert time.least >= time.compute + time.tensor
 
