@@ -15,6 +15,8 @@ from dualmask.config.model import ModelConfig
 from dualmask.config.stage import StageConfig
 from dualmask.curriculum import plan_at
 from dualmask.families.edit.config import EditConfig
+from dualmask.families.edit.curriculum import EditPlan
+from dualmask.families.edit.task import RoundsTask
 from dualmask.families.lm.config import LanguageModelConfig
 from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 from dualmask.families.task import build
@@ -76,16 +78,19 @@ def measured(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> tu
         parameter.requires_grad_(stage.module_of(name) is not None)
     taught, plan, batch, seen = make_task(model, stage), plan_at([stage], 0), random_batch(SIZE, 0), []
     state = None
-    for rounds in plan.windows if config.family == "dualmask" else ():
+    for rounds in taught.windows(plan) if config.family == "dualmask" else ():
         with torch.no_grad():
-            outs, after = taught(batch, plan, rounds, state, inspect=True)
-        state = after.detach() if after is not None else None
+            if isinstance(taught, RoundsTask):
+                outs, state = taught.play(batch, EditPlan.of(plan), rounds, state)
+            else:
+                outs = [model(batch, EditPlan.of(plan))]
         seen += [_draws(out) for out in outs]
     state = None
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        for rounds in plan.windows:
-            loss, _, state = taught(batch, plan, rounds, state)
-            loss.backward()
+        for rounds in taught.windows(plan):
+            out = taught.window(batch, plan, rounds, state)
+            out.total.backward()
+            state = out.state
     return float(counter.get_total_flops()), seen or None
 
 
@@ -110,7 +115,7 @@ def test_expected_draws_of_random_holes():
     """Mean over many texts of what stage filler really deletes."""
     stage = make_stage({"steps": 1, "lr": {"peak": 1e-3}} | CASES["filler"][1])
     many = Size(hidden=32, length=24, sequences=2000, vocabulary=200)
-    plan, batch = plan_at([stage], 0), random_batch(many, 0)
+    plan, batch = EditPlan.of(plan_at([stage], 0)), random_batch(many, 0)
     asked = deletion.keep_rates(batch.key, 0, plan.keep_rate_low, plan.keep_rate_high)
     real = float(deletion.budget(batch.deletable, asked).sum())
     assert expected(Shape(DUALMASK, 200, 2000), stage)[0].masks == pytest.approx(real, rel=0.02)

@@ -1,15 +1,16 @@
 """The one walk of a step's passes: its windows, and where gradients come back."""
 
 import pytest
+from stages import make_stage
 from test_flops import CASES, DUALMASK, SPAN, SPAN_MODULES
 
-from dualmask.config.schema import StageConfig
+from dualmask.config.stage import StageConfig
 from launcher.planner.parameters import matrices
 from launcher.planner.passes import Shape, expected, flat, walk
 
 
 def stage_of(change: dict) -> StageConfig:
-    return StageConfig.model_validate({"steps": 1, "lr": {"peak": 1e-3}} | change)
+    return make_stage({"steps": 1, "lr": {"peak": 1e-3}} | change)
 
 
 @pytest.mark.parametrize("case", CASES)
