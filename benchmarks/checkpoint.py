@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dualmask.training.step import run_step
+from dualmask.training.engine import run_step
 
 from benchmarks.engines import build_engine, build_model, join
 from benchmarks.runs import Size, random_batch, small_run
