@@ -7,8 +7,9 @@ import torch
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import MASK, MASK_ID, Tokenizer
 from dualmask.curriculum import StepPlan
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.starts import KINDS
-from dualmask.families.outputs import RoundOut, RoundState, SpanDraft
+from dualmask.families.outputs import SpanDraft
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
 from dualmask.training.engine import StageEngine
 

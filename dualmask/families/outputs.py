@@ -1,27 +1,12 @@
 """What comes out of the models: named tensors with their shapes. See docs/method.md for the symbols."""
 
-# B batch, T tokens, G gaps = T-1, K most masks a gap, M slots with a loss, N top tokens of a slot, D width
-# of a span: K places, N steps
+# B batch, T tokens, M slots with a loss, D width; of a span: K places, N steps
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class PickerOut:
-    delete_logit: Tensor  # [B, T] logit that what belongs there comes back if it is deleted, given who else is
-    wrong_logit: Tensor  # [B, T] logit that the token does not belong where it stands
-    keep_prob: Tensor  # [B, T] in (0, 1): p; 1 on BOS, EOS and padding
-    keep: Tensor  # [B, T] float in {0, 1}: m, with the estimator's gradient
-
-
-@dataclass(frozen=True)
-class InserterOut:
-    gap_logits: Tensor  # [B, G, K+1] log-odds of n = 0…K masks in the gap behind skeleton token j
-    gap_present: Tensor  # [B, G] bool: both neighbours exist
 
 
 @dataclass(frozen=True)
@@ -34,64 +19,6 @@ class FillerOut:
     logits: Tensor  # [M, V / tensor-parallel] (each rank holds its part of the vocabulary)
     loss: Tensor  # [M] cross entropy
     target_prob: Tensor  # [M] probability of the target, detached
-
-
-@dataclass(frozen=True)
-class GateOut:
-    logit: Tensor  # [B] log-odds that the round edits
-    value: Tensor  # [B] float in {0, 1}: the decision g, with the estimator's gradient
-    free: Tensor  # [B] bool: the Gate decided; False: the start state or the first round did
-    compared: Tensor  # [B] bool: both decisions were tried
-    cost_edit: Tensor  # [B] nats a target token of the text that editing leads to, detached; where compared
-    cost_generate: Tensor  # [B] the same for generating
-
-
-@dataclass(frozen=True)
-class RoundOut:
-    """One round. Labels come from the alignment of the draft with the target (ops/alignment.py)."""
-
-    draft: Tensor  # [B, T] what was read
-    length: Tensor  # [B] of the draft
-    match: Tensor  # [B, T] place in the target of each right token of the draft, -1 for the others
-    deleted: Tensor  # [B, T] bool
-    keep_rate: Tensor  # [B] asked share kept; 1: only what is wrong is to go
-    gap_count: Tensor  # [B, G] number of target tokens missing in each gap of the skeleton
-    judged: Tensor  # [B, T] bool: deleted tokens of whose hole it is known what belongs there
-    restored: Tensor  # [B, T] there: the filler's probability of that; 1 where nothing does. Detached
-    live: Tensor  # [B] float: 0 for texts that teach nothing in this round
-    filler: FillerOut | None = None  # None: the stage asks nothing of the filler
-    inserter: InserterOut | None = None
-    picker: PickerOut | None = None
-    gate: GateOut | None = None
-    log_prob: dict[str, Tensor] | None = None  # by decision [B]: log-probability of what was decided, for `reinforce`
-    cost: Tensor | None = None  # [B] nats a target token of the text that came out, detached
-    divergence: Tensor | None = None  # [B] nats: KL of the round's decisions from those of a reference
-
-
-@dataclass(frozen=True)
-class SoftTokens:
-    """Straight-through tokens: forward the drawn token, backward its relaxed distribution over the top tokens."""
-
-    place: Tensor  # [M] int64 index into the flattened [B·T] draft
-    token: Tensor  # [M, N] ids
-    weight: Tensor  # [M, N] float; the gradient goes here
-
-
-@dataclass(frozen=True)
-class RoundState:
-    """A batch of drafts between two rounds."""
-
-    tokens: Tensor  # [B, T] ids
-    length: Tensor  # [B]
-    kind: Tensor  # [B] int64 index into ops.starts.KINDS
-    sure: Tensor  # [B, T] probability with which an earlier round wrote the token; 1: it was given
-    done: Tensor  # [B] bool: a stop criterion held
-    digest: Tensor  # [B, rounds so far] int64: drafts seen before
-    soft: SoftTokens | None = None
-
-    def detach(self) -> RoundState:
-        """The same drafts without a gradient into the rounds that made them."""
-        return replace(self, soft=None)
 
 
 @dataclass(frozen=True)

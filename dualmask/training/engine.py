@@ -25,8 +25,9 @@ from dualmask.config.schema import RunConfig, StageConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit.model import trainable
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.reward import Reward
-from dualmask.families.outputs import RoundOut, RoundState, SpanDraft
+from dualmask.families.outputs import SpanDraft
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage

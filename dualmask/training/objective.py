@@ -15,10 +15,10 @@ from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.total import round_loss, window_loss
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.reward import Reward, RewardObjective
 from dualmask.families.lm.losses import language_model_loss
 from dualmask.families.lm.model import LanguageModel
-from dualmask.families.outputs import RoundOut, RoundState
 from dualmask.families.span.losses import GIVEN, span_loss
 from dualmask.families.span.model import SpanFusion
 from dualmask.families.span.rollout import draft, rollout

@@ -22,9 +22,9 @@ from dualmask.families.edit.decisions import decision_odds
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.total import window_loss
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.outputs import RoundState
 from dualmask.families.edit.reference import Reference
 from dualmask.families.edit.scored import ScoredBatch
-from dualmask.families.outputs import RoundState
 from dualmask.ops.alignment import align
 
 Ids = Sequence[int]
@@ -98,7 +98,7 @@ class RewardObjective(nn.Module):
         gone = wrong & batch.deletable
         x_BTD = self.model.embed(batch.tokens)
         reading = self.model.read(batch, whole, given, x_BTD)
-        theirs = self.reference(x_BTD, batch, whole, reading.opinion, given)
+        theirs = self.reference(x_BTD, batch, whole, reading.masked_lm, given)
         odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, theirs))
         ours, before = (each.log_prob(gone, batch.deletable, gone.any(1)) for each in (odds, old))
         decided = {

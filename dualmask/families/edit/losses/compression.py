@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dualmask.core.batch import deletable
 from dualmask.curriculum import StepPlan
-from dualmask.families.outputs import PickerOut, RoundOut
+from dualmask.families.edit.outputs import PickerOut, RoundOut
 
 FLOOR = 1e-3  # of a probability that a divergence is measured against
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualmask.core.batch import deletable
-from dualmask.families.outputs import GateOut, RoundOut
+from dualmask.families.edit.outputs import GateOut, RoundOut
 
 
 def losses(out: RoundOut) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dualmask.core.batch import deletable, present
 from dualmask.families.edit.losses.counts import count_log_prob
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 from dualmask.ops.gaps import gap_index
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualmask.config.schema import ModelConfig, StageConfig
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 
 
 def advantage(reward: Tensor, samples: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit.losses import compression, counts, gate, recoverability
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 
 LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle", "gate_oracle")  # from the alignment, beside `recon`
 
