@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,6 +44,12 @@ def read_lexicon(tokenizer: Tokenizer) -> Lexicon:
         begins_space=torch.tensor([content.startswith(b" ") for content in contents]),
         ends_sentence=torch.tensor([content.endswith((b".", b"!", b"?", b"\n")) for content in contents]),
     )
+
+
+def character_starts(ids: Sequence[int], lexicon: Lexicon) -> Tensor:
+    """[tokens + 1] the character at which each token begins, and the length of the text."""
+    widths = lexicon.characters[torch.tensor(ids, dtype=torch.long)]
+    return torch.nn.functional.pad(widths.cumsum(0), (1, 0))
 
 
 def _characters(content: bytes) -> int:

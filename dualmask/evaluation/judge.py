@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from dualmask.core.batch import Batch
-from dualmask.core.lexicon import read_lexicon
+from dualmask.core.lexicon import character_starts, read_lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from dualmask.families.edit.infer.text import character_starts
 from dualmask.families.lm.model import Autoregressive
 from dualmask.inference.loading import Loaded
 

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tiny_bpe import FOREIGN, PIECES, make_tokenizer_json
 
-from dualmask.core.lexicon import Lexicon, read_lexicon
+from dualmask.core.lexicon import Lexicon, character_starts, read_lexicon
 from dualmask.core.tokenizer import MASK_ID, SPECIAL_IDS, SPECIALS, Tokenizer
 from dualmask.families.edit.infer.request import TextRequest
-from dualmask.families.edit.infer.text import character_starts, prepare
+from dualmask.families.edit.infer.text import prepare
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualmask.core.lexicon import Lexicon, read_lexicon
+from dualmask.core.lexicon import Lexicon, character_starts, read_lexicon
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.request import Hole, Request, Result, TextRequest
@@ -54,12 +54,6 @@ def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Req
         ids, holes = tokenizer.encode(request.text), []
     locked = _locked_ranges(request, character_starts(ids, lexicon), lexicon.continuation[ids].tolist())
     return Request(ids, request.mode, locked=locked, holes=holes, **request.options)
-
-
-def character_starts(ids: Sequence[int], lexicon: Lexicon) -> Tensor:
-    """[tokens + 1] the character at which each token begins, and the length of the text."""
-    widths = lexicon.characters[torch.tensor(ids, dtype=torch.long)]
-    return torch.nn.functional.pad(widths.cumsum(0), (1, 0))
 
 
 def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], list[Hole]]:
