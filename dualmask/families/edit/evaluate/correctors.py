@@ -48,7 +48,7 @@ class FillerThreshold:
         prob = torch.where(relative > 0, likelihood_ratio(batch, scores), scores.prob)
         doubted = (prob < limit) & batch.deletable
         count = gaps.gap_counts(batch.present & ~doubted, doubted)
-        return _played(batch, GivenRules(self._model, doubted, count, self._writable), batch.tokens.shape[1])
+        return _texts_behind(batch, GivenRules(self._model, doubted, count, self._writable), batch.tokens.shape[1])
 
 
 class Oracle:
@@ -67,7 +67,7 @@ class Oracle:
         keep = (match >= 0) & batch.present
         count = holes(match, keep).count.clamp_max(self._model.config.max_gap_count)
         rules = GivenRules(self._model, batch.present & ~keep, count, self._writable)
-        return _played(batch, rules, target.tokens.shape[1])
+        return _texts_behind(batch, rules, target.tokens.shape[1])
 
 
 def _writable(loaded: Loaded) -> Tensor:
@@ -75,7 +75,7 @@ def _writable(loaded: Loaded) -> Tensor:
     return read_lexicon(loaded.tokenizer).writable.to(next(loaded.model.parameters()).device)
 
 
-def _played(batch: Batch, rules: GivenRules, width: int) -> Batch:
+def _texts_behind(batch: Batch, rules: GivenRules, width: int) -> Batch:
     """The texts behind the round."""
     result = play_round(batch.tokens, batch.length, rules, width)
     return Batch(result.tokens, result.length, batch.key)

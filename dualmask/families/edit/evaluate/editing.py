@@ -30,7 +30,7 @@ from dualmask.families.edit.evaluate import edits
 from dualmask.families.edit.evaluate.baselines import filler_scores, likelihood_ratio
 from dualmask.families.edit.evaluate.correctors import RULES, FillerThreshold, Oracle, Texts, cross_fitted
 from dualmask.families.edit.evaluate.corrupted import Pairs, make_wrong
-from dualmask.families.edit.evaluate.rollouts import Rollout, play
+from dualmask.families.edit.evaluate.rollouts import Rollout, roll_out
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DualMask
@@ -68,7 +68,7 @@ def evaluate(
     pairs = make_wrong(right, loaded, rate=rate, kinds=kinds)
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
     most = max(rounds)
-    wrong, clean = play(engine, pairs.sources, "auto", most), play(engine, pairs.targets, "auto", most)
+    wrong, clean = roll_out(engine, pairs.sources, "auto", most), roll_out(engine, pairs.targets, "auto", most)
     wrong_scores, right_scores = _filler_scores(loaded.model, pairs.wrong), _filler_scores(loaded.model, pairs.right)
     simple = FillerThreshold(loaded)
     rule = _tuned(simple, pairs, wrong_scores)
@@ -80,7 +80,7 @@ def evaluate(
     for kind in kinds:
         part = make_wrong(right, loaded, rate=rate, kinds=[kind])
         found = {
-            "auto": [rollout.draft(1) for rollout in play(engine, part.sources, "auto", 1)],
+            "auto": [rollout.draft(1) for rollout in roll_out(engine, part.sources, "auto", 1)],
             "filler_threshold": simple(part.wrong, _filler_scores(loaded.model, part.wrong), rule),
         }
         rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in found.items()]
@@ -102,8 +102,8 @@ def _model_outcomes(
     """The Gate as it decides, and as it is told to. No probability is above 1, every one is above 0."""
     number = len(wrong)
     asked = [*pairs.sources, *pairs.targets]
-    always = play(engine, asked, "auto", max(rounds), gate_threshold=0.0)
-    never = play(engine, asked, "auto", 1, gate_threshold=1.0)
+    always = roll_out(engine, asked, "auto", max(rounds), gate_threshold=0.0)
+    never = roll_out(engine, asked, "auto", 1, gate_threshold=1.0)
     by_gate = [*wrong, *clean]
     dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
     shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]

@@ -40,7 +40,7 @@ def show(loaded: Loaded, lines: list[str], keep_rate: float) -> dict[str, str]:
     }
 
 
-def play(loaded: Loaded, lines: list[str], rounds: int = 4) -> list[TextResult]:
+def auto_rounds(loaded: Loaded, lines: list[str], rounds: int = 4) -> list[TextResult]:
     """`auto` on the same text, first with a tenth of its tokens corrupted, then as it is, then its first half."""
     right = corrupted.right_texts([_varied(lines)], loaded, limit=1, typos=False)
     pairs = corrupted.make_wrong(right, loaded, rate=0.1, kinds=corrupted.TOKEN_KINDS)

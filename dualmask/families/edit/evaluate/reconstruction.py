@@ -68,14 +68,14 @@ def deleters(model: DualMask, token_count: Tensor) -> Methods:
 def restore(model: DualMask, batch: Batch, deleted: Tensor, filler: DualMask | None = None) -> Restored:
     """Fills the skeleton again. ``filler``: another model whose filler is used instead of ``model``'s."""
 
-    def play(counts: Tensor | None) -> RoundResult:
+    def restored(counts: Tensor | None) -> RoundResult:
         return play_round(batch.tokens, batch.length, GivenRules(model, deleted, counts, filler=filler))
 
-    results = {"predicted": play(None)}
+    results = {"predicted": restored(None)}
     remainder, predicted = results["predicted"].opened.remainder, results["predicted"].count
     actual = gaps.gap_counts(remainder.keep, deleted)
     gap_present = gaps.gap_present(remainder.skeleton.length, batch.tokens.shape[1])
-    results |= {"true": play(actual), "shuffled": play(_shuffled(actual, gap_present, batch.key))}
+    results |= {"true": restored(actual), "shuffled": restored(_shuffled(actual, gap_present, batch.key))}
     is_opened, is_missing = predicted > 0, actual > 0
     return Restored(
         right={kind: _restored_tokens(batch, results[kind], actual) for kind in GAPS},

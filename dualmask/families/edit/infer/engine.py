@@ -84,7 +84,7 @@ def _reasons(
 
 
 def _finished(budget: Budget, reason: Reason) -> bool:
-    """The rounds asked for are over, or a criterion holds; an asked length keeps them going while that helps."""
+    """The requested rounds are over, or a criterion holds; a requested length keeps them going while that helps."""
     if budget.pending:
         return budget.over and reason != Reason.NONE
     return budget.over or reason != Reason.NONE
