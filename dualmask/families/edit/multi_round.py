@@ -113,8 +113,8 @@ def train_round(
 
 
 def _advance(state: RoundState, rules: TrainingRules, result: RoundResult) -> RoundState:
-    """The state behind the round, with the stop criteria applied per text. That a text stays as it is says nothing
-    where editing was ruled out for it: nobody was asked whether there is something to edit."""
+    """The state behind the round, with the stop criteria applied per text. A text that stays as it is has finished only
+    if the round could have edited it."""
     stop, drawn, decision = rules.given.plan.stage.rollout.stop, rules.drawn, rules.decision
     digest = stopping.draft_digest(result.tokens, result.length)
     distance = torch.ones_like(drawn.confidence)
@@ -138,5 +138,5 @@ def _advance(state: RoundState, rules: TrainingRules, result: RoundResult) -> Ro
 
 
 def requested_rates(batch: Batch, plan: StepPlan) -> Tensor:
-    """[B] the share that each text is asked to keep where it is to be shortened."""
+    """[B] the share of its tokens that a text keeps if it is to be shortened."""
     return deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dualmask.core import noise
 from dualmask.families.edit.completion import Completion, Deletion
 from dualmask.families.edit.decisions import Decision, RoundInput, decide_round
-from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.model import DraftScores, DualMask
 from dualmask.families.edit.outputs import GateOut, RoundOut, RoundState
 from dualmask.families.edit.picker import COLDEST
 from dualmask.families.edit.reference import Reference
@@ -25,9 +25,15 @@ from dualmask.ops.gaps import gap_index
 
 
 class TrainingRules:
-    """reference: whose decisions on the same draft ours are compared with."""
+    """Rules of one training round.
+
+    Deletions: the picker's, or given ones (teacher forcing), where the Gate opens. Counts: the inserter's draws or the
+    labels'. Tokens: draws from the filler's most likely ones, which may carry a gradient into the next round.
+    reference: whose decisions on the same draft ours are compared with.
+    """
 
     decision: Decision
+    before: DraftScores | None = None  # the reference's scores of the draft
     completion: Completion
     drawn: Drawn
 
@@ -41,7 +47,6 @@ class TrainingRules:
         x_BTD = self.model.embed(draft.tokens, self.state.soft)
         scores = self.model.read(draft, given.keep_rate, self.state.written_prob, x_BTD)
         decision = decide_round(self.model.config, scores, given)
-        self.before = None
         if self.reference is not None:
             self.before = self.reference(x_BTD, draft, given.keep_rate, scores.masked_lm, self.state.written_prob)
         share = given.plan.stage.rollout.on_policy_counts
@@ -67,10 +72,10 @@ class TrainingRules:
         return self.drawn.tokens
 
     def out(self, result: RoundResult) -> RoundOut:
-        """What the losses need of the round that these rules have played."""
+        """What the losses need of the round that these rules have decided."""
         given, decision, completion = self.given, self.decision, self.completion
-        gate = self._gate_out()
-        counted = self._count_log_prob(result)
+        gate = self._gate_out()  # runs inserter and filler once more: at the same point of a round on every rank
+        count_log_prob = self._count_log_prob(result)
         return RoundOut(
             draft=given.draft.tokens,
             length=given.draft.length,
@@ -85,7 +90,7 @@ class TrainingRules:
             inserter=completion.inserter,
             picker=decision.picker,
             gate=gate,
-            log_prob={**decision.log_prob, "token": self.drawn.log_prob, "count": counted},
+            log_prob={**decision.log_prob, "token": self.drawn.log_prob, "count": count_log_prob},
             cost=completion.cost,
             divergence=None if self.before is None else decision.divergence(self.before, given),
         )
