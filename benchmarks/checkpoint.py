@@ -15,8 +15,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from dualmask.training.engine import run_step
-
 from benchmarks.engines import build_engine, build_model, join
 from benchmarks.runs import Size, random_batch, small_run
 from benchmarks.timing import interleave, median_row, print_rows
@@ -25,7 +23,7 @@ from dualmask.curriculum import plan_at
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
 from dualmask.training.checkpoint import Checkpoints, TrainingState
-from dualmask.training.engine import StageEngine
+from dualmask.training.engine import StageEngine, run_step
 
 SIZE = Size(length=128, sequences=8, vocabulary=8192)  # hidden and layers are options
 ARMS = {"background": True, "waited for": False}

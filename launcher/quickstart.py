@@ -54,7 +54,7 @@ def main() -> None:
     console.print(verdict(result["rows"]))
     show(console, "One round, 30 % deleted", example.show(loaded, lines, keep_rate=0.7))
     console.print(rounds_table(result["rows"]))
-    examples = example.play(loaded, lines)
+    examples = example.auto_rounds(loaded, lines)
     write_file(run.output / "example.html", trace_page(examples, gate_threshold=0.5))
     show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(examples[0]))
     console.print(where_to_look(run), markup=False)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,9 @@ def measure(run: RunConfig, limit: int) -> list[Row]:
     device = next(loaded.model.parameters()).device
     whole = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=limit, device=device)
     right = corrupted.right_texts(lines, loaded, limit=limit, typos=False)
-    rows = reconstruction.evaluate(loaded.model, whole, {"picker": picker(loaded.model)}, [DELETED])
+    rows = reconstruction.evaluate(
+        loaded.model, whole, lambda batch: {"picker": partial(picker, loaded.model, batch)}, [DELETED]
+    )
     suites = {
         "reconstruction": rows,
         "editing": editing.evaluate(loaded, right, rate=0.1, kinds=corrupted.TOKEN_KINDS, rounds=(1,))[0],

@@ -24,10 +24,10 @@ class Record:
 @contextmanager
 def recorded() -> Iterator[Record]:
     """Records every round that is played inside, and every span."""
-    record, play, play_span, stops = Record(), multi_round.play, span_rollout.play, span_rollout._stops
+    record, train_round, play_span, stops = Record(), multi_round.train_round, span_rollout.play, span_rollout._stops
 
     def listening(*arguments):
-        state, out = play(*arguments)
+        state, out = train_round(*arguments)
         drafts = torch.cat([draft_digest(state.tokens, state.length), draft_digest(out.deleted.long(), out.length)])
         record.total = wrap(record.total + int(drafts.sum()))
         return state, out
@@ -46,7 +46,7 @@ def recorded() -> Iterator[Record]:
         return stop
 
     with (
-        patch.object(multi_round, "play", listening),
+        patch.object(multi_round, "train_round", listening),
         patch.object(span_rollout, "play", listening_to_span),
         patch.object(span_rollout, "_stops", listening_to_stops),
     ):

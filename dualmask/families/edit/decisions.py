@@ -15,17 +15,32 @@ from dualmask.core.batch import Batch
 from dualmask.families.edit import starts
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.curriculum import EditPlan
-from dualmask.families.edit.model import Reading
+from dualmask.families.edit.model import DraftScores
+from dualmask.families.edit.outputs import PickerOut
 from dualmask.families.edit.picker import COLDEST, decide, describe
-from dualmask.families.outputs import PickerOut
 from dualmask.ops import deletion
 from dualmask.ops.estimators import straight_through
 
 
 @dataclass(frozen=True)
+class RoundInput:
+    """What a training round starts from."""
+
+    draft: Batch
+    target: Batch
+    match: Tensor  # [B, T] position in the target of each right token of the draft, -1 for the others
+    keep_rate: Tensor  # [B] requested share kept; 1: only what is wrong is to go
+    kind: Tensor  # [B] the start state, index into ``starts.KINDS``
+    live: Tensor  # [B] bool: False leaves the text as it is
+    plan: EditPlan
+    number: int  # of the round, from 0
+    counter: int  # of the random streams
+
+
+@dataclass(frozen=True)
 class Decision:
     picker: PickerOut
-    wanted: Tensor  # [B, T] bool: what editing deletes
+    proposed: Tensor  # [B, T] bool: what editing deletes
     deleted: Tensor  # [B, T] bool: what is deleted, the Gate considered
     effective: Tensor  # [B, T] float: 1 − g·(1 − m), with the estimators' gradients
     gate_logit: Tensor  # [B]
@@ -35,84 +50,68 @@ class Decision:
     odds: Odds  # that all this was drawn from
     log_prob: dict[str, Tensor]  # [B] of what was decided
 
-    def divergence(self, theirs: Reading, draft: Batch, keep_rate: Tensor, temperature: float) -> Tensor:
-        """[B] nats: KL of these decisions from those that another reading of the same draft leads to."""
-        odds = decision_odds(theirs, self.wanted, draft, keep_rate, temperature)
-        return self.odds.divergence(odds, draft.deletable, self.free)
+    def divergence(self, reference: DraftScores, given: RoundInput) -> Tensor:
+        """[B] nats: KL of these decisions from those that the scores of a reference on the same draft lead to."""
+        odds = decision_odds(reference, self.proposed, given.draft, given.keep_rate, given.plan.temperature)
+        return self.odds.divergence(odds, given.draft.deletable, self.free)
 
 
-def decide_round(
-    config: EditConfig,
-    reading: Reading,
-    draft: Batch,
-    match: Tensor,
-    keep_rate: Tensor,
-    kind: Tensor,
-    plan: EditPlan,
-    number: int,
-    counter: int,
-    live: Tensor,
-) -> Decision:
-    """All decisions of round ``number`` before the inserter. match [B, T]: labels, for the texts that follow them.
-
-    live [B] bool: False leaves the text as it is.
-    """
-    how, temperature = plan.stage.rollout, plan.temperature
-    spread = noise.logistic(draft.key, "pick", counter, draft.tokens.shape[1])
-    wanted = decide(config, reading.logits, draft.deletable, keep_rate, spread, temperature)
-    other, labelled = _others_deletions(draft, match, keep_rate, plan, counter)
-    wanted = torch.where(labelled[:, None], other, wanted)
-    picker = describe(config, reading.logits, wanted, draft.deletable, keep_rate, spread, temperature)
-    gate, free = _gate(reading.gate_logit, draft, kind, keep_rate, plan, number, counter)
-    odds = decision_odds(reading, wanted, draft, keep_rate, temperature)
+def decide_round(config: EditConfig, scores: DraftScores, given: RoundInput) -> Decision:
+    """All decisions of a round before the inserter."""
+    draft, keep_rate, temperature = given.draft, given.keep_rate, given.plan.temperature
+    logistic_noise = noise.logistic(draft.key, "pick", given.counter, draft.tokens.shape[1])
+    proposed = decide(config, scores.logits, draft.deletable, keep_rate, logistic_noise, temperature)
+    given_deletions, are_given = _given_deletions(given)
+    proposed = torch.where(are_given[:, None], given_deletions, proposed)
+    picker = describe(config, scores.logits, proposed, draft.deletable, keep_rate, logistic_noise, temperature)
+    gate, free = _gate(scores.gate_logit, given)
+    odds = decision_odds(scores, proposed, draft, keep_rate, temperature)
     editing = gate.detach() > 0.5
-    log_prob = odds.log_prob(wanted, draft.deletable, editing)
-    compared = free & (noise.uniform(draft.key, "compare", counter) < how.gate_rows)
+    log_prob = odds.log_prob(proposed, draft.deletable, editing)
+    compared = free & (noise.uniform(draft.key, "compare", given.counter) < given.plan.stage.rollout.gate_rows)
     return Decision(
         picker=picker,
-        wanted=wanted,
-        deleted=wanted & ((gate > 0.5) & live)[:, None],
+        proposed=proposed,
+        deleted=proposed & ((gate > 0.5) & given.live)[:, None],
         effective=1 - gate[:, None] * (1 - picker.keep),
-        gate_logit=reading.gate_logit,
+        gate_logit=scores.gate_logit,
         gate=gate,
         free=free,
         compared=compared,
         odds=odds,
-        log_prob={"delete": log_prob.delete.sum(1) * ~labelled, "gate": log_prob.gate * free},
+        log_prob={"delete": log_prob.delete.sum(1) * ~are_given, "gate": log_prob.gate * free},
     )
 
 
-def _others_deletions(
-    draft: Batch, match: Tensor, keep_rate: Tensor, plan: EditPlan, counter: int
-) -> tuple[Tensor, Tensor]:
+def _given_deletions(given: RoundInput) -> tuple[Tensor, Tensor]:
     """[B, T] deletions that the picker only judges, and [B] the texts that have them: random ones where a text is to be
-    shortened, what the labels say where it is to be mended."""
-    how, deleting = plan.stage.rollout, plan.stage.deletion
-    mend = keep_rate == 1
-    score = deletion.random_scores(draft.key, counter, draft.tokens.shape[1], deleting.span_share, deleting.mean_span)
-    random = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, keep_rate))
-    share = torch.where(mend, how.teacher_forced_deletions, how.random_deletions)
-    given = noise.uniform(draft.key, "oracle deletions", counter) < share
-    return torch.where(mend[:, None], draft.deletable & (match < 0), random), given
+    shortened, what the labels say where it is to be mended (teacher forcing)."""
+    draft, rollout, deleting = given.draft, given.plan.stage.rollout, given.plan.stage.deletion
+    mend = given.keep_rate == 1
+    score = deletion.random_scores(
+        draft.key, given.counter, draft.tokens.shape[1], deleting.span_share, deleting.mean_span
+    )
+    random = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, given.keep_rate))
+    share = torch.where(mend, rollout.teacher_forced_deletions, rollout.random_deletions)
+    forced = noise.uniform(draft.key, "oracle deletions", given.counter) < share
+    return torch.where(mend[:, None], draft.deletable & (given.match < 0), random), forced
 
 
-def _gate(
-    logit: Tensor, draft: Batch, kind: Tensor, keep_rate: Tensor, plan: EditPlan, number: int, counter: int
-) -> tuple[Tensor, Tensor]:
+def _gate(logit: Tensor, given: RoundInput) -> tuple[Tensor, Tensor]:
     """g [B] and where the Gate itself decided [B]. A text that is to be shortened is edited. As long as the Gate learns
     nothing, or from labels alone, it decides nothing."""
-    how = plan.stage.rollout
-    rewrite = keep_rate < 1
+    plan, rollout = given.plan, given.plan.stage.rollout
+    shorten, first_round = given.keep_rate < 1, given.number == 0
     if not plan.stage.gate_decides:
-        forced = starts.edits(kind) if number == 0 else torch.ones_like(rewrite)
-        return (forced | rewrite).float(), torch.zeros_like(rewrite)
-    first = torch.full_like(rewrite, number == 0 and how.first_round == "generate")
-    spread = noise.logistic(draft.key, "gate", counter)
-    hard = (logit.detach() + plan.temperature * spread > 0).float()
-    if how.gate_estimator == "straight_through":
+        forced = starts.edits(given.kind) if first_round else torch.ones_like(shorten)
+        return (forced | shorten).float(), torch.zeros_like(shorten)
+    generates = torch.full_like(shorten, first_round and rollout.first_round == "generate")
+    logistic_noise = noise.logistic(given.draft.key, "gate", given.counter)
+    hard = (logit.detach() + plan.temperature * logistic_noise > 0).float()
+    if rollout.gate_estimator == "straight_through":
         hard = straight_through(hard, torch.sigmoid(logit))
-    free = ~rewrite & ~first
-    return torch.where(free, hard, rewrite.float()), free
+    free = ~shorten & ~generates
+    return torch.where(free, hard, shorten.float()), free
 
 
 @dataclass(frozen=True)
@@ -125,14 +124,15 @@ class Odds:
     def log_prob(self, deleted: Tensor, deletable: Tensor, editing: Tensor) -> LogProb:
         """Of deleting the tokens ``deleted`` [B, T], and of editing (or not) as ``editing`` [B] says. Tokens that stay
         because the Gate is closed were not the picker's decision."""
-        each = logsigmoid(torch.where(deleted, self.delete, -self.delete))
+        delete = logsigmoid(torch.where(deleted, self.delete, -self.delete))
         gate = logsigmoid(torch.where(editing, self.gate, -self.gate))
-        return LogProb(each * (deletable & editing[:, None]), gate)
+        return LogProb(delete * (deletable & editing[:, None]), gate)
 
-    def divergence(self, theirs: Odds, deletable: Tensor, free: Tensor) -> Tensor:
-        """[B] nats: KL(these ‖ theirs), summed over a text's tokens and, where it decides (free [B]), its Gate."""
-        tokens = (bernoulli_kl(self.delete, theirs.delete) * deletable).sum(1)
-        return tokens + bernoulli_kl(self.gate, theirs.gate) * free
+    def divergence(self, reference: Odds, deletable: Tensor, free: Tensor) -> Tensor:
+        """[B] nats: KL from those of a reference, summed over a text's tokens and, where it decides (free [B]), its
+        Gate."""
+        tokens = (bernoulli_kl(self.delete, reference.delete) * deletable).sum(1)
+        return tokens + bernoulli_kl(self.gate, reference.gate) * free
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ class LogProb:
     gate: Tensor  # [B]
 
 
-def decision_odds(reading: Reading, deleted: Tensor, draft: Batch, keep_rate: Tensor, temperature: float) -> Odds:
+def decision_odds(scores: DraftScores, deleted: Tensor, draft: Batch, keep_rate: Tensor, temperature: float) -> Odds:
     """At this temperature, where tokens ``deleted`` [B, T] go."""
-    delete = reading.logits.odds(deleted, draft.deletable, keep_rate, temperature)
-    return Odds(delete, reading.gate_logit / max(temperature, COLDEST))
+    delete = scores.logits.odds(deleted, draft.deletable, keep_rate, temperature)
+    return Odds(delete, scores.gate_logit / max(temperature, COLDEST))
 
 
-def bernoulli_kl(ours: Tensor, theirs: Tensor) -> Tensor:
-    """KL(ours ‖ theirs) in nats from log-odds, elementwise."""
-    return torch.sigmoid(ours) * (ours - theirs) - softplus(ours) + softplus(theirs)
+def bernoulli_kl(logit: Tensor, reference: Tensor) -> Tensor:
+    """KL(Bernoulli(σ(logit)) ‖ Bernoulli(σ(reference))) in nats, elementwise."""
+    return torch.sigmoid(logit) * (logit - reference) - softplus(logit) + softplus(reference)

@@ -15,11 +15,11 @@ DOUBTFUL = -3.0  # log-odds under which the filler hardly believes a token
 BOUND = 5.0  # of the logit, softly: a Gate that is sure for good would learn nothing more
 
 
-def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletable: Tensor) -> Tensor:
+def statistics(logits: DeleteLogits, filler_prob: Tensor, written_prob: Tensor, deletable: Tensor) -> Tensor:
     """[B, F] what picker and filler think of the draft's tokens, as a few figures. No gradient.
 
-    filler_prob [B, T]; sure [B, T]: probability with which the model wrote the token, 1 if it was given; deletable
-    [B, T] bool.
+    filler_prob [B, T]: the filler's probability of each token; written_prob [B, T]: that with which the model wrote it,
+    1 if it was given; deletable [B, T] bool.
     """
     number = deletable.sum(1).clamp_min(1)
 
@@ -34,7 +34,7 @@ def statistics(logits: DeleteLogits, filler_prob: Tensor, sure: Tensor, deletabl
         (wrong * deletable).amax(1),
         torch.log1p((gain.clamp_min(0) * deletable).sum(1)),
         (gain.masked_fill(~deletable, -1)).amax(1),
-        mean((sure < 1).float()),
+        mean((written_prob < 1).float()),
         mean(believed) / 4,
         mean((believed < DOUBTFUL).float()),
     ]

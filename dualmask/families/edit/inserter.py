@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dualmask.core.batch import present
 from dualmask.families.edit.config import EditConfig
-from dualmask.families.outputs import InserterOut
+from dualmask.families.edit.outputs import InserterOut
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.trunk import Trunk
 from dualmask.ops.gaps import contiguous_positions, gap_present

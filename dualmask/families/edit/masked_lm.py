@@ -1,4 +1,4 @@
-"""What the filler thinks of every token of a whole text: its probability with every N-th token hidden."""
+"""Masked-LM scores: the filler's probability of every token of a whole text, with every N-th token masked."""
 
 # B batch, T tokens, N = stride, D width
 
@@ -33,9 +33,9 @@ def masked_lm_scores(look: Look, target_and_best_nll: TargetAndBestNLL, batch: B
     One filler pass over ``stride`` copies of the batch, each with other tokens hidden.
     """
     rows, width = batch.tokens.shape
-    place = torch.arange(width, device=batch.tokens.device)
-    turn = torch.arange(stride, device=batch.tokens.device)
-    hidden = (place % stride == turn[:, None, None]) & batch.deletable  # [N, B, T]
+    position = torch.arange(width, device=batch.tokens.device)
+    offset = torch.arange(stride, device=batch.tokens.device)
+    hidden = (position % stride == offset[:, None, None]) & batch.deletable  # [N, B, T]
     masked = torch.where(hidden, MASK_ID, batch.tokens)
     slot = hidden.flatten().nonzero().squeeze(1)
     target = batch.tokens.flatten()[slot % (rows * width)]

@@ -1,7 +1,7 @@
 """DualMaskLM (method.md §1): picker, inserter, filler and Gate over one token table, and what each says of a batch.
 
 ``model(batch, plan)`` is the training of the stages in which nobody picks: random holes, to be counted and filled. How
-the parts play rounds together stands in ``families/edit/multi_round.py``.
+the parts play a round together stands in ``families/edit/round.py``.
 """
 
 # B batch, T tokens, G gaps = T-1, D width, M slots
@@ -22,18 +22,18 @@ from dualmask.families.edit.filler import Filler
 from dualmask.families.edit.gate import Gate, statistics
 from dualmask.families.edit.inserter import Inserter
 from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
+from dualmask.families.edit.outputs import InserterOut, PickerOut, RoundOut, SoftTokens
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
-from dualmask.families.outputs import InserterOut, PickerOut, RoundOut, SoftTokens
-from dualmask.nn.parallel.vocabulary import TokenTable, target_and_best_nll
-from dualmask.nn.token_losses import FillerOut, scored
+from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, target_and_best_nll
+from dualmask.nn.token_losses import FillerOut
 from dualmask.ops import deletion, gaps
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the model thinks of a draft before it decides anything."""
+class DraftScores:
+    """What the model says of a draft before anything is decided."""
 
-    opinion: MaskedLMScores
+    masked_lm: MaskedLMScores
     logits: DeleteLogits
     gate_logit: Tensor  # [B] log-odds that the round should edit
 
@@ -52,17 +52,17 @@ class DualMask(nn.Module):
     def forward(self, batch: Batch, plan: EditPlan) -> RoundOut:
         """One round with random holes, all in place: deletion, counts and targets are known."""
         keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-        how = plan.stage.deletion
-        score = deletion.random_scores(batch.key, plan.step, batch.tokens.shape[1], how.span_share, how.mean_span)
+        width, deleting = batch.tokens.shape[1], plan.stage.deletion
+        score = deletion.random_scores(batch.key, plan.step, width, deleting.span_share, deleting.mean_span)
         deleted = deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
         keep = batch.present & ~deleted
         inserter = self.count(gaps.drop(batch.tokens, keep)) if "inserter" in plan.stage.train else None
         filler = self._fill_in_place(batch, plan, deleted, inserter) if plan.loss_weight["recon"] > 0 else None
-        place = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        position = torch.arange(width, device=batch.tokens.device)
         return RoundOut(
             draft=batch.tokens,
             length=batch.length,
-            match=torch.where(batch.present, place, -1),
+            match=torch.where(batch.present, position, -1),
             deleted=deleted,
             keep_rate=keep_rate,
             gap_count=gaps.gap_counts(keep, deleted),
@@ -73,22 +73,25 @@ class DualMask(nn.Module):
             inserter=inserter,
         )
 
-    def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor | None = None, x_BTD: Tensor | None = None) -> Reading:
-        """Filler's opinion, picker and Gate on a draft. keep_rate [B]: asked share kept; 1: delete what is wrong only.
+    def read(
+        self, batch: Batch, keep_rate: Tensor, written_prob: Tensor | None = None, x_BTD: Tensor | None = None
+    ) -> DraftScores:
+        """Filler, picker and Gate on a draft. keep_rate [B]: requested share kept; 1: delete what is wrong only.
 
-        sure [B, T]: probability with which an earlier round wrote each token, 1 (or None) where it was given.
+        written_prob [B, T]: probability with which an earlier round wrote each token, 1 (or None) where it was given.
         ``x_BTD``: the draft's embeddings where they carry a gradient.
         """
-        sure = torch.ones(batch.tokens.shape, device=batch.tokens.device) if sure is None else sure
+        if written_prob is None:
+            written_prob = torch.ones(batch.tokens.shape, device=batch.tokens.device)
         x_BTD = self.table(batch.tokens) if x_BTD is None else x_BTD
-        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, self._opinion(batch), sure)
+        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, self._masked_lm(batch), written_prob)
 
     def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
-        """The picker's deletion of ``batch`` at the asked keep rates [B]."""
+        """The picker's deletion of ``batch`` at the requested keep rates [B]."""
         logits = self.read(batch, keep_rate).logits
-        spread = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
-        deleted = decide(self.config, logits, batch.deletable, keep_rate, spread, temperature)
-        return describe(self.config, logits, deleted, batch.deletable, keep_rate, spread, temperature)
+        logistic_noise = noise.logistic(batch.key, "pick", step, batch.tokens.shape[1])
+        deleted = decide(self.config, logits, batch.deletable, keep_rate, logistic_noise, temperature)
+        return describe(self.config, logits, deleted, batch.deletable, keep_rate, logistic_noise, temperature)
 
     def embed(self, tokens: Tensor, soft: SoftTokens | None = None) -> Tensor:
         """[B, T, D]. With ``soft`` the drawn tokens hand their gradient on to the distribution they were drawn from."""
@@ -97,13 +100,13 @@ class DualMask(nn.Module):
             return x_BTD
         change = soft.weight - soft.weight.detach()  # zero forward
         mixed = torch.einsum("mn,mnd->md", change.to(x_BTD.dtype), self.table(soft.token).detach())
-        return x_BTD.flatten(0, 1).index_add(0, soft.place, mixed).view_as(x_BTD)
+        return x_BTD.flatten(0, 1).index_add(0, soft.slot, mixed).view_as(x_BTD)
 
     def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None) -> InserterOut:
         return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length)
 
     def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
-        """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, W] that hold [MASK]s."""
+        """[M, V / tensor] logits at the slots [M] (flattened positions) of tokens [B, W] that hold [MASK]s."""
         return self.look(tokens, length, slot)[0]
 
     def look(self, tokens: Tensor, length: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,12 +114,12 @@ class DualMask(nn.Module):
         position = gaps.contiguous_positions(tokens)
         return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
 
-    def _opinion(self, batch: Batch) -> MaskedLMScores:
+    def _masked_lm(self, batch: Batch) -> MaskedLMScores:
         """Without probes the probability is 0.5 everywhere, which says nothing."""
         if self.config.picker_probes:
             return masked_lm_scores(self.look, target_and_best_nll, batch, self.config.picker_probes)
-        silent = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
-        return MaskedLMScores(silent, silent, silent.new_zeros(len(silent), self.config.hidden))
+        even = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
+        return MaskedLMScores(even, even, even.new_zeros(len(even), self.config.hidden))
 
     def _fill_in_place(self, batch: Batch, plan: EditPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
         """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
@@ -138,9 +141,16 @@ def judge(
     x_BTD: Tensor,
     batch: Batch,
     keep_rate: Tensor,
-    opinion: MaskedLMScores,
-    sure: Tensor,
-) -> Reading:
-    """Picker and Gate on a draft of which the filler's opinion is known."""
-    logits = picker(x_BTD, batch.present, keep_rate, opinion, sure)
-    return Reading(opinion, logits, gate(opinion.pooled, statistics(logits, opinion.prob, sure, batch.deletable)))
+    masked_lm: MaskedLMScores,
+    written_prob: Tensor,
+) -> DraftScores:
+    """Picker and Gate on a draft whose masked-LM scores are known."""
+    logits = picker(x_BTD, batch.present, keep_rate, masked_lm, written_prob)
+    features = statistics(logits, masked_lm.prob, written_prob, batch.deletable)
+    return DraftScores(masked_lm, logits, gate(masked_lm.pooled, features))
+
+
+def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
+    """The filler's answers against the targets [M]."""
+    loss = cross_entropy(logits, target)
+    return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))

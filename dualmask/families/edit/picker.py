@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.masked_lm import MaskedLMScores
-from dualmask.families.outputs import PickerOut
+from dualmask.families.edit.outputs import PickerOut
 from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
 from dualmask.ops.estimators import calibrate, relaxed_keep, straight_through
@@ -23,7 +23,7 @@ COLDEST = 0.1  # temperature below which decisions are described as at this one
 
 
 def rate_features(keep_rate: Tensor) -> Tensor:
-    """[B, RATE_FEATURES] sines and cosines of the asked keep rate [B]."""
+    """[B, RATE_FEATURES] sines and cosines of the requested keep rate [B]."""
     frequency = math.pi * 2.0 ** torch.arange(RATE_FEATURES // 2, device=keep_rate.device)
     angle = keep_rate[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], dim=-1)
@@ -41,8 +41,8 @@ class DeleteLogits:
         """[B, T] > 0: a hole is more likely to be filled rightly than the token is to be right."""
         return self.unary + self.wrong
 
-    def wanted(self) -> Tensor:
-        """[B, T] ``unary`` as a ranking for an asked number of deletions: what is probably wrong comes first."""
+    def ranking(self) -> Tensor:
+        """[B, T] ``unary`` as a ranking for a requested number of deletions: what is probably wrong comes first."""
         return torch.where(self.wrong > 0, self.unary.clamp_min(0) + 2 + self.wrong, self.unary)
 
     def given(self, deleted: Tensor) -> Tensor:
@@ -51,13 +51,13 @@ class DeleteLogits:
     def odds(self, deleted: Tensor, deletable: Tensor, keep_rate: Tensor, temperature: float) -> Tensor:
         """[B, T] log-odds with which ``decide`` deletes each token at this temperature.
 
-        Exact at keep rate 1. Where a number is asked for, tokens are chosen together; then it is the calibrated logit
+        Exact at keep rate 1. Where a number is requested, tokens are chosen together; then it is the calibrated logit
         of each, given the others.
         """
         bounded = max(temperature, COLDEST)
         given = self.given(deleted) / bounded
-        asked = given - calibrate(-given, deletable, keep_rate)
-        return torch.where(keep_rate[:, None] < 1, asked, self.gain() / bounded)
+        calibrated = given - calibrate(-given, deletable, keep_rate)
+        return torch.where(keep_rate[:, None] < 1, calibrated, self.gain() / bounded)
 
 
 class Picker(nn.Module):
@@ -81,17 +81,17 @@ class Picker(nn.Module):
             self.delete.bias[-1] = -3.0  # few tokens are wrong
 
     def forward(
-        self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, asked: MaskedLMScores, sure: Tensor
+        self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
     ) -> DeleteLogits:
-        """Logits in float32 from the embeddings of the whole text, the asked keep rate [B], the filler's opinion of
-        each token (see ``ops.probe``; all 0.5 where it was not asked) and the probability [B, T] with which the model
-        wrote each token in an earlier round (1: it was given)."""
-        own = (sure < 1).float()
-        written = own * torch.logit(sure.float(), eps=1e-4)
-        believed, best = (torch.logit(prob.float(), eps=1e-4) for prob in (asked.prob, asked.best))
+        """Logits in float32 from the embeddings of the whole text, the requested keep rate [B], the masked-LM scores of
+        each token (all 0.5 where there are none) and the probability [B, T] with which the model wrote each token in an
+        earlier round (1: it was given)."""
+        is_written = (written_prob < 1).float()
+        written = is_written * torch.logit(written_prob.float(), eps=1e-4)
+        believed, best = (torch.logit(prob.float(), eps=1e-4) for prob in (masked_lm.prob, masked_lm.best))
         rate = self.rate(rate_features(keep_rate).to(x_BTD.dtype))
         position = contiguous_positions(present)
-        opinion = self.opinion(torch.stack([believed, best, own, written], dim=-1).to(x_BTD.dtype))
+        opinion = self.opinion(torch.stack([believed, best, is_written, written], dim=-1).to(x_BTD.dtype))
         h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
         logits = self.delete(h_BTD).float()
         unary = logits[..., 0] + self.trust[0] * believed
@@ -101,19 +101,24 @@ class Picker(nn.Module):
 
 @torch.no_grad()
 def decide(
-    config: EditConfig, logits: DeleteLogits, deletable: Tensor, keep_rate: Tensor, spread: Tensor, temperature: float
+    config: EditConfig,
+    logits: DeleteLogits,
+    deletable: Tensor,
+    keep_rate: Tensor,
+    logistic_noise: Tensor,
+    temperature: float,
 ) -> Tensor:
-    """[B, T] bool: what the picker deletes. ``spread`` [B, T]: logistic noise, scaled by the temperature (0: none).
+    """[B, T] bool: what the picker deletes. ``logistic_noise`` [B, T] is scaled by the temperature (0: none).
 
-    keep_rate [B] 1: what gains by it, however much that is. Below 1: the asked number, chosen together
-    (``selection: budget``), or each token for itself, the asked share on average (``free``).
+    keep_rate [B] 1: what gains by it, however much that is. Below 1: the requested number, chosen together
+    (``selection: budget``), or each token for itself, the requested share on average (``free``).
     """
-    unary = logits.wanted() + temperature * spread
+    unary = logits.ranking() + temperature * logistic_noise
     if config.selection == "budget":
         chosen = deletion.choose(unary, logits.pairwise, deletable, deletion.budget(deletable, keep_rate))
     else:
-        chosen = (unary > calibrate(-logits.wanted(), deletable, keep_rate)) & deletable
-    gains = (logits.gain() + temperature * spread > 0) & deletable
+        chosen = (unary > calibrate(-logits.ranking(), deletable, keep_rate)) & deletable
+    gains = (logits.gain() + temperature * logistic_noise > 0) & deletable
     return torch.where(keep_rate[:, None] < 1, chosen, gains)
 
 
@@ -123,18 +128,18 @@ def describe(
     deleted: Tensor,
     deletable: Tensor,
     keep_rate: Tensor,
-    spread: Tensor,
+    logistic_noise: Tensor,
     temperature: float,
 ) -> PickerOut:
     """The decision as the losses see it: probabilities, and the decision with the estimator's gradient.
 
-    Where a share is asked for, the keep probability is calibrated to it per sequence, so that the label-taught logit
+    Where a share is requested, the keep probability is calibrated to it per sequence, so that the label-taught logit
     may keep its own meaning (probability of being restored). At keep rate 1 it is that of gaining nothing.
     """
     delete_logit = logits.given(deleted)
-    asked = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
-    keep_logit = torch.where(keep_rate[:, None] < 1, asked, -(delete_logit + logits.wrong))
-    relaxed = relaxed_keep(config.estimator, keep_logit, -spread, max(temperature, COLDEST))
+    calibrated = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
+    keep_logit = torch.where(keep_rate[:, None] < 1, calibrated, -(delete_logit + logits.wrong))
+    relaxed = relaxed_keep(config.estimator, keep_logit, -logistic_noise, max(temperature, COLDEST))
     relaxed = torch.where(deletable, relaxed, 1.0)
     keep_prob = torch.where(deletable, torch.sigmoid(keep_logit), 1.0)
     return PickerOut(delete_logit, logits.wrong, keep_prob, straight_through((~deleted).float(), relaxed))

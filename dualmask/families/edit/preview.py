@@ -10,8 +10,8 @@ from torch import Tensor
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import MASK, MASK_ID, Tokenizer
 from dualmask.families.edit.curriculum import EditPlan
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.starts import KINDS
-from dualmask.families.outputs import RoundOut, RoundState
 from dualmask.families.task import Preview, lines_of
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
 

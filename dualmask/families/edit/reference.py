@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualmask.core.batch import Batch
 from dualmask.families.edit.gate import Gate
 from dualmask.families.edit.masked_lm import MaskedLMScores
-from dualmask.families.edit.model import DualMask, Reading, judge
+from dualmask.families.edit.model import DraftScores, DualMask, judge
 from dualmask.families.edit.picker import Picker
 
 
@@ -26,5 +26,7 @@ class Reference(nn.Module):
         self.requires_grad_(False)
 
     @torch.no_grad()
-    def forward(self, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, opinion: MaskedLMScores, sure: Tensor) -> Reading:
-        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, opinion, sure)
+    def forward(
+        self, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
+    ) -> DraftScores:
+        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, masked_lm, written_prob)

@@ -24,10 +24,10 @@ from dualmask.families.edit.decisions import decision_odds
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.total import window_loss
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.outputs import RoundState
 from dualmask.families.edit.reference import Reference
 from dualmask.families.edit.scored import ScoredBatch, ScoredTexts
 from dualmask.families.edit.task import RoundsTask
-from dualmask.families.outputs import RoundState
 from dualmask.families.task import WindowLoss
 from dualmask.ops.alignment import align
 
@@ -112,7 +112,7 @@ class ScoredEditsTask(RewardTask):
         gone = wrong & batch.deletable
         x_BTD = self.model.embed(batch.tokens)
         reading = self.model.read(batch, whole, given, x_BTD)
-        theirs = self.before(x_BTD, batch, whole, reading.opinion, given)
+        theirs = self.before(x_BTD, batch, whole, reading.masked_lm, given)
         odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, theirs))
         ours, before = (each.log_prob(gone, batch.deletable, gone.any(1)) for each in (odds, old))
         decided = {

@@ -12,12 +12,13 @@ from torch import Tensor
 from dualmask.core import noise
 from dualmask.core.tokenizer import SPECIAL_IDS
 from dualmask.families.edit import stopping
-from dualmask.families.edit.completion import Completion
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.outputs import SoftTokens
 from dualmask.families.edit.picker import COLDEST
-from dualmask.families.outputs import SoftTokens
 from dualmask.nn.parallel.vocabulary import top_logits
+from dualmask.nn.token_losses import FillerOut
+from dualmask.ops.gaps import Masked
 
 SUREST = 1 - 1e-6  # of a token drawn: 1 stands for a token that was given
 
@@ -25,36 +26,36 @@ SUREST = 1 - 1e-6  # of a token drawn: 1 stands for a token that was given
 @dataclass(frozen=True)
 class Drawn:
     tokens: Tensor  # [B, T] the masked draft with every [MASK] filled
-    sure: Tensor  # [B, T] probability of each token drawn, whatever the temperature; 0 elsewhere
+    prob: Tensor  # [B, T] probability of each token drawn, whatever the temperature; 0 elsewhere
     confidence: Tensor  # [B] its mean over what was filled
     log_prob: Tensor  # [B] of drawing all of them
     soft: SoftTokens | None
 
 
-def draw_tokens(model: DualMask, done: Completion, key: Tensor, plan: EditPlan, counter: int) -> Drawn:
+def draw_tokens(model: DualMask, masked: Masked, filler: FillerOut, key: Tensor, plan: EditPlan, counter: int) -> Drawn:
     """Fills every [MASK] from the ``top_k`` most likely tokens.
 
-    The Gumbel noise of a draw belongs to (sequence, place, token), so that no order of equal logits changes it.
+    The Gumbel noise of a draw belongs to (sequence, position, token), so that no order of equal logits changes it.
     """
-    how, masked = plan.stage.rollout, done.masked
+    rollout = plan.stage.rollout
     rows, width = masked.tokens.shape
-    mine = masked.is_mask.flatten()[done.filler.slot]
-    slot = done.filler.slot[mine]
-    value, token = top_logits(done.filler.logits[mine], how.top_k, range(len(SPECIAL_IDS), model.vocab_size))
+    to_fill = masked.is_mask.flatten()[filler.slot]  # other slots are only scored
+    slot = filler.slot[to_fill]
+    value, token = top_logits(filler.logits[to_fill], rollout.top_k, range(len(SPECIAL_IDS), model.vocab_size))
     score, temperature = value, max(plan.fill_temperature, COLDEST)
     if plan.fill_temperature > 0:
-        place_key = noise.mix(key[slot // width] + slot % width)
-        gumbel = noise.gumbel_at(place_key, "fill", counter, token)
+        position_key = noise.mix(key[slot // width] + slot % width)
+        gumbel = noise.gumbel_at(position_key, "fill", counter, token)
         score = value / plan.fill_temperature + gumbel
     choice = score.detach().argmax(-1, keepdim=True)
     drawn = token.gather(-1, choice).squeeze(-1)
-    sure = value.detach().softmax(-1).gather(-1, choice).squeeze(-1).clamp_max(SUREST)
+    drawn_prob = value.detach().softmax(-1).gather(-1, choice).squeeze(-1).clamp_max(SUREST)
     log_prob = (value / temperature).log_softmax(-1).gather(-1, choice).squeeze(-1)  # of the draw, at its temperature
     soft = None
-    if how.cross_round_gradient and how.token_estimator in ("gumbel", "straight_through"):
-        relaxed = score if how.token_estimator == "gumbel" else value
+    if rollout.cross_round_gradient and rollout.token_estimator in ("gumbel", "straight_through"):
+        relaxed = score if rollout.token_estimator == "gumbel" else value
         soft = SoftTokens(slot, token, relaxed.softmax(-1))
-    sure = torch.zeros(rows * width, device=key.device).index_copy(0, slot, sure).view(rows, width)
-    flat = torch.zeros(rows, device=key.device).index_add(0, slot // width, log_prob)
+    prob = torch.zeros(rows * width, device=key.device).index_copy(0, slot, drawn_prob).view(rows, width)
+    total = torch.zeros(rows, device=key.device).index_add(0, slot // width, log_prob)
     tokens = masked.tokens.flatten().index_copy(0, slot, drawn).view(rows, width)
-    return Drawn(tokens, sure, stopping.fill_confidence(sure, masked.is_mask), flat, soft)
+    return Drawn(tokens, prob, stopping.fill_confidence(prob, masked.is_mask), total, soft)

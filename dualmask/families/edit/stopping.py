@@ -16,12 +16,12 @@ _BASE = 0x5851F42D4C957F2D  # odd, so that none of its powers vanishes in 64 bit
 
 
 class Reason(IntEnum):
-    """Why a text's rounds ended, in the order in which the criteria are asked."""
+    """Why a text's rounds ended, in the order in which the criteria are checked."""
 
     NONE = 0  # no criterion holds: only the number of rounds ends it
     NOTHING_TO_DO = 1  # the round deleted and inserted nothing
     SEEN_BEFORE = 2  # the draft was there before: what follows would repeat itself
-    CONFIDENT = 3  # the tokens of the last fill are sure enough
+    CONFIDENT = 3  # the tokens of the last fill are probable enough
     SETTLED = 4  # the round changed hardly anything
 
     @property
@@ -31,7 +31,7 @@ class Reason(IntEnum):
 
 
 def draft_digest(tokens: Tensor, length: Tensor) -> Tensor:
-    """[B] int64 digest of the drafts [B, T]: depends on every token and its place, not on the padding."""
+    """[B] int64 digest of the drafts [B, T]: depends on every token and its position, not on the padding."""
     power = torch.full(tokens.shape[1:], _BASE, device=tokens.device).cumprod(0)  # wraps: arithmetic modulo 2^64
     return ((tokens + 1) * power * present(length, tokens.shape[1])).sum(1)
 
@@ -39,7 +39,7 @@ def draft_digest(tokens: Tensor, length: Tensor) -> Tensor:
 def fill_confidence(confidence: Tensor, slots: Tensor) -> Tensor:
     """[B] mean of ``confidence`` [B, T] over the filled ``slots`` [B, T] bool; 0 where nothing was filled.
 
-    0, because a round that only deletes says nothing of how sure the writing is: it must not end a text as a sure one.
+    0, because a round that only deletes says nothing of how probable the writing is: it must not end a text for that.
     """
     return (confidence * slots).sum(1) / slots.sum(1).clamp_min(1)
 

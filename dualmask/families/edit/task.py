@@ -20,8 +20,8 @@ from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.gate import gate_open
 from dualmask.families.edit.losses.total import round_loss, window_loss
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.reference import Reference
-from dualmask.families.outputs import RoundOut, RoundState
 from dualmask.families.task import AfterStep, Preview, Task, WindowLoss
 
 

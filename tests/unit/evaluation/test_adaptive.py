@@ -8,7 +8,7 @@ import pytest
 from dualmask.core.lexicon import read_lexicon
 from dualmask.families.edit.evaluate import adaptive, corrupted
 from dualmask.families.edit.evaluate.adaptive import Facts
-from dualmask.families.edit.evaluate.rollouts import Rollout, play
+from dualmask.families.edit.evaluate.rollouts import Rollout, roll_out
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.request import Request
 from dualmask.inference.loading import load
@@ -57,7 +57,7 @@ def figure(rows, metric):
 
 @pytest.mark.parametrize("rounds", range(1, ROUNDS + 1))
 def test_fewer_rounds_are_the_beginning_of_more(rounds, engine, drafts):
-    long = play(engine, drafts, "auto", ROUNDS)
+    long = roll_out(engine, drafts, "auto", ROUNDS)
     short = engine.run([Request(ids, "auto", rounds=rounds) for ids in drafts])
     assert [rollout.draft(rounds) for rollout in long] == [result.ids for result in short]
 
@@ -129,10 +129,10 @@ def test_rounds_that_gain_nothing_have_no_share_of_a_gain():
 
 def test_entropy_is_that_of_the_filler_before_it_filled(loaded, engine, drafts):
     """Nothing is filled in a generation that finds no hole; elsewhere entropy lies between 0 and that of a die."""
-    rollouts = play(engine, drafts, "auto", 2)
+    rollouts = roll_out(engine, drafts, "auto", 2)
     entropies = adaptive._entropies(loaded.model, rollouts)
     for rollout, values in zip(rollouts, entropies, strict=True):
-        assert len(values) == rollout.played
+        assert len(values) == rollout.rounds_run
         for done, value in zip(rollout.result.rounds, values, strict=True):
             assert (value == 0) == (not done.filled)
             assert value <= np.log(loaded.model.vocab_size) + 1e-4

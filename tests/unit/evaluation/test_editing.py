@@ -9,7 +9,7 @@ from rapidfuzz.distance import LCSseq
 from typer.testing import CliRunner
 
 from dualmask.families.edit.evaluate import correctors, corrupted, editing
-from dualmask.families.edit.evaluate.baselines import FillerScores
+from dualmask.families.edit.evaluate.baselines import filler_scores, likelihood_ratio
 from dualmask.families.edit.evaluate.correctors import FillerThreshold, cross_fitted
 from dualmask.inference.loading import load
 from dualmask.ops.corruption import KINDS
@@ -74,16 +74,18 @@ def test_each_kind_of_error_alone_changes_lengths_as_it_should(kind, loaded):
 
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_filler_replaces_what_lies_below_the_limit_and_nothing_else(relative, pairs, loaded, monkeypatch):
-    scores = FillerScores(loaded.model)
+    scores = [filler_scores(loaded.model, batch) for batch in pairs.wrong]
     monkeypatch.setattr(correctors, "RULES", [(relative, 0.0), (relative, 0.05)])
-    correct = FillerThreshold(loaded, scores)
+    correct = FillerThreshold(loaded)
     number = len(pairs.sources)
-    assert correct(pairs.wrong, np.zeros(number, dtype=int)) == pairs.sources
-    believed = scores.ratio if relative else scores
-    doubted = [row for batch in pairs.wrong for row in ((believed(batch) < 0.05) & batch.deletable).tolist()]
-    results = correct(pairs.wrong, np.arange(number) % 2)
-    assert results != pairs.sources
-    for text, (source, corrected) in enumerate(zip(pairs.sources, results, strict=True)):
+    assert correct(pairs.wrong, scores, np.zeros(number, dtype=int)) == pairs.sources
+    doubted = []
+    for batch, score in zip(pairs.wrong, scores, strict=True):
+        prob = likelihood_ratio(batch, score) if relative else score.prob
+        doubted += ((prob < 0.05) & batch.deletable).tolist()
+    found = correct(pairs.wrong, scores, np.arange(number) % 2)
+    assert found != pairs.sources
+    for text, (source, corrected) in enumerate(zip(pairs.sources, found, strict=True)):
         assert len(corrected) == len(source)
         changed = [place for place, pair in enumerate(zip(corrected, source, strict=True)) if pair[0] != pair[1]]
         assert all(text % 2 and doubted[text][place + 1] for place in changed)

@@ -9,7 +9,7 @@ from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID
 from dualmask.evaluation import report, statistics, texts
 from dualmask.families.edit.evaluate import baselines, deletion_suites, reconstruction
 from dualmask.families.edit.masked_lm import masked_lm_scores
-from dualmask.families.outputs import InserterOut
+from dualmask.families.edit.outputs import InserterOut
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.vocabulary import target_and_best_nll
 from dualmask.ops import deletion, gaps
@@ -24,6 +24,8 @@ def _one_process():
 
 class Scripted:
     """Restores every token by its place in the sentence "6 7 8 …"; opens what ``guess`` makes of the true counts."""
+
+    vocab_size = VOCAB
 
     def __init__(self, guess=lambda count: count):
         self.guess = guess
@@ -94,12 +96,13 @@ def test_all_deleters_delete_the_same_number(rate):
     asked = torch.full((4,), 1 - rate)
     number = deletion.budget(batch.deletable, asked)
     counts = reconstruction.token_counts([batch], VOCAB)
-    for delete in (
-        baselines.random,
-        baselines.frequent(counts),
-        baselines.greedy(baselines.FillerScores(Scripted()), spaced=True),
+    prob = baselines.filler_scores(Scripted(), batch).prob
+    for deleted in (
+        baselines.random(batch, asked),
+        baselines.frequent(batch, counts, asked),
+        baselines.greedy(batch, prob, asked, spaced=False),
+        baselines.greedy(batch, prob, asked, spaced=True),
     ):
-        deleted = delete(batch, asked)
         assert torch.equal(deleted.sum(1), number)
         assert not (deleted & ~batch.deletable).any()
 

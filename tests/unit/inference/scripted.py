@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from dualmask.core.batch import Batch
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.masked_lm import MaskedLMScores
-from dualmask.families.edit.model import Reading
+from dualmask.families.edit.model import DraftScores
+from dualmask.families.edit.outputs import InserterOut
 from dualmask.families.edit.picker import DeleteLogits
-from dualmask.families.outputs import InserterOut
 from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton, gap_present
 
@@ -46,13 +46,13 @@ class Scripted(nn.Module):
         self.wrong, self.gate, self.counted, self.write = wrong, gate, count, write
         self.heard: list[Tensor] = []  # what was said of how surely each token was written, a forward
 
-    def read(self, batch: Batch, keep_rate: Tensor, sure: Tensor) -> Reading:
-        self.heard.append(sure)
+    def read(self, batch: Batch, keep_rate: Tensor, written_prob: Tensor) -> DraftScores:
+        self.heard.append(written_prob)
         wrong = torch.logit(self.wrong(batch.tokens), eps=1e-6)
         silent = torch.zeros(batch.tokens.shape)
         beside = torch.zeros(*batch.tokens.shape, len(OFFSETS))
-        return Reading(
-            opinion=MaskedLMScores(silent, silent, silent),
+        return DraftScores(
+            masked_lm=MaskedLMScores(silent, silent, silent),
             logits=DeleteLogits(unary=silent, pairwise=beside, wrong=wrong),
             gate_logit=torch.logit(self.gate(batch.tokens), eps=1e-6),
         )

@@ -285,7 +285,7 @@ def test_one_edit_is_the_model_s_own_picks_counts_and_fills(loaded: Loaded, engi
         masked = gaps.insert(skeleton, count, 27)
         slot = masked.is_mask.flatten().nonzero().squeeze(1)
         logits = model.fill(masked.tokens, masked.length, slot)[:, :512]
-    written = logits.masked_fill(~engine.player.lexicon.writable, float("-inf")).argmax(-1)
+    written = logits.masked_fill(~engine.model.lexicon.writable, float("-inf")).argmax(-1)
     expected = masked.tokens.flatten().scatter(0, slot, written)[1:-1].tolist()
     (result,) = engine.run([Request(text, "edit", keep_rate=0.8, growth=0)])
     assert result.rounds[0].deleted == (~keep[0]).nonzero().squeeze(1).tolist()

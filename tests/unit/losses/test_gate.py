@@ -10,7 +10,7 @@ from tiny_rounds import make_batch, make_model, rounds_plan
 
 from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses import gate
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 
 ROWS = 24
 

@@ -14,7 +14,7 @@ from dualmask.core.batch import Batch, deletable
 from dualmask.families.edit import multi_round
 from dualmask.families.edit.completion import UNRESTORED, Deletion, text_cost
 from dualmask.families.edit.losses import recoverability
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 
 ROWS, MOST = 24, 3
 
@@ -107,6 +107,6 @@ def test_the_cost_of_a_text_is_that_of_copying_or_filling_it() -> None:
     keep = torch.tensor([[True] * 7 + [False]])
     target = Batch(torch.arange(8)[None] + 10, torch.tensor([8]), torch.tensor([0]))
     prob, hit = torch.tensor([0.5, 0.1, 0.9]), torch.tensor([True, True, False])
-    cost = text_cost(Deletion(draft, torch.zeros(1, 8, 1), match, keep), target, torch.tensor([0, 0, 0]), prob, hit)
+    cost = text_cost(Deletion(draft, torch.zeros(1, 8, 1), match, ~keep), target, torch.tensor([0, 0, 0]), prob, hit)
     nats = -torch.log(prob[hit] + UNRESTORED).sum() - 3 * torch.log(torch.tensor(UNRESTORED))
     assert cost.tolist() == pytest.approx([nats.item() / 8])

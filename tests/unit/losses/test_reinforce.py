@@ -15,12 +15,12 @@ from torch import Tensor
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.families.edit import multi_round, starts
-from dualmask.families.edit.decisions import Decision, decide_round
+from dualmask.families.edit.decisions import Decision, RoundInput, decide_round
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.masked_lm import MaskedLMScores
-from dualmask.families.edit.model import Reading
+from dualmask.families.edit.model import DraftScores
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.picker import DeleteLogits
-from dualmask.families.outputs import RoundOut, RoundState
 from dualmask.ops.deletion import OFFSETS
 
 SAMPLES, TEXTS, HEAT = 4, 1500, 0.6
@@ -98,11 +98,12 @@ def decisions(wrong: Tensor, gate: Tensor, losses: dict[str, float]) -> Decision
     one = torch.ones(batch.tokens.shape)
     beside = one[..., None].expand(-1, -1, len(OFFSETS))
     logits = DeleteLogits(0.2 * one, beside, wrong[:, None] * one)
-    reading = Reading(logits=logits, gate_logit=gate, opinion=MaskedLMScores(one, one, one))
+    scores = DraftScores(logits=logits, gate_logit=gate, masked_lm=MaskedLMScores(one, one, one))
     kind = torch.full_like(batch.length, starts.KINDS.index("clean"))
     match = torch.arange(3).expand_as(batch.tokens)
     always = torch.ones_like(kind, dtype=torch.bool)
-    return decide_round(make_model().config, reading, batch, match, one[:, 0], kind, plan, 1, 65, always)
+    given = RoundInput(batch, batch, match, one[:, 0], kind, always, plan, number=1, counter=65)
+    return decide_round(make_model().config, scores, given)
 
 
 @pytest.mark.parametrize("name", ["delete", "gate"])
@@ -110,7 +111,7 @@ def test_decisions(name: str) -> None:
     wrong, gate = (torch.full((TEXTS * SAMPLES,), value, requires_grad=True) for value in (0.3, -0.4))
     made = decisions(wrong, gate, {"gate": 1.0} if name == "gate" else {"keep_oracle": 1.0})
     leaf, logit = (wrong, 0.5) if name == "delete" else (gate, -0.4)
-    happened = made.wanted[:, 1] if name == "delete" else made.gate > 0.5
+    happened = made.proposed[:, 1] if name == "delete" else made.gate > 0.5
     prob = torch.sigmoid(torch.tensor(logit / HEAT))
     _, some = round_of(texts(3).rows(slice(1)))
     out = replace(some, log_prob=made.log_prob, live=torch.ones(TEXTS * SAMPLES))

@@ -9,8 +9,9 @@ from tiny_rounds import VOCAB, WIDTH, make_batch, make_model, make_plan
 
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import MASK_ID
-from dualmask.families.edit.completion import Deletion, _masked_embeddings, _sources
+from dualmask.families.edit.completion import Deletion, masked_embeddings
 from dualmask.families.edit.losses.total import round_loss
+from dualmask.families.edit.round import drop, insert
 from dualmask.families.edit.runtime import begin_stage
 from dualmask.ops import gaps
 
@@ -41,9 +42,10 @@ def test_revealing_gradient_is_the_slope_of_the_mixed_embedding():
     model, batch = make_model().double(), make_batch()
     keep = torch.where(batch.deletable & (torch.arange(WIDTH) % 3 == 1), 0.0, 1.0).double()
     kept = (keep > 0.5) & batch.present
-    place = torch.arange(WIDTH).expand_as(kept)
-    skeleton, packed = gaps.drop(batch.tokens, kept), gaps.drop(place, kept).tokens
-    masked = gaps.insert(skeleton, gaps.gap_counts(kept, batch.present & ~kept), WIDTH)
+    gone = batch.present & ~kept
+    match = torch.arange(WIDTH).expand_as(kept)
+    opened = insert(drop(batch.tokens, batch.length, gone), gaps.gap_counts(kept, gone), WIDTH)
+    masked = opened.masked
     position = gaps.contiguous_positions(masked.tokens).double()
     slot = masked.is_mask.flatten().nonzero().squeeze(1)
     target = batch.tokens.flatten()[slot]
@@ -57,9 +59,8 @@ def test_revealing_gradient_is_the_slope_of_the_mixed_embedding():
         return loss_of(m[..., None] * full + (1 - m)[..., None] * hole)
 
     leaf = keep.clone().requires_grad_()
-    deletion = Deletion(batch, model.table(batch.tokens), place, kept, leaf)
-    source, _ = _sources(masked, packed)
-    loss_of(_masked_embeddings(model, deletion, masked, source, reveal=1.0)).backward()
+    deletion = Deletion(batch, model.table(batch.tokens), match, gone, leaf)
+    loss_of(masked_embeddings(model, deletion, opened, reveal=1.0)).backward()
     for row, column in ((0, 1), (0, 2), (1, 4), (4, 10)):
         step = torch.zeros_like(keep)
         step[row, column] = 1e-6

@@ -14,7 +14,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.families.edit import multi_round, starts
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.model import DualMask
-from dualmask.families.outputs import RoundOut, RoundState
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.ops import deletion
 
 ROWS = 24
@@ -28,7 +28,7 @@ def unroll(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[RoundState, l
 
 def play(model: DualMask, batch: Batch, plan: StepPlan, state: RoundState | None = None, number: int = 0):
     asked = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-    return multi_round.play(model, state or multi_round.begin(batch, plan), batch, plan, number, asked)
+    return multi_round.train_round(model, state or multi_round.begin(batch, plan), batch, plan, number, asked)
 
 
 def only(kind: str) -> dict[str, dict[str, float]]:
@@ -207,12 +207,12 @@ def test_gradients_reach_every_module_and_the_picker_only_where_it_is_asked_for(
 def test_the_model_knows_what_it_wrote_itself():
     model, batch = make_model(), make_batch(ROWS)
     state, _ = unroll(model, batch, rounds_plan())
-    given = Batch(state.tokens, state.length, batch.key).deletable & (state.sure == 1)
-    written = Batch(state.tokens, state.length, batch.key).deletable & (state.sure < 1)
+    given = Batch(state.tokens, state.length, batch.key).deletable & (state.written_prob == 1)
+    written = Batch(state.tokens, state.length, batch.key).deletable & (state.written_prob < 1)
     assert given.any()
     assert written.any()
-    assert ((state.sure > 0) | ~written).all()
+    assert ((state.written_prob > 0) | ~written).all()
     clean = rounds_plan(rounds=1, **only("empty"))
     state, _ = play(model, batch, clean)
     inner = Batch(state.tokens, state.length, batch.key).deletable
-    assert (state.sure[inner] < 1).all()
+    assert (state.written_prob[inner] < 1).all()

@@ -13,7 +13,7 @@ from dualmask.core import noise
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses.total import round_loss
-from dualmask.families.outputs import RoundOut, RoundState
+from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.ops import deletion
 
 # Losses that are smooth in the drafts' embeddings once all decisions are made. The others hold straight-through terms
@@ -53,7 +53,7 @@ class TwoRounds:
         self.state, self.out = self.play(multi_round.begin(self.batch, plan), 0)
 
     def play(self, state: RoundState, number: int) -> tuple[RoundState, RoundOut]:
-        return multi_round.play(self.model, state, self.batch, self.plan, number, self.asked)
+        return multi_round.train_round(self.model, state, self.batch, self.plan, number, self.asked)
 
     def loss(self) -> Tensor:
         """Of round 1."""
@@ -65,7 +65,7 @@ class TwoRounds:
         model, soft = self.model, self.state.soft
         mixture = torch.einsum("mn,mnd->md", weight - soft.weight.detach(), model.table(soft.token))
         hard = model.table(self.state.tokens)
-        mixed = hard.flatten(0, 1).index_add(0, soft.place, mixture).view_as(hard)
+        mixed = hard.flatten(0, 1).index_add(0, soft.slot, mixture).view_as(hard)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(model, "embed", lambda tokens, soft: mixed)
             return self.loss().item()
@@ -73,7 +73,7 @@ class TwoRounds:
     def weights(self, top: Tensor) -> Tensor:
         """The relaxed draw from the top logits: softmax((logits) / temperature + the noise of each place's tokens)."""
         soft, width = self.state.soft, self.batch.tokens.shape[1]
-        key = noise.mix(self.batch.key[soft.place // width] + soft.place % width)
+        key = noise.mix(self.batch.key[soft.slot // width] + soft.slot % width)
         uniform = noise.uniform_at(key, "fill", self.plan.step * multi_round.COUNTERS_PER_STEP, soft.token)
         return torch.softmax(top / self.plan.fill_temperature - torch.log(-torch.log(uniform)), -1)
 
@@ -81,7 +81,7 @@ class TwoRounds:
 def test_gradient_into_the_round_before_is_the_slope_of_the_mixed_embedding(double: None) -> None:
     rounds = TwoRounds()
     soft, logits = rounds.state.soft, rounds.out.filler.logits
-    assert torch.equal(rounds.out.filler.slot, soft.place)
+    assert torch.equal(rounds.out.filler.slot, soft.slot)
     by_weight, by_logit = torch.autograd.grad(rounds.loss(), [soft.weight, logits])
     by_logit = by_logit.gather(1, soft.token)
     top, weight = logits.detach().gather(1, soft.token), soft.weight.detach()
@@ -117,7 +117,7 @@ def test_soft_tokens_change_nothing_forward() -> None:
     rounds = TwoRounds()
     hard = rounds.model.embed(rounds.state.tokens)
     assert torch.equal(rounds.model.embed(rounds.state.tokens, rounds.state.soft), hard)
-    assert torch.equal(rounds.state.tokens.flatten()[rounds.state.soft.place], drawn(rounds))
+    assert torch.equal(rounds.state.tokens.flatten()[rounds.state.soft.slot], drawn(rounds))
 
 
 def drawn(rounds: TwoRounds) -> Tensor:

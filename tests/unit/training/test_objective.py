@@ -40,7 +40,7 @@ def by_hand(model: DualMask, batch: Batch, plan: StepPlan, width: int, *, cut: b
     asked = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
     state, total = multi_round.begin(batch, plan), torch.zeros(())
     for number in range(plan.rounds):
-        state, out = multi_round.play(model, state, batch, plan, number, asked)
+        state, out = multi_round.train_round(model, state, batch, plan, number, asked)
         last = (number + 1) % width == 0 or number == plan.rounds - 1
         recon_weight = 1.0 if last else plan.stage.rollout.earlier_weight
         total = total + round_loss(out, plan, recon_weight=recon_weight).total / plan.rounds

@@ -31,7 +31,7 @@ from dualmask.evaluation.statistics import Row
 from dualmask.families.edit import starts
 from dualmask.families.edit.evaluate import corrupted
 from dualmask.families.edit.evaluate.correctors import cross_fitted
-from dualmask.families.edit.evaluate.rollouts import Rollout, play
+from dualmask.families.edit.evaluate.rollouts import Rollout, roll_out
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.request import Round
 from dualmask.families.edit.model import DualMask
@@ -93,10 +93,10 @@ def observe(loaded: Loaded, right: Sequence[Batch], rounds: int) -> Facts:
     begun = [_start(batch, loaded) for batch in right]
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
     drafts = [Batch(start.tokens, start.length, batch.key) for start, batch in zip(begun, right, strict=True)]
-    rollouts = play(engine, corrupted.rows(drafts), "auto", rounds)
+    rollouts = roll_out(engine, corrupted.rows(drafts), "auto", rounds)
     return Facts(
         quality=_quality(rollouts, corrupted.rows(right), rounds),
-        played=np.array([rollout.played for rollout in rollouts]),
+        played=np.array([rollout.rounds_run for rollout in rollouts]),
         confidence=_by_round(rollouts, rounds, [[_confidence(done) for done in x.result.rounds] for x in rollouts]),
         distance=_by_round(rollouts, rounds, [[_distance(done) for done in x.result.rounds] for x in rollouts]),
         entropy=_by_round(rollouts, rounds, _entropies(loaded.model, rollouts)),

@@ -1,4 +1,4 @@
-"""Who deletes: the picker and the heuristics that it has to beat. Each gives [B, T] bool of the number asked."""
+"""Who deletes: the picker and the heuristics that it has to beat. Each gives [B, T] bool of the requested number."""
 
 # B batch, T tokens
 
@@ -18,7 +18,7 @@ from dualmask.ops import deletion
 
 STRIDE = 8  # the greedy baseline sees a token's probability with every eighth token masked
 
-Deleter = Callable[[Batch, Tensor], Tensor]  # (batch, keep rate [B]) → deleted [B, T]
+Deleter = Callable[[Tensor], Tensor]  # keep rate [B] → deleted [B, T], of one batch
 
 
 def random(batch: Batch, keep_rate: Tensor) -> Tensor:
@@ -26,54 +26,31 @@ def random(batch: Batch, keep_rate: Tensor) -> Tensor:
     return deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
 
 
-def frequent(token_count: Tensor) -> Deleter:
+def frequent(batch: Batch, token_count: Tensor, keep_rate: Tensor) -> Tensor:
     """Most frequent tokens first; ``token_count`` [V]."""
-
-    def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
-        score = token_count[batch.tokens].float()
-        return deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
-
-    return delete
+    score = token_count[batch.tokens].float()
+    return deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
 
 
-class FillerScores:
-    """The filler's probability of each token of a batch; asked once a batch, whatever the number of rates."""
-
-    def __init__(self, model: DualMask) -> None:
-        self._model = model
-        self._known: dict[int, tuple[Batch, MaskedLMScores]] = {}  # holds the batch too, so that its id stays its own
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return self.opinion(batch).prob
-
-    def opinion(self, batch: Batch) -> MaskedLMScores:
-        if id(batch) not in self._known:
-            self._known[id(batch)] = batch, masked_lm_scores(self._model.look, target_and_best_nll, batch, STRIDE)
-        return self._known[id(batch)][1]
-
-    def ratio(self, batch: Batch) -> Tensor:
-        """[B, T] probability of each deletable token over that of the likeliest one there; 1 at the others."""
-        opinion = self.opinion(batch)
-        return torch.where(batch.deletable, opinion.prob / opinion.best.clamp_min(1e-9), 1.0)
+def greedy(batch: Batch, prob: Tensor, keep_rate: Tensor, *, spaced: bool) -> Tensor:
+    """What the filler is surest of first, by its probabilities [B, T]; ``spaced``: no two neighbours as long as the
+    budget allows."""
+    choose = best_apart if spaced else deletion.best_first
+    return choose(prob, batch.deletable, deletion.budget(batch.deletable, keep_rate))
 
 
-def greedy(score_of: FillerScores, *, spaced: bool) -> Deleter:
-    """What the filler is surest of first; ``spaced``: no two neighbours as long as the budget allows."""
-
-    def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
-        score, number = score_of(batch), deletion.budget(batch.deletable, keep_rate)
-        if spaced:
-            return best_apart(score, batch.deletable, number)
-        return deletion.best_first(score, batch.deletable, number)
-
-    return delete
+def picker(model: DualMask, batch: Batch, keep_rate: Tensor) -> Tensor:
+    return (model.pick(batch, keep_rate, step=0, temperature=0.0).keep < 0.5) & batch.deletable
 
 
-def picker(model: DualMask) -> Deleter:
-    def delete(batch: Batch, keep_rate: Tensor) -> Tensor:
-        return (model.pick(batch, keep_rate, step=0, temperature=0.0).keep < 0.5) & batch.deletable
+def filler_scores(model: DualMask, batch: Batch) -> MaskedLMScores:
+    """The filler's probability of each token of a batch: several filler passes, so ask once a batch."""
+    return masked_lm_scores(model.look, target_and_best_nll, batch, STRIDE)
 
-    return delete
+
+def likelihood_ratio(batch: Batch, scores: MaskedLMScores) -> Tensor:
+    """[B, T] probability of each deletable token over that of the likeliest one there; 1 at the others."""
+    return torch.where(batch.deletable, scores.prob / scores.best.clamp_min(1e-9), 1.0)
 
 
 def best_apart(score: Tensor, deletable: Tensor, number: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Who else corrects texts: the filler alone, with a threshold; and the filler when it is told what is wrong."""
 
-# B batch, T tokens, N texts, M slots
+# B batch, T tokens, N texts, V vocabulary
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
-from dualmask.core.tokenizer import MASK_ID
-from dualmask.families.edit.evaluate.baselines import FillerScores
+from dualmask.families.edit.evaluate.baselines import likelihood_ratio
 from dualmask.families.edit.evaluate.corrupted import rows
-from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.evaluate.given import GivenRules
+from dualmask.families.edit.masked_lm import MaskedLMScores
+from dualmask.families.edit.round import play_round
 from dualmask.inference.loading import Loaded
-from dualmask.nn.parallel.vocabulary import whole_vocabulary
 from dualmask.ops import gaps
 from dualmask.ops.alignment import align, holes
 
@@ -33,23 +33,22 @@ Score = Callable[[int, np.ndarray], float]  # (candidate, texts) → the higher 
 class FillerThreshold:
     """Replaces every token whose probability, by the filler, is below its text's limit: one mask each, one pass."""
 
-    def __init__(self, loaded: Loaded, scores: FillerScores) -> None:
-        self._model = loaded.model
-        self._writable = read_lexicon(loaded.tokenizer).writable.to(next(loaded.model.parameters()).device)
-        self._scores = scores
+    def __init__(self, loaded: Loaded) -> None:
+        self._model, self._writable = loaded.model, _writable(loaded)
 
-    def __call__(self, batches: Sequence[Batch], rule: np.ndarray) -> Texts:
-        """The texts of the batches, corrected; rule [N]: index into RULES."""
+    def __call__(self, batches: Sequence[Batch], scores: Sequence[MaskedLMScores], rule: np.ndarray) -> Texts:
+        """The texts of the batches, corrected. scores: ``baselines.filler_scores`` of each batch; rule [N]: index into
+        RULES."""
         table = torch.tensor(RULES)[torch.from_numpy(rule)].split([len(batch.length) for batch in batches])
-        return rows([self._corrected(*pair) for pair in zip(batches, table, strict=True)])
+        return rows([self._corrected(*each) for each in zip(batches, scores, table, strict=True)])
 
     @torch.inference_mode()
-    def _corrected(self, batch: Batch, rule: Tensor) -> Batch:
+    def _corrected(self, batch: Batch, scores: MaskedLMScores, rule: Tensor) -> Batch:
         relative, limit = rule.to(batch.tokens.device)[:, :, None].unbind(1)
-        believed = torch.where(relative > 0, self._scores.ratio(batch), self._scores(batch))
-        doubted = (believed < limit) & batch.deletable
-        masked = torch.where(doubted, MASK_ID, batch.tokens)
-        return _filled(self._model, self._writable, masked, batch.length, doubted, batch.key)
+        prob = torch.where(relative > 0, likelihood_ratio(batch, scores), scores.prob)
+        doubted = (prob < limit) & batch.deletable
+        count = gaps.gap_counts(batch.present & ~doubted, doubted)
+        return _texts_behind(batch, GivenRules(self._model, doubted, count, self._writable), batch.tokens.shape[1])
 
 
 class Oracle:
@@ -57,8 +56,7 @@ class Oracle:
     filler allows. Where a hole needs more masks than one gap takes, the rest stays out."""
 
     def __init__(self, loaded: Loaded) -> None:
-        self._model = loaded.model
-        self._writable = read_lexicon(loaded.tokenizer).writable.to(next(loaded.model.parameters()).device)
+        self._model, self._writable = loaded.model, _writable(loaded)
 
     def __call__(self, batches: Sequence[Batch], targets: Sequence[Batch]) -> Texts:
         return rows([self._corrected(*pair) for pair in zip(batches, targets, strict=True)])
@@ -68,16 +66,19 @@ class Oracle:
         match = align(batch.tokens, batch.length, target.tokens, target.length)
         keep = (match >= 0) & batch.present
         count = holes(match, keep).count.clamp_max(self._model.config.max_gap_count)
-        masked = gaps.insert(gaps.drop(batch.tokens, keep), count, target.tokens.shape[1])
-        return _filled(self._model, self._writable, masked.tokens, masked.length, masked.is_mask, batch.key)
+        rules = GivenRules(self._model, batch.present & ~keep, count, self._writable)
+        return _texts_behind(batch, rules, target.tokens.shape[1])
 
 
-def _filled(model: DualMask, writable: Tensor, masked: Tensor, length: Tensor, slots: Tensor, key: Tensor) -> Batch:
-    """The likeliest writable token in each of the slots [B, T]."""
-    slot = slots.flatten().nonzero().squeeze(1)
-    logits = whole_vocabulary(model.fill(masked, length, slot), len(writable))
-    best = logits.masked_fill(~writable, float("-inf")).argmax(-1)
-    return Batch(masked.flatten().scatter(0, slot, best).view_as(masked), length, key)
+def _writable(loaded: Loaded) -> Tensor:
+    """[V] bool, on the model's device."""
+    return read_lexicon(loaded.tokenizer).writable.to(next(loaded.model.parameters()).device)
+
+
+def _texts_behind(batch: Batch, rules: GivenRules, width: int) -> Batch:
+    """The texts behind the round."""
+    result = play_round(batch.tokens, batch.length, rules, width)
+    return Batch(result.tokens, result.length, batch.key)
 
 
 def cross_fitted(candidates: int, texts: int, score: Score) -> np.ndarray:

@@ -27,11 +27,12 @@ from dualmask.evaluation import statistics
 from dualmask.evaluation.ranking import auc_row, roc
 from dualmask.evaluation.statistics import Row
 from dualmask.families.edit.evaluate import edits
-from dualmask.families.edit.evaluate.baselines import FillerScores
+from dualmask.families.edit.evaluate.baselines import filler_scores, likelihood_ratio
 from dualmask.families.edit.evaluate.correctors import RULES, FillerThreshold, Oracle, Texts, cross_fitted
 from dualmask.families.edit.evaluate.corrupted import Pairs, make_wrong
-from dualmask.families.edit.evaluate.rollouts import Rollout, play
+from dualmask.families.edit.evaluate.rollouts import Rollout, roll_out
 from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DualMask
 from dualmask.inference.loading import Loaded
 from dualmask.ops.alignment import align
@@ -67,23 +68,25 @@ def evaluate(
     pairs = make_wrong(right, loaded, rate=rate, kinds=kinds)
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
     most = max(rounds)
-    wrong, clean = play(engine, pairs.sources, "auto", most), play(engine, pairs.targets, "auto", most)
-    filler = FillerScores(loaded.model)
-    simple = FillerThreshold(loaded, filler)
-    rule = _tuned(simple, pairs)
-    outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds), _simple_outcome(simple, pairs, rule)]
+    wrong, clean = roll_out(engine, pairs.sources, "auto", most), roll_out(engine, pairs.targets, "auto", most)
+    wrong_scores, right_scores = _filler_scores(loaded.model, pairs.wrong), _filler_scores(loaded.model, pairs.right)
+    simple = FillerThreshold(loaded)
+    rule = _tuned(simple, pairs, wrong_scores)
+    outcomes = [*_model_outcomes(engine, pairs, wrong, clean, rounds)]
+    corrected = simple(pairs.wrong, wrong_scores, rule), simple(pairs.right, right_scores, rule)
+    outcomes.append(Outcome("filler_threshold", 1, *corrected))
     outcomes.append(Outcome("oracle", 1, Oracle(loaded)(pairs.wrong, pairs.right), pairs.targets))
     rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
     for kind in kinds:
         part = make_wrong(right, loaded, rate=rate, kinds=[kind])
-        corrected = {
-            "auto": [rollout.draft(1) for rollout in play(engine, part.sources, "auto", 1)],
-            "filler_threshold": simple(part.wrong, rule),
+        by_method = {
+            "auto": [rollout.draft(1) for rollout in roll_out(engine, part.sources, "auto", 1)],
+            "filler_threshold": simple(part.wrong, _filler_scores(loaded.model, part.wrong), rule),
         }
-        rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in corrected.items()]
+        rows += [_recall(texts, part, method=method, rounds=1, kind=kind) for method, texts in by_method.items()]
     scores = {
-        "gate_auc": _gate_scores(filler, pairs, wrong, clean),
-        "wrong_auc": _token_scores(loaded.model, filler, pairs),
+        "gate_auc": _gate_scores([*wrong_scores, *right_scores], pairs, wrong, clean),
+        "wrong_auc": _token_scores(loaded.model, wrong_scores, pairs),
     }
     curves = {}
     for metric, by_method in scores.items():
@@ -98,9 +101,9 @@ def _model_outcomes(
 ) -> Iterator[Outcome]:
     """The Gate as it decides, and as it is told to. No probability is above 1, every one is above 0."""
     number = len(wrong)
-    drafts = [*pairs.sources, *pairs.targets]
-    always = play(engine, drafts, "auto", max(rounds), gate_threshold=0.0)
-    never = play(engine, drafts, "auto", 1, gate_threshold=1.0)
+    asked = [*pairs.sources, *pairs.targets]
+    always = roll_out(engine, asked, "auto", max(rounds), gate_threshold=0.0)
+    never = roll_out(engine, asked, "auto", 1, gate_threshold=1.0)
     by_gate = [*wrong, *clean]
     dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
     shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]
@@ -118,19 +121,21 @@ def _model_outcomes(
     yield outcome("gate_off", 1, never)
 
 
-def _tuned(simple: FillerThreshold, pairs: Pairs) -> np.ndarray:
+def _filler_scores(model: DualMask, batches: Sequence[Batch]) -> list[MaskedLMScores]:
+    return [filler_scores(model, batch) for batch in batches]
+
+
+def _tuned(simple: FillerThreshold, pairs: Pairs, scores: Sequence[MaskedLMScores]) -> np.ndarray:
     """[N] the rule for each text: that with the best F0.5 on the other half of the texts."""
     number = len(pairs.sources)
-    counts = [_agreements(simple(pairs.wrong, np.full(number, rule)), pairs)[:, :3] for rule in range(len(RULES))]
+    counts = [
+        _agreements(simple(pairs.wrong, scores, np.full(number, rule)), pairs)[:, :3] for rule in range(len(RULES))
+    ]
 
     def score(rule: int, part: np.ndarray) -> float:
         return float(np.nan_to_num(edits.f05(counts[rule][part].sum(0))))
 
     return cross_fitted(len(RULES), number, score)
-
-
-def _simple_outcome(simple: FillerThreshold, pairs: Pairs, rule: np.ndarray) -> Outcome:
-    return Outcome("filler_threshold", 1, simple(pairs.wrong, rule), simple(pairs.right, rule))
 
 
 def _agreements(corrected: Texts, pairs: Pairs) -> np.ndarray:
@@ -167,13 +172,13 @@ def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
 
 
 def _gate_scores(
-    filler: FillerScores, pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
+    scores: Sequence[MaskedLMScores], pairs: Pairs, wrong: Sequence[Rollout], clean: Sequence[Rollout]
 ) -> dict[str, Scores]:
     """Whole texts: the Gate's probability, and the filler's mean negative log-likelihood. Texts that only lack tokens
     are left out: nothing of them has to go."""
     mean_nll = [
-        torch.where(batch.deletable, -filler(batch).clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
-        for batch in [*pairs.wrong, *pairs.right]
+        torch.where(batch.deletable, -score.prob.clamp_min(1e-9).log(), 0.0).sum(1) / batch.deletable.sum(1)
+        for batch, score in zip([*pairs.wrong, *pairs.right], scores, strict=True)
     ]
     number = len(wrong)
     is_wrong, owner = np.arange(2 * number) < number, np.tile(np.arange(number), 2)
@@ -190,18 +195,18 @@ def _gate_scores(
 
 
 @torch.inference_mode()
-def _token_scores(model: DualMask, filler: FillerScores, pairs: Pairs) -> dict[str, Scores]:
+def _token_scores(model: DualMask, scores: Sequence[MaskedLMScores], pairs: Pairs) -> dict[str, Scores]:
     """Tokens of the wrong texts: the picker's logit that they are wrong, the filler's doubt, and how much likelier
     than the token it finds another one."""
     values: dict[str, list[Tensor]] = {"picker": [], "filler": [], "filler_ratio": []}
     wrong, owner = [], []
     first = 0
-    for batch, target in zip(pairs.wrong, pairs.right, strict=True):
+    for batch, score, target in zip(pairs.wrong, scores, pairs.right, strict=True):
         where = batch.deletable
-        reading = model.read(batch, torch.ones(len(batch.length), device=batch.tokens.device))
-        values["picker"].append(reading.logits.wrong[where])
-        values["filler"].append(-filler(batch)[where])
-        values["filler_ratio"].append(-filler.ratio(batch)[where])
+        draft_scores = model.read(batch, torch.ones(len(batch.length), device=batch.tokens.device))
+        values["picker"].append(draft_scores.logits.wrong[where])
+        values["filler"].append(-score.prob[where])
+        values["filler_ratio"].append(-likelihood_ratio(batch, score)[where])
         wrong.append((align(batch.tokens, batch.length, target.tokens, target.length) < 0)[where])
         owner.append(first + where.nonzero()[:, 0])
         first += len(batch.length)

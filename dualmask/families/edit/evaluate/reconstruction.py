@@ -2,15 +2,18 @@
 
 gaps "true": the inserter is given the answer. "predicted": each gap gets the inserter's most likely count; a token
 counts as restored only if its gap's count is right (so text shifted by one misplaced [MASK] is never compared slot by
-slot). "shuffled": the true counts in the wrong gaps; how much of the restoration needs the places.
+slot). "shuffled": the true counts in the wrong gaps; how much of the restoration needs the positions.
 """
 
-# B batch, T tokens, G gaps = T-1, W width of the masked sequence
+# B batch, T tokens, G gaps = T-1, V vocabulary
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -21,11 +24,15 @@ from dualmask.core.batch import Batch
 from dualmask.evaluation import statistics
 from dualmask.families.edit.evaluate import baselines
 from dualmask.families.edit.evaluate.baselines import Deleter
+from dualmask.families.edit.evaluate.given import GivenRules
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.round import RoundResult, play_round
 from dualmask.ops import gaps
 
 RATES = (0.2, 0.3, 0.5)
 GAPS = ("true", "predicted", "shuffled")
+
+Methods = Callable[[Batch], dict[str, Deleter]]  # by name, of one batch
 
 
 @dataclass(frozen=True)
@@ -41,62 +48,52 @@ class Restored:
     length: Tensor  # [B] true length
 
 
-def deleters(model: DualMask, token_count: Tensor) -> dict[str, Deleter]:
-    scores = baselines.FillerScores(model)
-    return {
-        "picker": baselines.picker(model),
-        "random": baselines.random,
-        "frequent": baselines.frequent(token_count),
-        "greedy_plain": baselines.greedy(scores, spaced=False),
-        "greedy_spaced": baselines.greedy(scores, spaced=True),
-    }
+def deleters(model: DualMask, token_count: Tensor) -> Methods:
+    """The picker and its baselines; ``token_count`` [V]: how often each token occurs."""
+
+    def methods(batch: Batch) -> dict[str, Deleter]:
+        prob = baselines.filler_scores(model, batch).prob
+        return {
+            "picker": partial(baselines.picker, model, batch),
+            "random": partial(baselines.random, batch),
+            "frequent": partial(baselines.frequent, batch, token_count),
+            "greedy_plain": partial(baselines.greedy, batch, prob, spaced=False),
+            "greedy_spaced": partial(baselines.greedy, batch, prob, spaced=True),
+        }
+
+    return methods
 
 
 @torch.no_grad()
 def restore(model: DualMask, batch: Batch, deleted: Tensor, filler: DualMask | None = None) -> Restored:
     """Fills the skeleton again. ``filler``: another model whose filler is used instead of ``model``'s."""
-    keep = batch.present & ~deleted
-    skeleton = gaps.drop(batch.tokens, keep)
-    actual = gaps.gap_counts(keep, deleted)
-    inserter = model.count(skeleton)
-    predicted = inserter.gap_logits.argmax(-1) * inserter.gap_present
-    chosen = {"true": actual, "predicted": predicted, "shuffled": _shuffled(actual, inserter.gap_present, batch.key)}
-    right = {
-        kind: _restored_tokens(filler or model, batch, deleted, skeleton, count, actual)
-        for kind, count in chosen.items()
-    }
-    opened, wanted = predicted > 0, actual > 0
+
+    def restored(counts: Tensor | None) -> RoundResult:
+        return play_round(batch.tokens, batch.length, GivenRules(model, deleted, counts, filler=filler))
+
+    results = {"predicted": restored(None)}
+    remainder, predicted = results["predicted"].opened.remainder, results["predicted"].count
+    actual = gaps.gap_counts(remainder.keep, deleted)
+    gap_present = gaps.gap_present(remainder.skeleton.length, batch.tokens.shape[1])
+    results |= {"true": restored(actual), "shuffled": restored(_shuffled(actual, gap_present, batch.key))}
+    is_opened, is_missing = predicted > 0, actual > 0
     return Restored(
-        right=right,
+        right={kind: _restored_tokens(batch, results[kind], actual) for kind in GAPS},
         number=deleted.sum(1),
-        gap_hits=((predicted == actual) & wanted).sum(1),
-        gaps_predicted=opened.sum(1),
-        gaps_actual=wanted.sum(1),
+        gap_hits=((predicted == actual) & is_missing).sum(1),
+        gaps_predicted=is_opened.sum(1),
+        gaps_actual=is_missing.sum(1),
         length_error=(predicted.sum(1) - actual.sum(1)).abs(),
         length=batch.length,
     )
 
 
-def _restored_tokens(
-    model: DualMask, batch: Batch, deleted: Tensor, skeleton: gaps.Skeleton, count: Tensor, actual: Tensor
-) -> Tensor:
-    """[B] deleted tokens that stand again at the same place of a gap with the right count."""
-    width = int((skeleton.length + count.sum(1)).max())
-    masked = gaps.insert(skeleton, count, width)
-    slot = masked.is_mask.flatten().nonzero().squeeze(1)
-    filled = masked.tokens.flatten()
-    logits = model.fill(masked.tokens, masked.length, slot)
-    filled = filled.scatter(0, slot, logits.argmax(-1)).view_as(masked.tokens)
-    before = torch.nn.functional.pad(count.cumsum(1), (1, 0))
-    gap = gaps.gap_index(batch.present & ~deleted).clamp_min(0)
-    # the r-th deleted token of gap j looks at the r-th mask behind skeleton token j
-    place = torch.arange(batch.tokens.shape[1], device=gap.device)
-    true_before = torch.nn.functional.pad(actual.cumsum(1), (1, 0))
-    rank = place - gap - true_before.gather(1, gap)
-    look = (gap + before.gather(1, gap) + rank).clamp(0, width - 1)
-    found = filled.gather(1, look) == batch.tokens
-    fits = (count == actual).gather(1, gap.clamp_max(count.shape[1] - 1))
-    return (found & fits & deleted).sum(1)
+def _restored_tokens(batch: Batch, result: RoundResult, actual: Tensor) -> Tensor:
+    """[B] deleted tokens that stand again at the same position of a gap with the right count."""
+    opened = result.opened
+    right_count = (result.count == actual).gather(1, opened.masked.gap.clamp(0, actual.shape[1] - 1))
+    same = result.tokens == batch.tokens.gather(1, opened.replaced.clamp_min(0))
+    return (result.is_mask & right_count & same).sum(1)
 
 
 def _shuffled(count: Tensor, present: Tensor, key: Tensor) -> Tensor:
@@ -114,21 +111,20 @@ def token_counts(batches: Sequence[Batch], vocab_size: int) -> Tensor:
 def evaluate(
     model: DualMask,
     batches: Sequence[Batch],
-    methods: Mapping[str, Deleter],
+    methods: Methods,
     rates: Iterable[float] = RATES,
     filler: DualMask | None = None,
 ) -> list[statistics.Row]:
     """Rows `restored`, `exact`, `gap_f1` and `length_error` for every method, share deleted and kind of gaps."""
-    rows: list[statistics.Row] = []
-    for deleted_share in rates:
-        for method, delete in methods.items():
-            parts = []
-            with torch.no_grad():
-                for batch in batches:
-                    asked = torch.full(batch.length.shape, 1 - deleted_share, device=batch.tokens.device)
-                    parts.append(restore(model, batch, delete(batch, asked), filler))
-            rows += _rows(parts, method=method, deleted=deleted_share)
-    return rows
+    shares = list(dict.fromkeys(rates))
+    parts: dict[tuple[float, str], list[Restored]] = defaultdict(list)  # by share deleted and method
+    with torch.no_grad():
+        for batch in batches:
+            delete = methods(batch)
+            for share, method in product(shares, delete):
+                keep_rate = torch.full(batch.length.shape, 1 - share, device=batch.tokens.device)
+                parts[share, method].append(restore(model, batch, delete[method](keep_rate), filler))
+    return [row for (share, method), part in parts.items() for row in _rows(part, method=method, deleted=share)]
 
 
 def _rows(parts: Sequence[Restored], **where: object) -> list[statistics.Row]:

@@ -16,7 +16,7 @@ class Budget:
     """The accounts of one request over its rounds. Growth is counted per region: a set of gaps with one total.
 
     deletable  tokens of the text that may be deleted before the first round
-    room       growth that the inserter's own opinion may reach where the caller set no bound
+    room       growth that the inserter's counts may reach where the caller set no bound
     """
 
     request: Request
@@ -25,8 +25,8 @@ class Budget:
     round: int = 0
     grown: dict[int, int] = field(default_factory=dict)
 
-    def asked(self, region: int) -> int | None:
-        """The growth that the caller asked for in all; None: the inserter decides."""
+    def requested_growth(self, region: int) -> int | None:
+        """The growth that the caller requested in all; None: the inserter decides."""
         if self.request.mode == "infill":
             return self.request.holes[region - 1].tokens
         return self.request.growth
@@ -37,12 +37,12 @@ class Budget:
 
     @property
     def over(self) -> bool:
-        """The rounds asked for were played; what follows only mends the length."""
+        """The requested rounds are over; what follows only mends the length."""
         return self.round >= self.request.rounds
 
     @property
     def gate(self) -> float | None:
-        """The decision forced on this round; None: the Gate's own."""
+        """The decision forced on this round; None: the Gate decides."""
         if self.request.mode == "auto" and self.over:
             return 0.0
         return FORCED_GATE.get(self.request.mode)
@@ -64,27 +64,27 @@ class Budget:
 
     @property
     def pending(self) -> bool:
-        """An asked length is not reached yet."""
+        """A requested length is not reached yet."""
         if self.request.mode == "summarize":
             return not self.over
-        asked = ((region, self.asked(region)) for region in self.regions)
-        return self.opens and any(total is not None and total != self.grown.get(region, 0) for region, total in asked)
+        requested = ((region, self.requested_growth(region)) for region in self.regions)
+        return self.opens and any(n is not None and n != self.grown.get(region, 0) for region, n in requested)
 
     def due(self, region: int) -> int | None:
-        """Asked growth of this round: the schedule's share of it, less what has grown, so that no gap's limit makes the
-        text shorter for good. None: the inserter decides."""
-        asked = self.asked(region)
-        if asked is None:
+        """Requested growth of this round: the schedule's share of it, less what has grown, so that no gap's limit makes
+        the text shorter for good. None: the inserter decides."""
+        requested = self.requested_growth(region)
+        if requested is None:
             return None
         share = min((self.round + 1) / self.request.rounds, 1.0)
         if self.request.growth_schedule == "cosine":
             share = 1 - math.cos(share * math.pi / 2)
-        line = math.ceil(abs(asked) * share - 1e-6)  # rounded away from zero
-        return int(math.copysign(line, asked)) - self.grown.get(region, 0)
+        due_by_now = math.ceil(abs(requested) * share - 1e-6)  # rounded away from zero
+        return int(math.copysign(due_by_now, requested)) - self.grown.get(region, 0)
 
     def deletions(self, deletable: int) -> int | None:
         """Tokens to delete among ``deletable`` ones, should the round edit. None: those that are wrong, be they many or
-        few. Rounds beyond those asked for only mend the length; a summary comes to its keep rate step by step."""
+        few. Rounds beyond the requested ones only mend the length; a summary comes to its keep rate step by step."""
         request = self.request
         if self.gate == 0:
             return 0
@@ -104,10 +104,10 @@ class Budget:
         due = self.due(region)
         if due is not None:
             return max(deleted + due, 0)
-        opinion = round(rate) if request.mode == "generate" else likely
+        expected = round(rate) if request.mode == "generate" else likely
         least = 1 if request.mode == "infill" and not self.grown.get(region) else 0
         room = self.room if request.max_growth is None else request.max_growth
-        return max(least, min(opinion, deleted + room - self.grown.get(region, 0)))
+        return max(least, min(expected, deleted + room - self.grown.get(region, 0)))
 
     def close_round(self, deleted: int, opened: dict[int, int]) -> None:
         for region in self.regions:
@@ -116,9 +116,9 @@ class Budget:
 
 
 def natural_room(request: Request, max_length: int, max_gap_count: int) -> int:
-    """How far a text grows by the inserter's own opinion.
+    """How far a text grows where the inserter decides and the caller set no bound.
 
-    An edit at most doubles it, a generation ends where the model's own length does, a hole takes what one gap takes.
+    An edit at most doubles it, a generation ends where the model's longest text does, a hole takes what one gap takes.
     """
     if request.mode == "infill":
         return max_gap_count

@@ -1,6 +1,6 @@
-"""A batch of drafts in progress: tokens, and what is known of each of them, carried through deleting and inserting."""
+"""A batch of drafts in progress: tokens, and what is known of each of them, carried through rounds."""
 
-# N drafts, L places, G gaps = L-1 (gap j stands behind place j)
+# N drafts, L positions, W positions behind a round, G gaps = L-1 (gap j stands behind position j)
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dualmask.core.batch import deletable, present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.families.edit.infer.request import Request
+from dualmask.families.edit.round import Opened, Remainder, take
 from dualmask.ops import gaps
 
 CLOSED = -1
@@ -23,11 +24,11 @@ CLOSED = -1
 class Drafts:
     """
     tokens, length  [N, L], [N] as in ``batch.Batch``
-    key             [N] random key: draws depend on it and on the place, on nothing else
+    key             [N] random key: draws depend on it and on the position, on nothing else
     locked          [N, L] bool: never deleted
     region          [N, L] int64: the budget region of the gap behind the token, or CLOSED
     spaced          [N, L] bool: what is inserted right behind the token must begin with a space
-    sure            [N, L] probability with which an earlier round wrote the token; 1: it was given
+    written_prob    [N, L] probability with which an earlier round wrote the token; 1: it was given
     """
 
     tokens: Tensor
@@ -36,7 +37,7 @@ class Drafts:
     locked: Tensor
     region: Tensor
     spaced: Tensor
-    sure: Tensor
+    written_prob: Tensor
 
     @property
     def present(self) -> Tensor:
@@ -48,42 +49,34 @@ class Drafts:
 
     def rows(self, index: Sequence[int]) -> Drafts:
         """Some of the drafts, padding cut."""
-        pick = torch.tensor(index, device=self.tokens.device)
-        width = int(self.length[pick].max())
-        planes = (plane[pick, :width] for plane in (self.tokens, self.locked, self.region, self.spaced, self.sure))
-        tokens, *known = planes
-        return Drafts(tokens, self.length[pick], self.key[pick], *known)
-
-    def drop(self, keep: Tensor) -> Drafts:
-        """The skeletons: tokens where ``keep`` [N, L] holds, with what is known of them."""
-        packed = gaps.drop(self.tokens, keep)
-        locked, region, spaced = (
-            gaps.drop(plane.long(), keep).tokens for plane in (self.locked, self.region, self.spaced)
+        rows = torch.tensor(index, device=self.tokens.device)
+        width = int(self.length[rows].max())
+        known = (self.locked, self.region, self.spaced, self.written_prob)
+        return Drafts(
+            self.tokens[rows, :width], self.length[rows], self.key[rows], *(each[rows, :width] for each in known)
         )
-        sure = gaps.drop(self.sure, keep).tokens
-        return Drafts(packed.tokens, packed.length, self.key, locked.bool(), region, spaced.bool(), sure)
 
-    def open(self, count: Tensor) -> tuple[Drafts, Tensor]:
-        """Opens ``count`` [N, G] masks; also [N, L'] bool where they are. A mask belongs to the region of its gap."""
-        width = int((self.length + count.sum(1)).max())
-        masked = gaps.insert(gaps.Skeleton(self.tokens, self.length), count, width)
-        source = masked.gap.clamp_min(0)
-        kept = ~masked.is_mask
+    def opened(self, opened: Opened) -> Drafts:
+        """The drafts with the [MASK]s of a round in place. A mask belongs to the region of its gap."""
+        masked, kept = opened.masked, ~opened.masked.is_mask
         return Drafts(
             masked.tokens,
             masked.length,
             self.key,
-            self.locked.gather(1, source) & kept,
-            self.region.gather(1, source),
-            self.spaced.gather(1, source) & kept,
-            self.sure.gather(1, source),
-        ), masked.is_mask
+            opened.carry(self.locked) & kept,
+            opened.carry(self.region),
+            opened.carry(self.spaced) & kept,
+            opened.carry(self.written_prob),
+        )
 
-    def open_gaps(self, lexicon: Lexicon) -> Tensor:
-        """[N, G] bool: masks may go there: neither inside a locked range nor inside a character."""
-        inside = lexicon.continuation[self.tokens[:, 1:]]
-        exists = gaps.gap_present(self.length, self.tokens.shape[1])
-        return exists & ~inside & (self.region[:, :-1] != CLOSED)
+    def open_gaps(self, remainder: Remainder, lexicon: Lexicon) -> tuple[Tensor, Tensor]:
+        """Of each gap of the skeletons [N, G]: its budget region; and whether masks may go there: neither inside a
+        locked range nor inside a character."""
+        skeleton = remainder.skeleton
+        region = take(self.region, remainder.source)[:, :-1]
+        inside = lexicon.continuation[skeleton.tokens[:, 1:]]
+        exists = gaps.gap_present(skeleton.length, skeleton.tokens.shape[1])
+        return region, exists & ~inside & (region != CLOSED)
 
 
 def start(requests: Sequence[Request], device: torch.device) -> Drafts:
@@ -104,5 +97,6 @@ def start(requests: Sequence[Request], device: torch.device) -> Drafts:
             region[row, first + 1 : end] = CLOSED
     length = torch.tensor([len(request.ids) + 2 for request in requests])
     key = torch.tensor([request.sampling.seed for request in requests])
-    sure = torch.ones(tokens.shape)
-    return Drafts(*(tensor.to(device) for tensor in (tokens, length, key, locked, region, spaced, sure)))
+    written_prob = torch.ones(tokens.shape)
+    planes = (tokens, length, key, locked, region, spaced, written_prob)
+    return Drafts(*(plane.to(device) for plane in planes))

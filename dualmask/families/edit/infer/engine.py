@@ -1,8 +1,8 @@
 """The engine: requests in, results with their traces out. Knows ids; knows nothing of text.
 
-A round is a function from drafts to drafts (delete, count, open, fill); what ends the rounds stands in ``stopping.py``.
+The round stands in ``round.py``, how inference decides in it in ``rounds.py``, what ends the rounds in ``stopping.py``.
 Results do not depend on what else is in the batch, nor on padding: every draw is a function of the request's seed, the
-round and the place.
+round and the position.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dualmask.core.lexicon import Lexicon
 from dualmask.families.edit.infer.budget import Budget, natural_room
 from dualmask.families.edit.infer.drafts import Drafts, start
 from dualmask.families.edit.infer.request import Request, Result, Round
-from dualmask.families.edit.infer.rounds import Played, RoundPlayer
+from dualmask.families.edit.infer.rounds import InferredRound, deletable, infer_round
 from dualmask.families.edit.infer.windows import Progress, WindowedModel
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.stopping import Reason, draft_digest, reasons
@@ -32,9 +32,7 @@ class Engine:
     def __init__(self, model: DualMask, lexicon: Lexicon, *, progress: Progress | None = None) -> None:
         self.config = model.config
         self.device = next(model.parameters()).device
-        lexicon = lexicon.to(self.device)
-        windowed = WindowedModel(model.eval(), lexicon, progress)
-        self.player = RoundPlayer(windowed, lexicon, self.device)
+        self.model = WindowedModel(model.eval(), lexicon.to(self.device), progress)
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> list[Result]:
@@ -46,24 +44,24 @@ class Engine:
 
     def _run_group(self, requests: Sequence[Request]) -> list[Result]:
         drafts = start(requests, self.device)
-        deletable = self.player.deletable(drafts).sum(1).tolist()
+        numbers = deletable(drafts, self.model.lexicon).sum(1).tolist()
         limits = self.config.max_length, self.config.max_gap_count
-        budgets = [Budget(r, n, natural_room(r, *limits)) for r, n in zip(requests, deletable, strict=True)]
+        budgets = [Budget(r, n, natural_room(r, *limits)) for r, n in zip(requests, numbers, strict=True)]
         traces: list[list[Round]] = [[] for _ in requests]
         stopped = [Reason.NONE for _ in requests]
         active = list(range(len(requests)))
         seen = draft_digest(drafts.tokens, drafts.length)[:, None]
         while active:
-            mine = [budgets[index] for index in active]
-            played = self.player.play(drafts, mine)
-            digest = draft_digest(played.drafts.tokens, played.drafts.length)
-            why = _reasons(drafts, played, digest, seen, mine)
-            for index, done, reason in zip(active, played.rounds, why, strict=True):
-                traces[index].append(done)
+            running = [budgets[index] for index in active]
+            done = infer_round(self.model, drafts, running)
+            digest = draft_digest(done.drafts.tokens, done.drafts.length)
+            reasons_by_row = _reasons(drafts, done, digest, seen, running)
+            for index, trace, reason in zip(active, done.rounds, reasons_by_row, strict=True):
+                traces[index].append(trace)
                 stopped[index] = reason
-            going = [row for row, reason in enumerate(why) if not _finished(mine[row], reason)]
+            going = [row for row, reason in enumerate(reasons_by_row) if not _finished(running[row], reason)]
             active = [active[row] for row in going]
-            drafts = played.drafts.rows(going) if going else drafts
+            drafts = done.drafts.rows(going) if going else drafts
             seen = torch.cat([seen, digest[:, None]], dim=1)[going]
         return [
             Result(request, trace[-1].result[1:-1], tuple(trace), reason)
@@ -71,20 +69,22 @@ class Engine:
         ]
 
 
-def _reasons(before: Drafts, played: Played, digest: Tensor, seen: Tensor, budgets: Sequence[Budget]) -> list[Reason]:
+def _reasons(
+    before: Drafts, done: InferredRound, digest: Tensor, seen: Tensor, budgets: Sequence[Budget]
+) -> list[Reason]:
     """Why each text may stop after this round; requests of different criteria may be mixed."""
-    after, stops = played.drafts, [budget.stop for budget in budgets]
-    distance = torch.ones_like(played.confidence)
+    after, stops = done.drafts, [budget.stop for budget in budgets]
+    distance = torch.ones_like(done.confidence)
     if any(stop.edit_distance is not None for stop in stops):
         distance = edit_distance(before.tokens, before.length, after.tokens, after.length)
-    facts = {"changed": played.changed, "digest": digest, "seen": seen}
-    facts |= {"confidence": played.confidence, "distance": distance}
+    facts = {"changed": done.changed, "digest": digest, "seen": seen}
+    facts |= {"confidence": done.confidence, "distance": distance}
     by_stop = {stop: reasons(stop, **facts).tolist() for stop in set(stops)}
     return [Reason(by_stop[stop][row]) for row, stop in enumerate(stops)]
 
 
 def _finished(budget: Budget, reason: Reason) -> bool:
-    """The rounds asked for are over, or a criterion holds; an asked length keeps them going while that helps."""
+    """The requested rounds are over, or a criterion holds; a requested length keeps them going while that helps."""
     if budget.pending:
         return budget.over and reason != Reason.NONE
     return budget.over or reason != Reason.NONE

@@ -22,18 +22,18 @@ class Regions:
     region: Tensor
     exists: Tensor
     _source: tuple[Tensor, Tensor]  # draft and gap of every open gap
-    _place: tuple[Tensor, Tensor]  # the same gap's row and column here
+    _target: tuple[Tensor, Tensor]  # the same gap's row and column here
 
     def take(self, values: Tensor) -> Tensor:
         """[R, C, …] from values [N, G, …]; 0 where no gap is."""
         out = values.new_zeros(*self.exists.shape, *values.shape[2:])
-        out[self._place] = values[self._source]
+        out[self._target] = values[self._source]
         return out
 
     def put(self, values: Tensor, shape: torch.Size) -> Tensor:
         """[N, G] = ``shape`` from values [R, C]; 0 where no mask may go."""
         out = values.new_zeros(shape)
-        out[self._source] = values[self._place]
+        out[self._source] = values[self._target]
         return out
 
 

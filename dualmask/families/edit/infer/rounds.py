@@ -1,6 +1,7 @@
-"""One round as a function from drafts to drafts: delete, count, open, fill (method.md §1). Knows ids and budgets."""
+"""How inference decides in a round (``round.Rules``): within budgets, through windows, around what is locked, by
+thresholds, in one or several fill steps. Knows ids and budgets."""
 
-# N drafts, L places, G gaps, R regions, V vocabulary, M slots of one forward
+# N drafts, L positions, W positions behind the round, G gaps, R regions, V vocabulary, M slots of one forward
 
 from __future__ import annotations
 
@@ -21,15 +22,16 @@ from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
 from dualmask.families.edit.infer.windows import WindowedModel
 from dualmask.families.edit.picker import decide
+from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round
 from dualmask.families.edit.stopping import fill_confidence
 from dualmask.ops import allocate, sampling
-from dualmask.ops.gaps import Skeleton, gap_rate
+from dualmask.ops.gaps import gap_rate
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
-class Played:
+class InferredRound:
     """What a round did to a batch of drafts.
 
     drafts      after the round
@@ -44,97 +46,101 @@ class Played:
     rounds: list[Round]
 
 
-class RoundPlayer:
-    """Plays rounds on a model. All drafts of a call are in the same round of their requests."""
+def infer_round(model: WindowedModel, drafts: Drafts, budgets: Sequence[Budget]) -> InferredRound:
+    """One round of drafts that are all in the same round of their requests. Closes it in the budgets."""
+    rules = InferenceRules(model, drafts, budgets)
+    result = play_round(drafts.tokens, drafts.length, rules)
+    written_prob = torch.where(result.is_mask, rules.confidence, result.opened.carry(drafts.written_prob))
+    after = replace(drafts.opened(result.opened), tokens=result.tokens, written_prob=written_prob)
+    for budget, lost, grown in zip(budgets, result.deleted.sum(1).tolist(), rules.grown, strict=True):
+        budget.close_round(lost, grown)
+    return InferredRound(
+        drafts=after,
+        changed=result.changed,
+        confidence=fill_confidence(rules.confidence, result.is_mask),
+        rounds=list(_trace(rules.gate.tolist(), drafts, result, rules.confidence)),
+    )
 
-    def __init__(self, model: WindowedModel, lexicon: Lexicon, device: torch.device) -> None:
-        self.model = model
-        self.lexicon = lexicon
-        self.device = device
 
-    def play(self, drafts: Drafts, budgets: Sequence[Budget]) -> Played:
-        """One round. Closes it in the budgets."""
-        deleted, gate = self._deleted(drafts, budgets)
-        keep = drafts.present & ~deleted
-        skeletons = drafts.drop(keep)
-        count, opened = self._counts(skeletons, budgets, deleted.sum(1).tolist())
-        masked, slots = skeletons.open(count)
-        filled, confidence = self._fill(masked, slots, budgets)
-        after = replace(masked, tokens=filled, sure=torch.where(slots, confidence, masked.sure))
-        for budget, lost, grown in zip(budgets, deleted.sum(1).tolist(), opened, strict=True):
-            budget.close_round(lost, grown)
-        return Played(
-            drafts=after,
-            changed=deleted.any(1) | slots.any(1),
-            confidence=fill_confidence(confidence, slots),
-            rounds=list(_trace(gate.tolist(), drafts, keep, count, after, slots, confidence)),
-        )
+def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:
+    """[N, L] bool: what may be deleted; of a character that is made of several bytes the first."""
+    return drafts.deletable & ~lexicon.continuation[drafts.tokens]
 
-    def deletable(self, drafts: Drafts) -> Tensor:
-        """[N, L] bool: what may be deleted; of a character that is made of several bytes the first."""
-        return drafts.deletable & ~self.lexicon.continuation[drafts.tokens]
 
-    def _deleted(self, drafts: Drafts, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
-        """[N, L] bool: the picker's choice where Gate and budget allow one; and [N] the probability of editing.
+class InferenceRules:
+    gate: Tensor  # [N] probability that the round edits
+    grown: list[dict[int, int]]  # of each draft: masks opened in each region
+    confidence: Tensor  # [N, W] the model's probability of each token written in this round; elsewhere 1
 
-        The bytes of a character go with its first one, and count as one token.
-        """
-        deletable = self.deletable(drafts)
-        places = deletable.sum(1)
-        number = [budget.deletions(most) for budget, most in zip(budgets, places.tolist(), strict=True)]
+    def __init__(self, model: WindowedModel, drafts: Drafts, budgets: Sequence[Budget]) -> None:
+        self.model, self.lexicon = model, model.lexicon
+        self.drafts, self.budgets = drafts, budgets
+        self.device = drafts.tokens.device
+
+    def delete(self) -> Tensor:
+        """The picker's choice where Gate and budget allow one. The bytes of a character go with its first one, and
+        count as one token."""
+        drafts, budgets = self.drafts, self.budgets
+        allowed = deletable(drafts, self.lexicon)
+        most = allowed.sum(1)
+        number = [budget.deletions(here) for budget, here in zip(budgets, most.tolist(), strict=True)]
         forced = self._tensor([math.nan if budget.gate is None else budget.gate for budget in budgets])
         if not any(number) and None not in number:
-            return torch.zeros_like(deletable), forced
-        keep_rate = 1 - self._tensor([most or 0 for most in number]) / places.clamp_min(1)  # 1: what is wrong
-        reading = self.model.read(drafts.tokens, drafts.length, keep_rate, drafts.sure)
+            self.gate = forced
+            return torch.zeros_like(allowed)
+        keep_rate = 1 - self._tensor([here or 0 for here in number]) / most.clamp_min(1)  # 1: what is wrong
+        scores = self.model.read(drafts.tokens, drafts.length, keep_rate, drafts.written_prob)
         threshold = self._tensor([budget.request.edit_threshold for budget in budgets])
-        logits = replace(reading.logits, wrong=reading.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
-        heat = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
-        spread = noise.logistic(drafts.key, "pick", budgets[0].round, deletable.shape[1])
-        chosen = decide(self.model.config, logits, deletable, keep_rate, spread, heat[:, None])
-        edits, gate = self._gate(reading.gate_logit, drafts.length, forced, budgets)
-        chosen &= edits & self._tensor([most != 0 for most in number], torch.bool)[:, None]
-        return chosen.gather(1, self._first_byte(drafts.tokens)), gate
+        logits = replace(scores.logits, wrong=scores.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
+        temperature = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
+        logistic_noise = noise.logistic(drafts.key, "pick", budgets[0].round, allowed.shape[1])
+        chosen = decide(self.model.config, logits, allowed, keep_rate, logistic_noise, temperature[:, None])
+        edits, self.gate = self._gate(scores.gate_logit, forced)
+        chosen &= edits & self._tensor([here != 0 for here in number], torch.bool)[:, None]
+        return chosen.gather(1, self._first_byte(drafts.tokens))
 
-    def _gate(self, logit: Tensor, length: Tensor, forced: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
+    def _gate(self, logit: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
         """[N, L] bool: may be edited; [N] the probability of that: a long draft's is that of its worst window.
 
         logit [N, L]: the Gate's on the window in which a token stands; forced [N]: a decision, or NaN.
         """
         prob = torch.where(forced.isnan()[:, None], torch.sigmoid(logit), forced[:, None])
-        threshold = self._tensor([budget.request.gate_threshold for budget in budgets])
+        threshold = self._tensor([budget.request.gate_threshold for budget in self.budgets])
         edits = torch.where(forced.isnan()[:, None], prob > threshold[:, None], forced[:, None] > 0)
-        read = present(length - 1, logit.shape[1])  # EOS stands in no core
+        read = present(self.drafts.length - 1, logit.shape[1])  # EOS stands in no core
         return edits, prob.masked_fill(~read, 0.0).amax(1)
 
     def _first_byte(self, tokens: Tensor) -> Tensor:
-        """[N, L] the place of the token that begins the character in which this one stands."""
-        place = torch.arange(tokens.shape[1], device=self.device)
-        return torch.where(self.lexicon.continuation[tokens], 0, place).cummax(1).values
+        """[N, L] the position of the token that begins the character in which this one stands."""
+        position = torch.arange(tokens.shape[1], device=self.device)
+        return torch.where(self.lexicon.continuation[tokens], 0, position).cummax(1).values
 
-    def _counts(
-        self, skeletons: Drafts, budgets: Sequence[Budget], lost: Sequence[int]
-    ) -> tuple[Tensor, list[dict[int, int]]]:
-        """[N, G] masks per gap, placed where they are most likely within each region's total; and these totals."""
-        open_gaps = skeletons.open_gaps(self.lexicon) & self._tensor([b.opens for b in budgets], torch.bool)[:, None]
-        opened: list[dict[int, int]] = [{} for _ in budgets]
+    def count(self, remainder: Remainder) -> Tensor:
+        """Masks per gap, placed where they are most likely within each region's total."""
+        budgets, lost = self.budgets, remainder.deleted.sum(1).tolist()
+        region, open_gaps = self.drafts.open_gaps(remainder, self.lexicon)
+        open_gaps &= self._tensor([budget.opens for budget in budgets], torch.bool)[:, None]
+        self.grown = [{} for _ in budgets]
         if not open_gaps.any():
-            return torch.zeros_like(open_gaps, dtype=torch.long), opened
-        expected = [n + sum(b.due(region) or 0 for region in b.regions) for b, n in zip(budgets, lost, strict=True)]
-        skeleton = Skeleton(skeletons.tokens, skeletons.length)
-        logits = self.model.gap_logits(skeleton, self._tensor(expected))
-        heat = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
-        gumbel = noise.gumbel(skeletons.key, "count", budgets[0].round, *logits.shape[1:])
-        score = allocate.count_scores(logits, heat, gumbel)
-        regions = gather_regions(skeletons.region[:, :-1], open_gaps)
+            return torch.zeros_like(open_gaps, dtype=torch.long)
+        expected = [n + sum(b.due(here) or 0 for here in b.regions) for b, n in zip(budgets, lost, strict=True)]
+        logits = self.model.gap_logits(remainder.skeleton, self._tensor(expected))
+        temperature = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
+        gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
+        score = allocate.count_scores(logits, temperature, gumbel)
+        regions = gather_regions(region, open_gaps)
         likely = regions.take(allocate.most_likely(score, open_gaps)).sum(1).tolist()
         rate = regions.take(gap_rate(logits, open_gaps)).sum(1).tolist()
         owners = list(zip(regions.row.tolist(), regions.region.tolist(), strict=True))
         total = [budgets[n].masks(r, lost[n], likely[i], rate[i]) for i, (n, r) in enumerate(owners)]
         count = allocate.exact_total(regions.take(score), regions.exists, self._tensor(total, torch.long))
-        for (row, region), number in zip(owners, count.sum(1).tolist(), strict=True):
-            opened[row][region] = number
-        return regions.put(count, open_gaps.shape), opened
+        for (row, here), number in zip(owners, count.sum(1).tolist(), strict=True):
+            self.grown[row][here] = number
+        return regions.put(count, open_gaps.shape)
+
+    def fill(self, opened: Opened) -> Tensor:
+        tokens, self.confidence = self._fill(self.drafts.opened(opened), opened.masked.is_mask, self.budgets)
+        return tokens
 
     def _fill(self, masked: Drafts, slots: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L]: fills the slots, the most confident first where several steps are asked for."""
@@ -169,24 +175,24 @@ class RoundPlayer:
         return torch.tensor(values, device=self.device, dtype=dtype)
 
 
-def _trace(
-    gate: Sequence[float], before: Drafts, keep: Tensor, count: Tensor, after: Drafts, slots: Tensor, confidence: Tensor
-) -> Iterator[Round]:
+def _trace(gate: Sequence[float], before: Drafts, result: RoundResult, confidence: Tensor) -> Iterator[Round]:
     """The round of each draft as plain lists."""
-    lengths, new_lengths = before.length.tolist(), after.length.tolist()
+    lengths, new_lengths = before.length.tolist(), result.length.tolist()
     for row, (length, new_length) in enumerate(zip(lengths, new_lengths, strict=True)):
-        kept = keep[row, :length].nonzero().squeeze(1)
-        places = slots[row].nonzero().squeeze(1)
-        gaps = count[row].nonzero().squeeze(1)
-        result = after.tokens[row, :new_length].tolist()
+        gone = result.deleted[row, :length]
+        kept = (~gone).nonzero().squeeze(1)
+        slots = result.is_mask[row].nonzero().squeeze(1)
+        count = result.count[row]
+        gaps = count.nonzero().squeeze(1)
+        tokens = result.tokens[row, :new_length].tolist()
         yield Round(
             gate=gate[row],
             draft=before.tokens[row, :length].tolist(),
-            deleted=(~keep[row, :length]).nonzero().squeeze(1).tolist(),
-            inserted=list(zip(kept[gaps].tolist(), count[row][gaps].tolist(), strict=True)),
+            deleted=gone.nonzero().squeeze(1).tolist(),
+            inserted=list(zip(kept[gaps].tolist(), count[gaps].tolist(), strict=True)),
             filled=[
-                (place, result[place], sure)
-                for place, sure in zip(places.tolist(), confidence[row][places].tolist(), strict=True)
+                (position, tokens[position], prob)
+                for position, prob in zip(slots.tolist(), confidence[row][slots].tolist(), strict=True)
             ],
-            result=result,
+            result=tokens,
         )

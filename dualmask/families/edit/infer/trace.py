@@ -20,10 +20,10 @@ their counts, into the places of ``inserted`` gives the next draft (``replay``).
 
 from __future__ import annotations
 
-from itertools import accumulate, groupby
+from itertools import groupby
 from typing import TypedDict
 
-from dualmask.core.lexicon import Lexicon
+from dualmask.core.lexicon import Lexicon, character_starts
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.infer.request import Result, Round
 
@@ -82,7 +82,7 @@ def replay(draft: str, rounds: list[RoundTrace]) -> str:
 
 
 def _describe_round(number: int, done: Round, tokenizer: Tokenizer, lexicon: Lexicon) -> RoundTrace:
-    before, after = _starts(done.draft, lexicon), _starts(done.result, lexicon)
+    before, after = (character_starts(ids, lexicon).tolist() for ids in (done.draft, done.result))
     draft, result = tokenizer.decode(done.draft), tokenizer.decode(done.result)
     spans = [(before[run[0]], before[run[-1] + 1]) for run in _runs(done.deleted)]
     return RoundTrace(
@@ -99,11 +99,6 @@ def _describe_round(number: int, done: Round, tokenizer: Tokenizer, lexicon: Lex
             for position, _, confidence in done.filled
         ],
     )
-
-
-def _starts(ids: list[int], lexicon: Lexicon) -> list[int]:
-    """The character at which each token begins, and the length of the text."""
-    return list(accumulate(lexicon.characters[ids].tolist(), initial=0))
 
 
 def _runs(positions: list[int]) -> list[list[int]]:

@@ -4,7 +4,7 @@ Long drafts are read through overlapping windows; every token and every gap gets
 core it stands, so nothing is lost or done twice at a border. Knows ids; knows nothing of rounds and of text.
 """
 
-# N drafts, L places of the longest draft, W windows of one forward, P places of the widest, G gaps, V vocabulary
+# N drafts, L positions of the longest, W windows of one forward, P positions of the widest, G gaps, M slots, V tokens
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton
 
 TOKENS_A_FORWARD = 16_384
-LOGITS_A_FORWARD = 2**25  # of the filler, should every token be asked for: 128 MiB in float32
+LOGITS_A_FORWARD = 2**25  # of the filler, should every token be filled: 128 MiB in float32
 SMALLEST_WINDOW = 16
 
 Progress = Callable[[int, int], None]  # (windows added to the work, windows done)
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]  # (windows added to the work, windows don
 
 @dataclass(frozen=True)
 class Window:
-    """Places of one draft (BOS is 0). Read: [left, right), between a BOS and an EOS of its own; core: [start, end)."""
+    """Positions in one draft (BOS: 0). Read: [left, right), between a BOS and an EOS of its own; core: [start, end)."""
 
     row: int
     left: int
@@ -42,8 +42,8 @@ class Window:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What the model thinks of whole drafts; 0 on EOS and padding."""
+class WindowedScores:
+    """What picker and Gate say of whole drafts (``model.DraftScores``); 0 on EOS and padding."""
 
     logits: DeleteLogits
     gate_logit: Tensor  # [N, L] the Gate's on the window in whose core the token stands
@@ -51,10 +51,10 @@ class Reading:
 
 @dataclass(frozen=True)
 class View:
-    """Windows of one forward, and where their places come from."""
+    """Windows of one forward, and where their tokens come from."""
 
     row: Tensor  # [W, 1] draft
-    place: Tensor  # [W, P] place in the draft
+    position: Tensor  # [W, P] position in the draft
     core: Tensor  # [W, P] bool: this window's result counts
     tokens: Tensor  # [W, P]
     length: Tensor  # [W]
@@ -64,9 +64,9 @@ def cut(row: int, length: int, capacity: int, border: Sequence[int]) -> list[Win
     """Windows over a draft of ``length`` tokens (BOS and EOS included), at most ``capacity`` tokens between those each.
 
     Cores are of about equal size and begin at the best ``border`` near there (``border[i]``: how well a core may begin
-    at place i). Windows look over the border on both sides by an eighth of the capacity.
+    at position i). Windows look over the border on both sides by an eighth of the capacity.
     """
-    last = length - 1  # the place of EOS
+    last = length - 1  # the position of EOS
     if last - 1 <= capacity:
         return [Window(row, 1, last, 0, last)]
     context = capacity // 8
@@ -76,7 +76,7 @@ def cut(row: int, length: int, capacity: int, border: Sequence[int]) -> list[Win
         first = max(starts[-1], 1)
         even = first + -(-rest // -(-rest // most))
         nearby = range(max(even - context, first + 1), min(even + context, first + most) + 1)
-        starts.append(max(nearby, key=lambda place: (border[place], -abs(place - even))))
+        starts.append(max(nearby, key=lambda position: (border[position], -abs(position - even))))
     ends = [*starts[1:], last]
     return [
         Window(row, max(start - context, 1), min(end + context, last), start, end)
@@ -85,7 +85,7 @@ def cut(row: int, length: int, capacity: int, border: Sequence[int]) -> list[Win
 
 
 class WindowedModel:
-    """Picker, inserter and filler as functions of whole drafts. Results do not depend on the other drafts."""
+    """Picker, Gate, inserter and filler as functions of whole drafts. Results do not depend on the other drafts."""
 
     def __init__(self, model: DualMask, lexicon: Lexicon, progress: Progress | None = None) -> None:
         self.model = model
@@ -96,17 +96,20 @@ class WindowedModel:
         self.capacity = model.config.max_length - 2
         self.most_logits = min(TOKENS_A_FORWARD, LOGITS_A_FORWARD // len(lexicon.writable))
 
-    def read(self, tokens: Tensor, length: Tensor, keep_rate: Tensor, sure: Tensor) -> Reading:
-        """What picker and Gate think of drafts [N, L] at the asked keep rates [N]; ``sure`` [N, L]: see ``Drafts``."""
-        out = torch.zeros(*tokens.shape, 3 + len(OFFSETS), device=tokens.device)
+    def read(self, tokens: Tensor, length: Tensor, keep_rate: Tensor, written_prob: Tensor) -> WindowedScores:
+        """What picker and Gate say of drafts [N, L] at the requested keep rates [N]; written_prob [N, L]: see
+        ``Drafts``."""
+        unary, wrong, gate_logit = (torch.zeros(tokens.shape, device=tokens.device) for _ in range(3))
+        pairwise = torch.zeros(*tokens.shape, len(OFFSETS), device=tokens.device)
         for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
             batch = Batch(view.tokens, view.length, key=torch.zeros_like(view.length))  # nothing is drawn here
-            known = torch.where(batch.deletable, sure[view.row, view.place], 1.0)  # a window's BOS was not written
-            reading = self.model.read(batch, keep_rate[view.row[:, 0]], known)
-            logits, gate = reading.logits, reading.gate_logit[:, None].expand(view.tokens.shape)
-            single = torch.stack([logits.unary, logits.wrong, gate], dim=-1)
-            self._collect(out, view, torch.cat([single, logits.pairwise], dim=-1))
-        return Reading(DeleteLogits(unary=out[..., 0], pairwise=out[..., 3:], wrong=out[..., 1]), out[..., 2])
+            known = torch.where(batch.deletable, written_prob[view.row, view.position], 1.0)  # BOS was not written
+            scores = self.model.read(batch, keep_rate[view.row[:, 0]], known)
+            self._collect(unary, view, scores.logits.unary)
+            self._collect(pairwise, view, scores.logits.pairwise)
+            self._collect(wrong, view, scores.logits.wrong)
+            self._collect(gate_logit, view, scores.gate_logit[:, None].expand(view.tokens.shape))
+        return WindowedScores(DeleteLogits(unary=unary, pairwise=pairwise, wrong=wrong), gate_logit)
 
     def gap_logits(self, skeleton: Skeleton, expected: Tensor) -> Tensor:
         """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened.
@@ -133,14 +136,14 @@ class WindowedModel:
         confidence = torch.ones(tokens.shape, device=tokens.device)
         filled = tokens.clone()
         for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
-            wanted = view.core & slots[view.row, view.place]
-            if not wanted.any():
+            to_fill = view.core & slots[view.row, view.position]
+            if not to_fill.any():
                 continue
-            source = (view.row * tokens.shape[1] + view.place)[wanted]
-            logits = self.model.fill(view.tokens, view.length, wanted.flatten().nonzero().squeeze(1))
-            chosen, sure = choose(whole_vocabulary(logits, len(self.lexicon.writable)), source)
+            source = (view.row * tokens.shape[1] + view.position)[to_fill]
+            logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1))
+            chosen, prob = choose(whole_vocabulary(logits, len(self.lexicon.writable)), source)
             filled.view(-1)[source] = chosen
-            confidence.view(-1)[source] = sure
+            confidence.view(-1)[source] = prob
         return filled, confidence
 
     def _views(
@@ -172,8 +175,9 @@ class WindowedModel:
 
     @staticmethod
     def _collect(out: Tensor, view: View, result: Tensor) -> None:
-        rows = view.row.expand_as(view.place)
-        out[rows[view.core], view.place[view.core]] = result[view.core]
+        """Puts result [W, P, …] into out [N, L, …], where it is from the window's core."""
+        rows = view.row.expand_as(view.position)
+        out[rows[view.core], view.position[view.core]] = result[view.core]
 
 
 def _view(windows: list[Window], tokens: Tensor) -> View:
@@ -181,8 +185,8 @@ def _view(windows: list[Window], tokens: Tensor) -> View:
     row, left, right, start, end = (column[:, None] for column in table.unbind(1))
     length = right - left + 2
     step = torch.arange(int(length.max()), device=tokens.device)
-    place = (left - 1 + step).clamp_max(tokens.shape[1] - 1)
+    position = (left - 1 + step).clamp_max(tokens.shape[1] - 1)
     core = (left - 1 + step >= start) & (left - 1 + step < end) & (step < length - 1)
-    inside = tokens[row, place]
+    inside = tokens[row, position]
     inside = torch.where(step == 0, BOS_ID, torch.where(step == length - 1, EOS_ID, inside))
-    return View(row, place, core, torch.where(step < length, inside, PAD_ID), length.squeeze(1))
+    return View(row, position, core, torch.where(step < length, inside, PAD_ID), length.squeeze(1))

@@ -1,4 +1,4 @@
-"""Losses that hold the picker to the asked rate, and the figures that show whether its decisions have collapsed."""
+"""Losses that hold the picker to the requested rate, and the figures that show whether its decisions have collapsed."""
 
 # B batch, T tokens
 
@@ -9,13 +9,13 @@ from torch import Tensor
 
 from dualmask.core.batch import deletable
 from dualmask.families.edit.curriculum import EditPlan
-from dualmask.families.outputs import PickerOut, RoundOut
+from dualmask.families.edit.outputs import PickerOut, RoundOut
 
 FLOOR = 1e-3  # of a probability that a divergence is measured against
 
 
 def losses(out: RoundOut, plan: EditPlan) -> dict[str, Tensor]:
-    """comp_hinge: share kept beyond the asked rate (seed 003), where one was asked.
+    """comp_hinge: share kept beyond the requested rate (seed 003), where there is one.
 
     comp_kl: KL(Bernoulli(1−p) ‖ Bernoulli(g·r_max)) per token (seed 000; r_max is a share that may be *deleted*,
     docs/method.md R2). Without a Gate g is 1.
@@ -35,10 +35,10 @@ def losses(out: RoundOut, plan: EditPlan) -> dict[str, Tensor]:
 
 def spread(picker: PickerOut, length: Tensor) -> dict[str, Tensor]:
     """``keep_std``: spread of the keep probabilities within a text; near 0 the picker treats all tokens alike, a
-    collapse (families/edit/alarms.py). Texts asked for different rates differ in any case, so that does not count."""
+    collapse (families/edit/alarms.py). Texts with different requested rates differ anyway, so that does not count."""
     prob = picker.keep_prob.detach()
     where = deletable(length, prob.shape[1]).float()
     number = where.sum().clamp_min(1)
-    own_mean = (prob * where).sum(1, keepdim=True) / where.sum(1, keepdim=True).clamp_min(1)
-    variance = ((prob - own_mean).square() * where).sum() / number
+    mean = (prob * where).sum(1, keepdim=True) / where.sum(1, keepdim=True).clamp_min(1)
+    variance = ((prob - mean).square() * where).sum() / number
     return {"keep_mean": (prob * where).sum() / number, "keep_std": variance.sqrt()}

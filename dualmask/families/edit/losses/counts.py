@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 from dualmask.ops.gaps import gap_rate
 
 

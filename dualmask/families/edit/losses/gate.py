@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualmask.core.batch import deletable
-from dualmask.families.outputs import GateOut, RoundOut
+from dualmask.families.edit.outputs import GateOut, RoundOut
 
 
 def losses(out: RoundOut) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ def figures(gate: GateOut) -> dict[str, Tensor]:
 def gate_open(figures: Mapping[str, float]) -> dict[str, float]:
     """``gate_open``: mean probability of editing where the Gate decides, of a whole step; {} where it decides nothing.
 
-    A ratio of means over rounds and ranks: in some of them nobody may have asked the Gate.
+    A ratio of means over rounds and ranks: in some of them the Gate may have decided nothing.
     """
     free = figures.get("gate_free", 0.0)
     return {"gate_open": figures["gate_cost"] / free} if free > 0 else {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dualmask.core.batch import deletable, present
 from dualmask.families.edit.losses.counts import count_log_prob
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 from dualmask.ops.gaps import gap_index
 
 
@@ -22,11 +22,11 @@ def labels(out: RoundOut, count_power: float = 1.0) -> Tensor:
     """P(token) · P(count)^count_power: [B, T] probability in [0, 1] where ``out.judged``; no gradient."""
     assert out.inserter is not None
     keep = present(out.length, out.draft.shape[1]) & ~out.deleted
-    found = count_log_prob(out.inserter.gap_logits.detach(), out.gap_count).exp()
+    count_prob = count_log_prob(out.inserter.gap_logits.detach(), out.gap_count).exp()
     most = out.inserter.gap_logits.shape[-1] - 1
-    found = torch.where(out.gap_count <= most, found, 0.0) ** count_power
-    gap = gap_index(keep).clamp(0, found.shape[1] - 1)
-    return out.restored * found.gather(1, gap) * out.judged
+    count_prob = torch.where(out.gap_count <= most, count_prob, 0.0) ** count_power
+    gap = gap_index(keep).clamp(0, count_prob.shape[1] - 1)
+    return out.restored * count_prob.gather(1, gap) * out.judged
 
 
 def loss(out: RoundOut, expected: float, count_power: float = 1.0) -> Tensor:
@@ -39,7 +39,7 @@ def loss(out: RoundOut, expected: float, count_power: float = 1.0) -> Tensor:
 
 def oracle(out: RoundOut) -> Tensor:
     """`keep_oracle`: binary cross entropy of the wrong logit against "not on the alignment with the target", as a mean
-    over the places of the batch."""
+    over the positions of the batch."""
     assert out.picker is not None
     wrong = (out.match < 0).float()
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(out.picker.wrong_logit, wrong, reduction="none")

@@ -1,4 +1,4 @@
-"""REINFORCE with a leave-one-out baseline (Kool, van Hoof, Welling 2019) for whatever decisions were asked for."""
+"""REINFORCE with a leave-one-out baseline (Kool, van Hoof, Welling 2019) for the decisions whose estimator it is."""
 
 # B batch = texts · samples
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualmask.families.edit.config import EditConfig, RoundStage
-from dualmask.families.outputs import RoundOut
+from dualmask.families.edit.outputs import RoundOut
 
 
 def advantage(reward: Tensor, samples: int) -> Tensor:
@@ -22,12 +22,12 @@ def advantage(reward: Tensor, samples: int) -> Tensor:
 
 def decisions(stage: RoundStage, config: EditConfig) -> list[str]:
     """Names in ``RoundOut.log_prob`` of the decisions that learn in this way."""
-    how = stage.rollout
+    rollout = stage.rollout
     estimators = {
         "delete": config.estimator,
-        "gate": how.gate_estimator,
-        "count": how.count_estimator,
-        "token": how.token_estimator,
+        "gate": rollout.gate_estimator,
+        "count": rollout.count_estimator,
+        "token": rollout.token_estimator,
     }
     if stage.name == "reward":
         return ["delete", "gate"]

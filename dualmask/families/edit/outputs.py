@@ -1,6 +1,6 @@
-"""What comes out of the models: named tensors with their shapes. See docs/method.md for the symbols."""
+"""What the parts of DualMaskLM say, what a round gives, and what passes from round to round (docs/method.md)."""
 
-# B batch, T tokens, G gaps = T-1, K most masks a gap, M slots with a loss, N top tokens of a slot, D width
+# B batch, T tokens, G gaps = T-1, K most masks a gap, M slots, N top tokens of a slot
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class RoundOut:
 
     draft: Tensor  # [B, T] what was read
     length: Tensor  # [B] of the draft
-    match: Tensor  # [B, T] place in the target of each right token of the draft, -1 for the others
+    match: Tensor  # [B, T] position in the target of each right token of the draft, -1 for the others
     deleted: Tensor  # [B, T] bool
-    keep_rate: Tensor  # [B] asked share kept; 1: only what is wrong is to go
+    keep_rate: Tensor  # [B] requested share kept; 1: only what is wrong is to go
     gap_count: Tensor  # [B, G] number of target tokens missing in each gap of the skeleton
     judged: Tensor  # [B, T] bool: deleted tokens of whose hole it is known what belongs there
     restored: Tensor  # [B, T] there: the filler's probability of that; 1 where nothing does. Detached
@@ -61,7 +61,7 @@ class RoundOut:
 class SoftTokens:
     """Straight-through tokens: forward the drawn token, backward its relaxed distribution over the top tokens."""
 
-    place: Tensor  # [M] int64 index into the flattened [B·T] draft
+    slot: Tensor  # [M] int64 index into the flattened [B·T] draft
     token: Tensor  # [M, N] ids
     weight: Tensor  # [M, N] float; the gradient goes here
 
@@ -73,7 +73,7 @@ class RoundState:
     tokens: Tensor  # [B, T] ids
     length: Tensor  # [B]
     kind: Tensor  # [B] int64 index into ops.starts.KINDS
-    sure: Tensor  # [B, T] probability with which an earlier round wrote the token; 1: it was given
+    written_prob: Tensor  # [B, T] probability with which an earlier round wrote the token; 1: it was given
     done: Tensor  # [B] bool: a stop criterion held
     digest: Tensor  # [B, rounds so far] int64: drafts seen before
     soft: SoftTokens | None = None

@@ -1,0 +1,47 @@
+"""How an evaluation decides in a round: deletions are given, and the likeliest token is written at each [MASK]."""
+
+# B batch, T tokens, G gaps = T-1, V vocabulary
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.round import Opened, Remainder
+from dualmask.nn.parallel.vocabulary import whole_vocabulary
+
+
+@dataclass(frozen=True)
+class GivenRules:
+    """Rules of a round (``round.Rules``).
+
+    deletions  [B, T] bool
+    counts     [B, G] masks in the gaps of the skeleton; None: the inserter's most likely ones
+    writable   [V] bool: what may be written; None: every token
+    filler     whose filler writes; None: the model's own
+    """
+
+    model: DualMask
+    deletions: Tensor
+    counts: Tensor | None = None
+    writable: Tensor | None = None
+    filler: DualMask | None = None
+
+    def delete(self) -> Tensor:
+        return self.deletions
+
+    def count(self, remainder: Remainder) -> Tensor:
+        if self.counts is not None:
+            return self.counts
+        inserter = self.model.count(remainder.skeleton)
+        return inserter.gap_logits.argmax(-1) * inserter.gap_present
+
+    def fill(self, opened: Opened) -> Tensor:
+        masked, model = opened.masked, self.filler or self.model
+        slot = masked.is_mask.flatten().nonzero().squeeze(1)
+        logits = whole_vocabulary(model.fill(masked.tokens, masked.length, slot), model.vocab_size)
+        if self.writable is not None:
+            logits = logits.masked_fill(~self.writable, float("-inf"))
+        return masked.tokens.flatten().scatter(0, slot, logits.argmax(-1)).view_as(masked.tokens)
