@@ -134,6 +134,5 @@ def insert(remainder: Remainder, count: Tensor, width: int | None = None) -> Ope
 
 def take(values: Tensor, index: Tensor) -> Tensor:
     """[B, W, …] of values [B, T, …] those at the positions ``index`` [B, W]."""
-    return values.gather(
-        1, index.reshape(*index.shape, *(1 for _ in values.shape[2:])).expand(*index.shape, *values.shape[2:])
-    )
+    index = index.view(*index.shape, *[1] * (values.ndim - 2))
+    return values.gather(1, index.expand(*index.shape[:2], *values.shape[2:]))
