@@ -73,10 +73,12 @@ class Case:
         )
 
     def stage_tree(self) -> Tree:
-        tree = joint(self.rounds, self.window)
-        if self.stage != "joint":  # the module learns by its own loss alone
-            tree = {"name": self.stage, "train": [self.stage], "rollout": tree["rollout"]}
-        return tree | {"deletion": {"keep_rate_low": KEPT, "keep_rate_high": KEPT}}
+        if self.stage == "lm":
+            return {"name": "lm", "train": ["lm"]}
+        deletion = {"deletion": {"keep_rate_low": KEPT, "keep_rate_high": KEPT}}
+        if self.stage == "joint":
+            return joint(self.rounds, self.window) | deletion
+        return {"name": self.stage, "train": [self.stage]} | deletion  # the module learns by its own loss alone
 
     @property
     def tokens(self) -> int:

@@ -224,7 +224,7 @@ def test_min_p_bounds_what_is_filled(loaded: Loaded, engine: Engine) -> None:
             tokens[0, slot] = MASK_ID
             with torch.no_grad():
                 logits = loaded.model.fill(tokens, torch.tensor([tokens.shape[1]]), slot)[:, :512]
-            prob = (logits.masked_fill(~engine.player.lexicon.writable, -torch.inf) / temperature).softmax(-1)
+            prob = (logits.masked_fill(~engine.model.lexicon.writable, -torch.inf) / temperature).softmax(-1)
             ratios += (prob.gather(1, written[:, None]).squeeze(1) / prob.amax(1)).tolist()
         assert len(ratios) == 64
         lowest[limit] = min(ratios)

@@ -10,6 +10,7 @@ from tiny_span import VOCAB, make_model
 from benchmarks.experiments import repairs
 from benchmarks.experiments.trials import Trial
 from dualmask.config.load import load_run
+from dualmask.core.sampling import GREEDY
 from dualmask.core.tokenizer import EOS_ID
 from dualmask.evaluation.continuation import Task
 from dualmask.evaluation.report import find
@@ -45,7 +46,7 @@ def test_what_a_stop_leaves_open_is_what_the_filling_fills(model: SpanFusion, ta
     rows = repairs.left_open(model, task)
     fixed = [find(rows, method=f"fixed:{steps}")["value"] for steps in (1, 2, 3, 4)]
     assert fixed == pytest.approx([5 / 7, 3 / 7, 1 / 7, 0])
-    written = write(model, task.prompts, tokens=K, span=K, least=K, seeds=[0] * len(task.prompts))
+    written = write(model, task.prompts, tokens=K, span=K, least=K, sampling=[GREEDY] * len(task.prompts))
     traces = [one.spans[0] for one in written]
     assert len({trace.steps for trace in traces}) > 1
     filled = [max(trace.order.count(trace.steps - 1) - 2, 0) / K for trace in traces]

@@ -1,0 +1,48 @@
+"""Every file and module that a page of docs/ names exists."""
+
+from __future__ import annotations
+
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# the README and the page on the architecture are rewritten last
+PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "architecture.md")
+CODE = re.compile(r"```.*?```|`[^`\n]+`", re.DOTALL)
+FILE = re.compile(r"(?<![\w/.-])(?:[\w.-]+/)*[\w-]+\.(?:py|yaml|sh|example)\b")
+FOLDER = re.compile(
+    r"(?<![\w/.-])(?:benchmarks|configs|data_pipeline|dualmask|launcher|slurm|tests)/[\w/]*[\w/](?![\w.*-])"
+)
+MODULE = re.compile(r"-m ((?:benchmarks|launcher)\.[\w.]+\w)")
+FILES = [path for top in ("dualmask", "launcher", "tests") for path in (ROOT / top).rglob("*.*")]
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+USERS_FILES = {"X.yaml", "slurm/env.sh"}  # a placeholder, and the settings of a site
+
+
+def code(page: Path) -> str:
+    return "\n".join(CODE.findall(page.read_text(encoding="utf-8")))
+
+
+def exists(file: str) -> bool:
+    """A path from the root of the checkout, or the bare name of a file in it."""
+    return (ROOT / file).exists() or ("/" not in file and any(path.name == file for path in FILES))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_file_exists(page: Path) -> None:
+    names = {*FILE.findall(code(page)), *FOLDER.findall(code(page))} - USERS_FILES
+    assert [name for name in sorted(names) if not exists(name)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_module_exists(page: Path) -> None:
+    assert [name for name in sorted(set(MODULE.findall(code(page)))) if find_spec(name) is None] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    targets = LINK.findall(page.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (page.parent / target).exists()] == []
