@@ -128,8 +128,8 @@ def peak(seen: profile) -> int:
     mark = next(event for event in events if event.typed[0] == _EventType.TorchOp and event.name == MARK)
     held: dict[int, int] = {}
     now = highest = 0
-    found = (event for event in events if event.typed[0] == _EventType.Allocation)
-    for event in sorted(found, key=lambda event: event.start_time_ns):
+    allocations = (event for event in events if event.typed[0] == _EventType.Allocation)
+    for event in sorted(allocations, key=lambda event: event.start_time_ns):
         place, size = event.typed[1].ptr, event.typed[1].alloc_size
         now += size if size > 0 else -held.pop(place, 0)
         if size > 0:

@@ -117,14 +117,14 @@ def main() -> int:
     parser.add_argument(
         "--shapes", nargs="+", choices=SHAPES, default=list(SHAPES), metavar="NAME", help="some of them"
     )
-    asked = parser.parse_args()
-    played = play({name: SHAPES[name] for name in asked.shapes})
-    found = [row for name, seen in played for row in rows(name, SHAPES[name], seen)]
-    Console().print(table(found))
-    write(asked.json, "plan_memory", found, allowed=ALLOWED)
-    if asked.plot:
-        plot(found, asked.plot)
-    return int(any(abs(row["value"] - 1) > ALLOWED for row in found))
+    arguments = parser.parse_args()
+    played = play({name: SHAPES[name] for name in arguments.shapes})
+    measured_rows = [row for name, seen in played for row in rows(name, SHAPES[name], seen)]
+    Console().print(table(measured_rows))
+    write(arguments.json, "plan_memory", measured_rows, allowed=ALLOWED)
+    if arguments.plot:
+        plot(measured_rows, arguments.plot)
+    return int(any(abs(row["value"] - 1) > ALLOWED for row in measured_rows))
 
 
 def play(shapes: Mapping[str, Shape], timeout: float = 1800) -> Iterator[tuple[str, Seen]]:
@@ -156,7 +156,7 @@ def rows(name: str, shape: Shape, seen: Seen) -> Iterator[Row]:
         yield {"metric": "rank_bytes_ratio", "value": planned[kind] / measured, **where}
 
 
-def table(found: Sequence[Row]) -> Table:
+def table(measured_rows: Sequence[Row]) -> Table:
     result = Table(
         "shape",
         title="Bytes of a rank, MB: predicted / measured",
@@ -164,28 +164,29 @@ def table(found: Sequence[Row]) -> Table:
     )
     for kind in (*KINDS, "ratio", "expected"):
         result.add_column(kind, justify="right", no_wrap=True)
-    for name in dict.fromkeys(row["shape"] for row in found):
-        mine = {row["kind"]: row for row in found if row["shape"] == name}
+    for name in dict.fromkeys(row["shape"] for row in measured_rows):
+        by_kind = {row["kind"]: row for row in measured_rows if row["shape"] == name}
         cells = [
-            f"{mine[k]['predicted'] / 1e6:.1f} / {mine[k]['measured'] / 1e6:.1f}" if k in mine else "" for k in KINDS
+            f"{by_kind[k]['predicted'] / 1e6:.1f} / {by_kind[k]['measured'] / 1e6:.1f}" if k in by_kind else ""
+            for k in KINDS
         ]
-        total = mine["total"]
+        total = by_kind["total"]
         result.add_row(name, *cells, f"{total['value']:.3f}", f"{total['expected']:.3f}")
     return result
 
 
-def plot(found: Sequence[Row], path: Path) -> None:
+def plot(measured_rows: Sequence[Row], path: Path) -> None:
     """Predicted over measured, a mark for each shape and kind, and the band that is allowed."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 5.5), layout="constrained")
     panel = figure.add_subplot()
     for number, kind in enumerate(KINDS):
-        points = [(row["measured"] / 1e6, row["predicted"] / 1e6) for row in found if row["kind"] == kind]
+        points = [(row["measured"] / 1e6, row["predicted"] / 1e6) for row in measured_rows if row["kind"] == kind]
         panel.plot(
             *zip(*points, strict=True), color=f"C{number}", linestyle="none", marker="o", markersize=4, label=kind
         )
-    ends = [scale * pick(row["measured"] / 1e6 for row in found) for pick, scale in ((min, 0.8), (max, 1.25))]
+    ends = [scale * pick(row["measured"] / 1e6 for row in measured_rows) for pick, scale in ((min, 0.8), (max, 1.25))]
     panel.plot(ends, ends, color="grey", linewidth=0.8)
     low, high = ([end * (1 + side) for end in ends] for side in (-ALLOWED, ALLOWED))
     panel.fill_between(ends, low, high, color="grey", alpha=0.2, label="± 10 %")

@@ -126,11 +126,11 @@ def compare(cases: dict[str, Case], *, ranks: int, tensor: int) -> list[Row]:
         run = case.run(tensor)
         planned = traffic(run, run.stages[0], VOCABULARY, data, draws=draws or None, far=case.far)
         for kind in KINDS:
-            real, wanted = counted.get(kind, 0), getattr(planned, kind)
-            if (tensor if kind.startswith("tensor") else data) == 1 or max(real, wanted) < 1024:
+            real, expected = counted.get(kind, 0), getattr(planned, kind)
+            if (tensor if kind.startswith("tensor") else data) == 1 or max(real, expected) < 1024:
                 continue  # one rank sends nothing; norms and losses of a step
             rows.append(
-                {"metric": kind, "value": real, "n": 1, "planned": wanted, "ratio": wanted / max(real, 1),
+                {"metric": kind, "value": real, "n": 1, "planned": expected, "ratio": expected / max(real, 1),
                  "case": name, "data": data, "tensor": tensor}
             )  # fmt: skip
     return rows

@@ -82,12 +82,11 @@ def _initial_weights(config: str, run: RunConfig, tokenizer_digest: str) -> Path
         raise ConfigError(f"{config}: init: {error}") from None
     if manifest.digest(opened.path / TOKENIZER_FILE) != tokenizer_digest:
         raise ConfigError(f"{config}: init={run.init} has another tokenizer than {run.data.path}: give a model of that")
-    theirs, ours = flatten(opened.config), flatten(run.model)
-    for key in sorted(theirs.keys() | ours.keys()):
-        if key not in NOT_OF_WEIGHTS and theirs.get(key) != ours.get(key):
+    given, own = flatten(opened.config), flatten(run.model)
+    for key in sorted(given.keys() | own.keys()):
+        if key not in NOT_OF_WEIGHTS and given.get(key) != own.get(key):
             raise ConfigError(
-                f"{config}: model.{key}={ours.get(key)} differs from {theirs.get(key)} of init={run.init}: "
-                "set it to that"
+                f"{config}: model.{key}={own.get(key)} differs from {given.get(key)} of init={run.init}: set it to that"
             )
     return opened.path / "model.safetensors"
 

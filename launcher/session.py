@@ -157,8 +157,8 @@ def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:
     return observers
 
 
-def _device(asked: str) -> torch.device:
-    if asked == "cpu" or not torch.cuda.is_available():
+def _device(name: str) -> torch.device:
+    if name == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     torch.cuda.set_device(device)

@@ -38,24 +38,25 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    asked = parse(arguments)
+    parsed = parse(arguments)
     stop = StopRequest()  # first of all: whoever asks while libraries are read is heard, too
     try:
-        return start(asked, stop)
+        return start(parsed, stop)
     except Exception as error:
         return explain(error)
 
 
-def start(asked: argparse.Namespace, stop: StopRequest) -> int:
+def start(arguments: argparse.Namespace, stop: StopRequest) -> int:
     """Checks, then does what was asked for; the exit code."""
     first = preflight.rank() == 0
-    ready = preflight.check(asked.config, asked.set, asked.deepspeed_config, preflight.world_size(), asked.stages)
-    if asked.resume == "auto" and not asked.dry_run and preflight.RunRecord(ready.run).complete:
+    world = preflight.world_size()
+    ready = preflight.check(arguments.config, arguments.set, arguments.deepspeed_config, world, arguments.stages)
+    if arguments.resume == "auto" and not arguments.dry_run and preflight.RunRecord(ready.run).complete:
         if first:
             print(f"{ready.run.output}: already complete")
         return 0
     prepare_environment(ready.run.device)
-    if asked.dry_run:
+    if arguments.dry_run:
         from launcher.dry_run import describe
 
         if first:
@@ -63,7 +64,7 @@ def start(asked: argparse.Namespace, stop: StopRequest) -> int:
         return 0
     from launcher.session import train
 
-    return train(ready, asked.resume, stop)
+    return train(ready, arguments.resume, stop)
 
 
 def explain(error: Exception) -> int:

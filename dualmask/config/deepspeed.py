@@ -113,11 +113,11 @@ def _merge(ours: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
     for section, owner in _REFUSED.items():
         if user.get(section):
             raise ConfigError(f"--deepspeed_config: {section} is decided by the run file ({owner}); remove it")
-    decided, asked = flatten(ours), flatten(user)
+    decided, given = flatten(ours), flatten(user)
     for key, owner in _OWNED.items():
-        if key in asked and asked[key] not in ("auto", decided[key]):
+        if key in given and given[key] not in ("auto", decided[key]):
             raise ConfigError(
-                f"--deepspeed_config: {key} = {asked[key]!r} contradicts {decided[key]!r} of the run file; "
+                f"--deepspeed_config: {key} = {given[key]!r} contradicts {decided[key]!r} of the run file; "
                 f"remove it or change {owner}"
             )
     return _deep(ours, user)

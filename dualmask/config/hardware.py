@@ -43,11 +43,11 @@ class Hardware(Section):
         return (self.bf16_tflops if precision == "bf16" else self.fp32_tflops) * 1e12
 
 
-def load_hardware(asked: str, folder: Path) -> Hardware:
-    """``asked``: the path of a file, or the name of one in ``folder``. Raises ConfigError."""
+def load_hardware(name: str, folder: Path) -> Hardware:
+    """``name``: the path of a file, or the name of one in ``folder``. Raises ConfigError."""
     known = sorted(path.stem for path in folder.glob("*.yaml"))
-    if asked in known:
-        return load_yaml_model(folder / f"{asked}.yaml", Hardware)
-    if not Path(asked).is_file():
-        raise ConfigError(f"--hardware {asked}: neither a file nor one of {', '.join(known)}")
-    return load_yaml_model(asked, Hardware)
+    if name in known:
+        return load_yaml_model(folder / f"{name}.yaml", Hardware)
+    if not Path(name).is_file():
+        raise ConfigError(f"--hardware {name}: neither a file nor one of {', '.join(known)}")
+    return load_yaml_model(name, Hardware)

@@ -60,12 +60,12 @@ def _fill_weights(model: nn.Module, file: Path) -> None:
         weights = load_file(file)
     except (OSError, SafetensorError) as error:
         raise ModelFolderError(f"{file} cannot be read ({' '.join(str(error).split())}): {REMEDY}") from None
-    wanted = dict(model.named_parameters())
-    if different := sorted(weights.keys() ^ wanted.keys()):
+    parameters = dict(model.named_parameters())
+    if different := sorted(weights.keys() ^ parameters.keys()):
         state = "unknown" if different[0] in weights else "missing"
         raise ModelFolderError(f"{file}: weight {different[0]} is {state}; {REMEDY}")
     with torch.no_grad():
-        for name, parameter in wanted.items():
+        for name, parameter in parameters.items():
             if weights[name].shape != parameter.shape:
                 shapes = f"{tuple(weights[name].shape)} instead of {tuple(parameter.shape)}"
                 raise ModelFolderError(f"{file}: weight {name} has shape {shapes}; {REMEDY}")

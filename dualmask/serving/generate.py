@@ -58,10 +58,10 @@ def run(
     family = registry.find(family_of(setup.model))
     if family.generate is None:
         raise ValueError(f"{setup.model}: a model of the family {family.name} does not write texts")
-    mine = family.generate.option_groups()
-    foreign = {field.name for group in groups.values() if group not in mine for field in fields(group)}
+    own_groups = family.generate.option_groups()
+    foreign = {field.name for group in groups.values() if group not in own_groups for field in fields(group)}
     _refuse(context, foreign | family.generate.unused, f"{setup.model}, whose family is {family.name}")
-    registry.resolve(family.generate.run)(source, setup, sampling, *(own[group.__name__] for group in mine))
+    registry.resolve(family.generate.run)(source, setup, sampling, *(own[group.__name__] for group in own_groups))
 
 
 def _refuse(context: typer.Context, names: set[str] | frozenset[str], model: str) -> None:

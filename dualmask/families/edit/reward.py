@@ -112,8 +112,8 @@ class ScoredEditsTask(RewardTask):
         gone = wrong & batch.deletable
         x_BTD = self.model.embed(batch.tokens)
         reading = self.model.read(batch, whole, given, x_BTD)
-        theirs = self.before(x_BTD, batch, whole, reading.masked_lm, given)
-        odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, theirs))
+        reference = self.before(x_BTD, batch, whole, reading.masked_lm, given)
+        odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, reference))
         ours, before = (each.log_prob(gone, batch.deletable, gone.any(1)) for each in (odds, old))
         decided = {
             "delete": _off_policy(ours.delete, before.delete).sum(1),

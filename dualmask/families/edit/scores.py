@@ -37,10 +37,10 @@ def _edit(line: str, tokenizer: Tokenizer, most: int) -> Edit:
         fields = json.loads(line)
     except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
-    wanted: dict[str, Any] = {"draft": str, "output": str, "score": (int, float)}
-    if not isinstance(fields, dict) or set(fields) != set(wanted):
+    kinds: dict[str, Any] = {"draft": str, "output": str, "score": (int, float)}
+    if not isinstance(fields, dict) or set(fields) != set(kinds):
         raise ValueError('must be one object with exactly the keys "draft", "output", "score"')
-    for key, kind in wanted.items():
+    for key, kind in kinds.items():
         value = fields[key]
         if not isinstance(value, kind) or isinstance(value, bool):
             raise ValueError(f"{key} = {value!r} must be a {'number' if key == 'score' else 'text'}")

@@ -23,36 +23,35 @@ GIVEN = 1  # BOS, which the decoder does not predict
 
 
 def span_loss(out: SpanOut, batch: Batch, plan: StepPlan) -> WindowLoss:
-    how = plan.stage.span
-    assert how is not None
+    settings = plan.stage.span
     weights = spans.stop_weights(out.go_on)
     losses = {
         "ar": mean_token_loss(out.ar, batch, GIVEN),
-        "token": token_loss(out, weights, how),
-        "steps": steps_taken(out, weights, how),
+        "token": token_loss(out, weights, settings),
+        "steps": steps_taken(out, weights, settings),
     }
     if out.z_teacher is not None:
         losses["latent"] = latent_loss(out.z, out.z_teacher)
     if out.pred_nats is not None:
         losses["pred"] = (out.pred_nats * out.open).sum() / out.open.sum().clamp_min(1)
     untouched = 0.0 * (out.gate_logits.sum() + out.z.float().sum() + out.nats.sum())
-    total = sum((_weight(name, how.losses, plan) * loss for name, loss in losses.items()), untouched)
+    total = sum((_weight(name, settings.losses, plan) * loss for name, loss in losses.items()), untouched)
     seen = losses | figures(out, weights) | {"token_prob": out.ar.target_prob.float().mean()}
     return WindowLoss(total, {name: value.detach().float() for name, value in seen.items()})
 
 
-def token_loss(out: SpanOut, weights: Tensor, how: SpanStageConfig) -> Tensor:
+def token_loss(out: SpanOut, weights: Tensor, settings: SpanStageConfig) -> Tensor:
     """Nats a token at the step at which each text stops; ``weights`` [B, N]: ``spans.stop_weights``.
 
     The model learns from the stop as it came (``explore``: in part from all steps alike), the gate from what each stop
     costs. With ``gate_gradient`` below "quality" the gate hears nothing of it, as in the seed.
     """
     cost = stop_costs(out).mean(-1)
-    spread = torch.full_like(weights, how.explore / weights.shape[1])
-    learnt = ((1 - how.explore) * weights.detach() + spread) * cost
-    judged = out.forced if how.teacher_forcing > 0 else torch.ones_like(out.forced)
-    told = (weights - weights.detach()) * cost.detach() * judged[:, None]
-    return (learnt + (told if how.gate_gradient == "quality" else 0.0)).sum(1).mean()
+    spread = torch.full_like(weights, settings.explore / weights.shape[1])
+    learnt = ((1 - settings.explore) * weights.detach() + spread) * cost
+    judged = out.forced if settings.teacher_forcing > 0 else torch.ones_like(out.forced)
+    heard = (weights - weights.detach()) * cost.detach() * judged[:, None]
+    return (learnt + (heard if settings.gate_gradient == "quality" else 0.0)).sum(1).mean()
 
 
 def stop_costs(out: SpanOut) -> Tensor:
@@ -74,16 +73,16 @@ def schedule_nats(nats: Tensor, open_: Tensor, pick: Tensor) -> Tensor:
     return (nats * pick).cumsum(1) + nats * (open_ & ~pick)
 
 
-def steps_taken(out: SpanOut, weights: Tensor, how: SpanStageConfig) -> Tensor:
+def steps_taken(out: SpanOut, weights: Tensor, settings: SpanStageConfig) -> Tensor:
     """Mean E[g]; with ``gate_gradient`` "none" the seed's counter, which carries no gradient (repair R7)."""
     steps = spans.expected_steps(weights).mean()
-    return steps.detach() if how.gate_gradient == "none" else steps
+    return steps.detach() if settings.gate_gradient == "none" else steps
 
 
 def latent_loss(z_BKD: Tensor, teacher_BKD: Tensor) -> Tensor:
     """½ (1 − cosine) of layer-normalised states, mean over texts and places."""
-    ours, theirs = (layer_norm(z.float(), z.shape[-1:]) for z in (z_BKD, teacher_BKD))
-    return 0.5 * (1 - cosine_similarity(ours, theirs, dim=-1)).mean()
+    student, teacher = (layer_norm(z.float(), z.shape[-1:]) for z in (z_BKD, teacher_BKD))
+    return 0.5 * (1 - cosine_similarity(student, teacher, dim=-1)).mean()
 
 
 def figures(out: SpanOut, weights: Tensor) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """SpanFusionLM (seed 004): a causal decoder proposes, an encoder refines a whole span, a gate says when to stop.
 
-What one refinement step reads and says stands here; how steps follow each other in training, in ``span_rollout.py``.
+What one refinement step reads and says stands here; how steps follow each other in training, in ``rollout.py``.
 """
 
 # B batch, T tokens, K places of a span, D width, V vocabulary
@@ -55,9 +55,9 @@ class SpanFusion(nn.Module):
         shared = config.span.shared_projection
         self.table = TokenTable(vocab_size, config.hidden, std=config.init_std, bias=shared)
         self.projection = None if shared else TokenTable(vocab_size, config.hidden, std=config.init_std)
-        how = {"activation_checkpointing": activation_checkpointing}
-        self.decoder = Trunk(config, config.span.decoder_layers, causal=True, **how)
-        self.encoder = SpanEncoder(config, config.span.encoder_layers, **how)
+        options = {"activation_checkpointing": activation_checkpointing}
+        self.decoder = Trunk(config, config.span.decoder_layers, causal=True, **options)
+        self.encoder = SpanEncoder(config, config.span.encoder_layers, **options)
         self.gate = GateNet(config.span, vocab_size)
 
     def forward(self, batch: Batch) -> tuple[FillerOut, PrefixCache]:

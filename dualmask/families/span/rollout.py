@@ -47,32 +47,30 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
 
     The gradient of a span goes through the prompt's keys and values, which the pass over the whole text made anyway.
     """
-    how = plan.stage.span
-    assert how is not None
+    settings = plan.stage.span
     ar, prefix = model(batch)
     cut = spans.cut(batch, plan.step, span_length(plan))
-    forced = noise.uniform(batch.key, "gold writes", plan.step) < how.teacher_forcing
+    forced = noise.uniform(batch.key, "gold writes", plan.step) < settings.teacher_forcing
     write = _student(model, cut, forced, batch.key, plan)
-    steps = play(model, prefix.up_to(cut.prompt_length, REACH), cut.position, write, how, batch.key, plan.step)
+    steps = play(model, prefix.up_to(cut.prompt_length, REACH), cut.position, write, settings, batch.key, plan.step)
     out = describe(steps, cut, forced, ar, batch.key, plan)
-    if how.losses.latent == 0:
+    if settings.losses.latent == 0:
         return out
     with torch.no_grad():
         if teacher is not None:
             prefix = _prefix_cache(teacher, batch)
-        tutor = teacher or model
-        calm = play(tutor, prefix.up_to(cut.prompt_length, REACH), cut.position, _likeliest(tutor), how)
-        return out.with_teacher(_at(calm, _stops(_certain(calm))))
+        teaching = teacher or model
+        greedy = play(teaching, prefix.up_to(cut.prompt_length, REACH), cut.position, _likeliest(teaching), settings)
+        return out.with_teacher(_at(greedy, _stops(_certain(greedy))))
 
 
 @torch.no_grad()
 def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
     """The spans of ``rollout``, their likeliest tokens, the likelier decisions of the gate: nothing is drawn."""
-    how = plan.stage.span
-    assert how is not None
+    settings = plan.stage.span
     cut = spans.cut(batch, plan.step, span_length(plan))
     write = _likeliest(model)
-    steps = play(model, _prefix_cache(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, how)
+    steps = play(model, _prefix_cache(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, settings)
     best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
     before, open_, pick = (
         torch.stack(part, 1)
@@ -99,7 +97,7 @@ def play(
     prefix: PrefixCache,
     position: Tensor,
     write: Write,
-    how: SpanStageConfig,
+    settings: SpanStageConfig,
     key: Tensor | None = None,
     counter: int = 0,
 ) -> list[Step]:
@@ -107,9 +105,9 @@ def play(
     state, steps = model.begin(*position.shape), []
     number = spans.places_a_step(position.shape[1], model.span.g_max)
     for turn in range(model.span.g_max):
-        look = model.look(state, position, prefix, detach=how.detach_pred)
+        look = model.look(state, position, prefix, detach=settings.detach_pred)
         pick = model.next_places(look, state, number)
-        read = look.mean_entropy.detach() if how.detach_entropy else look.mean_entropy
+        read = look.mean_entropy.detach() if settings.detach_entropy else look.mean_entropy
         steps.append(Step(look, state, pick, model.gate(read, key, counter * model.span.g_max + turn)))
         state = SpanState(torch.where(pick, write(look, turn), state.tokens), state.open & ~pick, look.z)
     return steps
@@ -119,8 +117,7 @@ def describe(
     steps: list[Step], cut: Spans, forced: Tensor, ar: FillerOut, key: Tensor, plan: StepPlan
 ) -> SpanOut:  # fmt: skip
     """What the losses need of a student's steps."""
-    how = plan.stage.span
-    assert how is not None
+    settings = plan.stage.span
     target = cut.target.flatten()
 
     def nats(logits: Tensor) -> Tensor:
@@ -128,16 +125,16 @@ def describe(
 
     gate_logits = torch.stack([step.gate_logits for step in steps], 1)
     go_on = gate_logits.softmax(-1)[..., CONTINUE]
-    if how.gate_estimator == "gumbel":
+    if settings.gate_estimator == "gumbel":
         gumbel = noise.gumbel(key, "gate", plan.step, *gate_logits.shape[1:])
-        go_on = spans.drawn_continue(gate_logits, gumbel, how.gate_temperature)
+        go_on = spans.drawn_continue(gate_logits, gumbel, settings.gate_temperature)
     go_on = go_on * _unfinished(steps)
     stop = _stops(go_on)
     return SpanOut(
         ar=ar,
         target=cut.target,
         nats=torch.stack([nats(step.look.logits) for step in steps], 1),
-        pred_nats=torch.stack([nats(step.look.pred_logits) for step in steps], 1) if how.losses.pred else None,
+        pred_nats=torch.stack([nats(step.look.pred_logits) for step in steps], 1) if settings.losses.pred else None,
         open=torch.stack([step.before.open for step in steps], 1),
         pick=torch.stack([step.pick for step in steps], 1),
         forced=forced,
@@ -173,9 +170,8 @@ def draw(
 
 def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: StepPlan) -> Write:
     """Draws tokens as the stage says; texts that are ``forced`` [B] get the true ones."""
-    how = plan.stage.span
-    assert how is not None
-    params = SamplingParams(temperature=how.temperature, top_p=how.top_p)
+    settings = plan.stage.span
+    params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p)
     column = torch.arange(cut.target.shape[1], device=key.device)
     slot_key = noise.mix(key[:, None] + column).flatten()
 
@@ -184,7 +180,7 @@ def _student(model: SpanFusion, cut: Spans, forced: Tensor, key: Tensor, plan: S
         def gumbel(token: Tensor) -> Tensor:
             return noise.gumbel_at(slot_key, "span", plan.step * model.span.g_max + turn, token)
 
-        drawn = draw(look.logits, model.vocab_size, params, gumbel=gumbel, top_k=how.top_k)
+        drawn = draw(look.logits, model.vocab_size, params, gumbel=gumbel, top_k=settings.top_k)
         return torch.where(forced[:, None], cut.target, drawn.view_as(cut.target))
 
     return write

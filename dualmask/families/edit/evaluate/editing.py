@@ -101,9 +101,9 @@ def _model_outcomes(
 ) -> Iterator[Outcome]:
     """The Gate as it decides, and as it is told to. No probability is above 1, every one is above 0."""
     number = len(wrong)
-    asked = [*pairs.sources, *pairs.targets]
-    always = roll_out(engine, asked, "auto", max(rounds), gate_threshold=0.0)
-    never = roll_out(engine, asked, "auto", 1, gate_threshold=1.0)
+    drafts = [*pairs.sources, *pairs.targets]
+    always = roll_out(engine, drafts, "auto", max(rounds), gate_threshold=0.0)
+    never = roll_out(engine, drafts, "auto", 1, gate_threshold=1.0)
     by_gate = [*wrong, *clean]
     dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
     shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]
