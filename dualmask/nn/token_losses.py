@@ -15,7 +15,7 @@ from dualmask.nn.parallel.vocabulary import cross_entropy
 
 
 @dataclass(frozen=True)
-class FillerOut:
+class ScoredSlots:
     """Logits over the vocabulary at chosen slots only: a [B, T, V] tensor is never made."""
 
     slot: Tensor  # [M] int64 index into the flattened [B·T'] sequence
@@ -31,13 +31,13 @@ class FillerOut:
         return losses.scatter(0, self.slot, self.loss.float()).view(tokens.shape)
 
 
-def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
+def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> ScoredSlots:
     """Logits [M, V / tensor] at the slots [M] against the targets [M]."""
     loss = cross_entropy(logits, target)
-    return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
+    return ScoredSlots(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
 
 
-def next_tokens(batch: Batch, states: Tensor, logits: Callable[[Tensor, Tensor], Tensor]) -> FillerOut:
+def next_tokens(batch: Batch, states: Tensor, logits: Callable[[Tensor, Tensor], Tensor]) -> ScoredSlots:
     """The loss of every next token, EOS included, from a causal trunk's states [B, T, D].
 
     logits: (states, slots [M] of the flattened states) → [M, V / tensor].
@@ -47,7 +47,7 @@ def next_tokens(batch: Batch, states: Tensor, logits: Callable[[Tensor, Tensor],
     return scored(logits(states, slot), slot, weight, batch.tokens.flatten()[slot + 1])
 
 
-def mean_token_loss(out: FillerOut, batch: Batch, given: int) -> Tensor:
+def mean_token_loss(out: ScoredSlots, batch: Batch, given: int) -> Tensor:
     """The slots' losses, weighted, over the tokens that a batch of full-length sequences predicts; a scalar in nats.
 
     ``given``: tokens of a sequence that the model does not predict. Divided by the expected number, not by the counted

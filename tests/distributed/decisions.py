@@ -11,7 +11,7 @@ from unittest.mock import patch
 
 import torch
 
-from dualmask.families.edit import multi_round
+from dualmask.families.edit import task
 from dualmask.families.edit.stopping import draft_digest
 from dualmask.families.span import rollout as span_rollout
 
@@ -24,7 +24,7 @@ class Record:
 @contextmanager
 def recorded() -> Iterator[Record]:
     """Records every round that is played inside, and every span."""
-    record, train_round, play_span, stops = Record(), multi_round.train_round, span_rollout.play, span_rollout._stops
+    record, train_round, play_span, stops = Record(), task.train_round, span_rollout.play, span_rollout._stops
 
     def listening(*arguments):
         state, out = train_round(*arguments)
@@ -46,7 +46,7 @@ def recorded() -> Iterator[Record]:
         return stop
 
     with (
-        patch.object(multi_round, "train_round", listening),
+        patch.object(task, "train_round", listening),
         patch.object(span_rollout, "play", listening_to_span),
         patch.object(span_rollout, "_stops", listening_to_stops),
     ):

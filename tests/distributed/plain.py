@@ -13,11 +13,11 @@ from data_pipeline.reader import ShardReader
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at, total_steps
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.runtime import begin_stage
+from dualmask.families.edit.task import begin, unroll
 from dualmask.nn.parallel import mesh
 
 
@@ -65,12 +65,12 @@ def backward(model: DualMask, batch: Batch, plan: EditPlan) -> float:
         loss.backward()
         return loss.item()
     rollout, total = plan.stage.rollout, 0.0
-    state = multi_round.begin(batch, plan)
+    state = begin(batch, plan)
     for first in range(0, plan.rounds, rollout.window):
         window = range(first, min(first + rollout.window, plan.rounds))
         loss = torch.zeros(())
         for number in window:
-            state, (out,) = multi_round.unroll(model, state, batch, plan, range(number, number + 1))
+            state, (out,) = unroll(model, state, batch, plan, range(number, number + 1))
             recon_weight = 1.0 if number == window[-1] else rollout.earlier_weight
             loss = loss + round_loss(out, plan, recon_weight=recon_weight).total / plan.rounds
         loss.backward()

@@ -18,7 +18,7 @@ from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import InserterOut
 from dualmask.families.edit.round import Opened, Remainder, take
-from dualmask.nn.token_losses import FillerOut, scored
+from dualmask.nn.token_losses import ScoredSlots, scored
 from dualmask.ops import allocate, gaps
 from dualmask.ops.alignment import Holes, holes, within
 
@@ -49,7 +49,7 @@ class Completion:
 
     inserter: InserterOut
     holes: Holes  # what is really missing in each gap of the skeleton
-    filler: FillerOut
+    filler: ScoredSlots
     goal: Tensor  # [M] position in the target of each slot's token, -1: not known
     cost: Tensor  # [B] nats a target token, detached (see ``text_cost``)
 

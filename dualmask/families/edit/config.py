@@ -64,7 +64,7 @@ class StopConfig(Section):
 
 
 class RolloutConfig(Section):
-    """The rounds of a training example that the picker takes part in (dualmask/families/edit/multi_round.py)."""
+    """The rounds of a training example that the picker takes part in (dualmask/families/edit/task.py)."""
 
     rounds: Annotated[int, Field(gt=0, le=64)] = Field(1, description="L: rounds at the end of the stage")
     first_rounds: Positive = Field(1, description="rounds at the beginning of the stage")

@@ -25,7 +25,7 @@ from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
 from dualmask.families.edit.outputs import InserterOut, PickerOut, RoundOut, SoftTokens
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
 from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, target_and_best_nll
-from dualmask.nn.token_losses import FillerOut
+from dualmask.nn.token_losses import ScoredSlots
 from dualmask.ops import deletion, gaps
 
 
@@ -121,7 +121,9 @@ class DualMask(nn.Module):
         even = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
         return MaskedLMScores(even, even, even.new_zeros(len(even), self.config.hidden))
 
-    def _fill_in_place(self, batch: Batch, plan: EditPlan, deleted: Tensor, inserter: InserterOut | None) -> FillerOut:
+    def _fill_in_place(
+        self, batch: Batch, plan: EditPlan, deleted: Tensor, inserter: InserterOut | None
+    ) -> ScoredSlots:
         """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
         masked = torch.where(deleted, MASK_ID, batch.tokens)
         position = gaps.contiguous_positions(masked)
@@ -150,7 +152,7 @@ def judge(
     return DraftScores(masked_lm, logits, gate(masked_lm.pooled, features))
 
 
-def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> FillerOut:
+def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> ScoredSlots:
     """The filler's answers against the targets [M]."""
     loss = cross_entropy(logits, target)
-    return FillerOut(slot, weight, target, logits, loss, torch.exp(-loss.detach()))
+    return ScoredSlots(slot, weight, target, logits, loss, torch.exp(-loss.detach()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dualmask.nn.token_losses import FillerOut
+from dualmask.nn.token_losses import ScoredSlots
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RoundOut:
     judged: Tensor  # [B, T] bool: deleted tokens of whose hole it is known what belongs there
     restored: Tensor  # [B, T] there: the filler's probability of that; 1 where nothing does. Detached
     live: Tensor  # [B] float: 0 for texts that teach nothing in this round
-    filler: FillerOut | None = None  # None: the stage asks nothing of the filler
+    filler: ScoredSlots | None = None  # None: the stage asks nothing of the filler
     inserter: InserterOut | None = None
     picker: PickerOut | None = None
     gate: GateOut | None = None

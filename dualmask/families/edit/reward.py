@@ -17,7 +17,6 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.config import EditAlarms, RewardStage
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.decisions import decision_odds
@@ -27,7 +26,7 @@ from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundState
 from dualmask.families.edit.reference import Reference
 from dualmask.families.edit.scored import ScoredBatch, ScoredTexts
-from dualmask.families.edit.task import RoundsTask
+from dualmask.families.edit.task import RoundsTask, copies
 from dualmask.families.task import WindowLoss
 from dualmask.ops.alignment import align
 
@@ -83,7 +82,7 @@ class RewardTask(RoundsTask):
         outs, state = self.play(batch, plan, rounds, state)
         assert len(outs) == plan.rounds
         samples, names = plan.stage.rollout.samples, reinforce.decisions(plan.stage, self.model.config)
-        target = multi_round.copies(batch, samples)
+        target = copies(batch, samples)
         worth = self.reward(_ids(state.tokens, state.length), _ids(target.tokens, target.length))
         paid = torch.tensor(worth, device=state.tokens.device)
         divergence = torch.stack([out.divergence * out.live for out in outs if out.divergence is not None]).sum(0)

@@ -17,7 +17,7 @@ from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import SoftTokens
 from dualmask.families.edit.picker import COLDEST
 from dualmask.nn.parallel.vocabulary import top_logits
-from dualmask.nn.token_losses import FillerOut
+from dualmask.nn.token_losses import ScoredSlots
 from dualmask.ops.gaps import Masked
 
 SUREST = 1 - 1e-6  # of a token drawn: 1 stands for a token that was given
@@ -32,7 +32,9 @@ class Drawn:
     soft: SoftTokens | None
 
 
-def draw_tokens(model: DualMask, masked: Masked, filler: FillerOut, key: Tensor, plan: EditPlan, counter: int) -> Drawn:
+def draw_tokens(
+    model: DualMask, masked: Masked, filler: ScoredSlots, key: Tensor, plan: EditPlan, counter: int
+) -> Drawn:
     """Fills every [MASK] from the ``top_k`` most likely tokens.
 
     The Gumbel noise of a draw belongs to (sequence, position, token), so that no order of equal logits changes it.

@@ -1,28 +1,40 @@
-"""What the stages of DualMaskLM teach, a window of rounds at a time."""
+"""What the stages of DualMaskLM teach, and how their rounds follow each other in training (seed 000).
 
-# B sequences of this rank
+A window is an unroll of rounds. Each round reads the draft, decides (delete? what? how many masks where?), fills, and
+hands a new draft on; labels come from the alignment of each round's own draft with the target. Every module is called
+in every round by every rank, and decisions are masks over the batch: ZeRO-3 allows nothing else.
+"""
+
+# B sequences of this rank, T tokens, G gaps = T-1
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
 
+import torch
 from torch import Tensor
 
+from dualmask.core import noise
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit import multi_round, preview
+from dualmask.families.edit import preview, starts, stopping
 from dualmask.families.edit.alarms import Watch
 from dualmask.families.edit.config import EditAlarms
 from dualmask.families.edit.curriculum import Earned, EditPlan
+from dualmask.families.edit.decisions import RoundInput
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.gate import gate_open
 from dualmask.families.edit.losses.total import round_loss, window_loss
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.reference import Reference
+from dualmask.families.edit.round import RoundResult, play_round
+from dualmask.families.edit.training_rules import TrainingRules
 from dualmask.families.task import AfterStep, Preview, Task, WindowLoss
+from dualmask.ops import deletion
+from dualmask.ops.alignment import align, edit_distance
 
 
 class EditTask(Task):
@@ -54,7 +66,7 @@ class EditTask(Task):
 
 
 class RoundsTask(EditTask):
-    """Stages that play rounds on start states of many kinds (families/edit/multi_round.py)."""
+    """Stages that play rounds on start states of many kinds."""
 
     def __init__(self, model: DualMask, alarms: EditAlarms | None = None, typos: Tensor | None = None) -> None:
         """typos: see core/typos.py; None: what would be misspelt is substituted instead."""
@@ -72,8 +84,8 @@ class RoundsTask(EditTask):
     ) -> tuple[list[RoundOut], RoundState]:
         """The rounds ``rounds``, and the drafts that they lead to. ``state`` None: they begin here."""
         if state is None:
-            state = multi_round.begin(batch, plan, self.typos)
-        state, outs = multi_round.unroll(self.model, state, batch, plan, rounds, self.reference)
+            state = begin(batch, plan, self.typos)
+        state, outs = unroll(self.model, state, batch, plan, rounds, self.reference)
         return outs, state
 
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
@@ -92,3 +104,120 @@ class RoundsTask(EditTask):
             return 0.0
         assert outs[-1].cost is not None
         return plan.loss_weight["reinforce"] * reinforce.loss(outs, -outs[-1].cost, names, plan.stage.rollout.samples)
+
+
+COUNTERS_PER_STEP = 64  # random streams of one optimizer step: one for each round
+
+
+def copies(batch: Batch, samples: int) -> Batch:
+    """Each sequence ``samples`` times, side by side, with a random key of its own for each copy (`reinforce`)."""
+    if samples == 1:
+        return batch
+    number = torch.arange(samples, device=batch.key.device)
+    key = noise.mix(batch.key[:, None] + number * 0x51ED).flatten()
+    return Batch(batch.tokens.repeat_interleave(samples, 0), batch.length.repeat_interleave(samples), key)
+
+
+def begin(batch: Batch, plan: EditPlan, typos: Tensor | None = None) -> RoundState:
+    """The start states of a step. Copies of a text start alike."""
+    stage, rollout = plan.stage, plan.stage.rollout
+    start = starts.start_states(
+        batch,
+        plan.step,
+        {str(kind): share for kind, share in rollout.starts.items()},
+        requested_rates(batch, plan),
+        stage.deletion.span_share,
+        stage.deletion.mean_span,
+        rollout.corruption,
+        typos,
+    )
+    tokens, length, kind = (
+        plane.repeat_interleave(rollout.samples, 0) for plane in (start.tokens, start.length, start.kind)
+    )
+    return RoundState(
+        tokens=tokens,
+        length=length,
+        kind=kind,
+        written_prob=torch.ones(tokens.shape, device=tokens.device),
+        done=torch.zeros_like(kind, dtype=torch.bool),
+        digest=stopping.draft_digest(tokens, length)[:, None],
+    )
+
+
+def unroll(
+    model: DualMask,
+    state: RoundState,
+    batch: Batch,
+    plan: EditPlan,
+    rounds: range,
+    reference: Reference | None = None,
+) -> tuple[RoundState, list[RoundOut]]:
+    """The rounds ``rounds`` in a row. ``batch``: the targets, as the loader gave them."""
+    target = copies(batch, plan.stage.rollout.samples)
+    keep_rate = requested_rates(batch, plan).repeat_interleave(plan.stage.rollout.samples)
+    outs = []
+    for number in rounds:
+        state, out = train_round(model, state, target, plan, number, keep_rate, reference)
+        outs.append(out)
+    return state, outs
+
+
+def train_round(
+    model: DualMask,
+    state: RoundState,
+    target: Batch,
+    plan: EditPlan,
+    number: int,
+    requested_rate: Tensor,
+    reference: Reference | None = None,
+) -> tuple[RoundState, RoundOut]:
+    """Round ``number`` (from 0). requested_rate [B]: keep rate of texts that are to be shortened in round 0.
+
+    ``reference``: whose decisions on the same draft ours are compared with.
+    """
+    draft = Batch(state.tokens, state.length, target.key)
+    shorten = (state.kind == starts.REWRITE) & (number == 0)
+    given = RoundInput(
+        draft=draft,
+        target=target,
+        match=align(draft.tokens, draft.length, target.tokens, target.length),
+        keep_rate=torch.where(shorten, requested_rate, 1.0),
+        kind=state.kind,
+        live=~(state.done & plan.stage.rollout.stop.in_training),
+        plan=plan,
+        number=number,
+        counter=plan.step * COUNTERS_PER_STEP + number,
+    )
+    rules = TrainingRules(model, state, given, reference)
+    result = play_round(draft.tokens, draft.length, rules, width=draft.tokens.shape[1])
+    return _advance(state, rules, result), rules.out(result)
+
+
+def _advance(state: RoundState, rules: TrainingRules, result: RoundResult) -> RoundState:
+    """The state behind the round, with the stop criteria applied per text. A text that stays as it is has finished only
+    if the round could have edited it."""
+    stop, drawn, decision = rules.given.plan.stage.rollout.stop, rules.drawn, rules.decision
+    digest = stopping.draft_digest(result.tokens, result.length)
+    distance = torch.ones_like(drawn.confidence)
+    if stop.edit_distance is not None:
+        distance = edit_distance(state.tokens, state.length, result.tokens, result.length)
+    changed = result.changed
+    reason = stopping.reasons(
+        stop, changed=changed, digest=digest, seen=state.digest, confidence=drawn.confidence, distance=distance
+    )
+    ruled_out = (decision.gate < 0.5) & ~decision.free
+    finished = (reason != stopping.Reason.NONE) & (changed | ~ruled_out)
+    return RoundState(
+        tokens=result.tokens,
+        length=result.length,
+        kind=state.kind,
+        written_prob=torch.where(result.is_mask, drawn.prob, result.opened.carry(state.written_prob)),
+        done=state.done | finished,
+        digest=torch.cat([state.digest, digest[:, None]], dim=1),
+        soft=drawn.soft,
+    )
+
+
+def requested_rates(batch: Batch, plan: EditPlan) -> Tensor:
+    """[B] the share of its tokens that a text keeps if it is to be shortened."""
+    return deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)

@@ -17,7 +17,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.families.lm.config import LanguageModelConfig
 from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import TokenTable
-from dualmask.nn.token_losses import FillerOut, next_tokens, scored
+from dualmask.nn.token_losses import ScoredSlots, next_tokens, scored
 from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
 from dualmask.ops.gaps import contiguous_positions
@@ -52,7 +52,7 @@ class Autoregressive(LanguageModel):
         """Blocks that a ``KVCache`` must serve."""
         return len(self.lm.blocks)
 
-    def forward(self, batch: Batch, plan: StepPlan | None = None) -> FillerOut:
+    def forward(self, batch: Batch, plan: StepPlan | None = None) -> ScoredSlots:
         """Every next token of the batch. There is nothing to draw, so no plan is needed."""
         position = contiguous_positions(batch.tokens)
         return next_tokens(batch, self.lm(self.table(batch.tokens), position, batch.present), self.logits)
@@ -76,7 +76,7 @@ class MaskedDiffusion(LanguageModel):
     causal = False
     given = 2
 
-    def forward(self, batch: Batch, plan: StepPlan) -> FillerOut:
+    def forward(self, batch: Batch, plan: StepPlan) -> ScoredSlots:
         """A uniformly drawn share of each text is masked; its tokens weigh 1 / share, which bounds the text's −log p.
 
         The share is a whole number of tokens, so that the weights of a text always sum to its length.

@@ -20,7 +20,7 @@ from dualmask.families.span.encoder import SpanEncoder
 from dualmask.families.span.gate_net import GateNet
 from dualmask.nn.cache import KVCache, PrefixCache
 from dualmask.nn.parallel.vocabulary import TokenTable, entropy, log_normaliser, top_logits
-from dualmask.nn.token_losses import FillerOut, next_tokens
+from dualmask.nn.token_losses import ScoredSlots, next_tokens
 from dualmask.nn.trunk import DepthwiseConv, Trunk
 from dualmask.ops.gaps import contiguous_positions
 
@@ -60,7 +60,7 @@ class SpanFusion(nn.Module):
         self.encoder = SpanEncoder(config, config.span.encoder_layers, **options)
         self.gate = GateNet(config.span, vocab_size)
 
-    def forward(self, batch: Batch) -> tuple[FillerOut, PrefixCache]:
+    def forward(self, batch: Batch) -> tuple[ScoredSlots, PrefixCache]:
         """The loss of every next token, and what the decoder remembers of each text."""
         prefix = PrefixCache.empty(self.depth)
         return self.next_tokens(batch, self.read(batch, prefix)), prefix.appended()
@@ -69,7 +69,7 @@ class SpanFusion(nn.Module):
         """[B, T, D] the decoder's states of whole texts. ``prefix``: an empty one, if these are to be remembered."""
         return self.decoder(self.table(batch.tokens), contiguous_positions(batch.tokens), batch.present, prefix)
 
-    def next_tokens(self, batch: Batch, states: Tensor) -> FillerOut:
+    def next_tokens(self, batch: Batch, states: Tensor) -> ScoredSlots:
         """The loss of every next token from the decoder's states [B, T, D]."""
         return next_tokens(batch, states, lambda h, slot: self.project(h.flatten(0, 1).index_select(0, slot)))
 

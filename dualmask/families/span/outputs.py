@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dualmask.nn.token_losses import FillerOut
+from dualmask.nn.token_losses import ScoredSlots
 
 
 @dataclass(frozen=True)
 class SpanOut:
     """A span's refinement, all of its N steps; those behind a text's own last one are what would have followed."""
 
-    ar: FillerOut  # every next token of the whole text
+    ar: ScoredSlots  # every next token of the whole text
     target: Tensor  # [B, K]
     nats: Tensor  # [B, N, K] cross entropy of the encoder's logits
     pred_nats: Tensor | None  # [B, N, K] of the decoder's own; None: not asked for

@@ -28,7 +28,7 @@ from dualmask.families.span.outputs import SpanDraft, SpanOut
 from dualmask.families.span.spans import Spans
 from dualmask.nn.cache import PrefixCache
 from dualmask.nn.parallel.vocabulary import cross_entropy, top_logits
-from dualmask.nn.token_losses import FillerOut
+from dualmask.nn.token_losses import ScoredSlots
 from dualmask.ops.sampling import SamplingBatch, may_be_drawn
 
 Write = Callable[[Look, int], Tensor]  # a step's look and its number → ids [B, K] to write where it writes
@@ -114,7 +114,7 @@ def play(
 
 
 def describe(
-    steps: list[Step], cut: Spans, forced: Tensor, ar: FillerOut, key: Tensor, plan: StepPlan
+    steps: list[Step], cut: Spans, forced: Tensor, ar: ScoredSlots, key: Tensor, plan: StepPlan
 ) -> SpanOut:  # fmt: skip
     """What the losses need of a student's steps."""
     settings = plan.stage.span

@@ -23,11 +23,12 @@ from torch import Tensor
 from dualmask.core.batch import Batch, present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS
-from dualmask.families.edit import multi_round, starts, stopping
+from dualmask.families.edit import starts, stopping
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.request import Request, Round
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundOut, RoundState
+from dualmask.families.edit.task import unroll
 
 DRAFTS, LONGEST, WIDTH, ROUNDS = 200, 10, 96, 3
 MOST = 2  # masks a gap
@@ -73,7 +74,7 @@ def trained(model: DualMask, batch: Batch, rounds: int) -> tuple[RoundState, lis
         done=torch.zeros_like(batch.length, dtype=torch.bool),
         digest=stopping.draft_digest(batch.tokens, batch.length)[:, None],
     )
-    return multi_round.unroll(model, state, batch, plan, range(rounds))
+    return unroll(model, state, batch, plan, range(rounds))
 
 
 def inferred(model: DualMask, batch: Batch, rounds: int) -> list[list[Round]]:

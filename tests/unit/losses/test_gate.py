@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny_rounds import make_batch, make_model, rounds_plan
 
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses import gate
 from dualmask.families.edit.outputs import RoundOut
+from dualmask.families.edit.task import begin, unroll
 
 ROWS = 24
 
@@ -20,7 +20,7 @@ def out() -> RoundOut:
     """Round 0 of random texts, with the Gate's logits as a leaf in float64."""
     starts = {"rewrite": 0.2, "corrupted": 0.5, "clean": 0.3}
     model, batch, plan = make_model(), make_batch(ROWS), rounds_plan(teacher_forced_deletions=1.0, starts=starts)
-    _, (out,) = multi_round.unroll(model, multi_round.begin(batch, plan), batch, plan, range(1))
+    _, (out,) = unroll(model, begin(batch, plan), batch, plan, range(1))
     return replace(out, gate=replace(out.gate, logit=out.gate.logit.detach().double().requires_grad_()))
 
 

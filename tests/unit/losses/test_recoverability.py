@@ -11,10 +11,10 @@ from tiny_rounds import WIDTH, make_batch, make_model, make_plan
 from torch import Tensor
 
 from dualmask.core.batch import Batch, deletable
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.completion import UNRESTORED, Deletion, text_cost
 from dualmask.families.edit.losses import recoverability
 from dualmask.families.edit.outputs import RoundOut
+from dualmask.families.edit.task import begin, unroll
 
 ROWS, MOST = 24, 3
 
@@ -30,7 +30,7 @@ def out() -> RoundOut:
         "corruption": {"rate_low": 0.3, "rate_high": 0.5, "double": 4.0},
     }
     plan = make_plan(step=1, rollout=how)
-    _, (out,) = multi_round.unroll(model, multi_round.begin(batch, plan), batch, plan, range(1))
+    _, (out,) = unroll(model, begin(batch, plan), batch, plan, range(1))
     return out
 
 

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
-from dualmask.families.edit import multi_round, starts
+from dualmask.families.edit import starts
 from dualmask.families.edit.decisions import Decision, RoundInput, decide_round
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DraftScores
 from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.picker import DeleteLogits
+from dualmask.families.edit.task import begin, copies, unroll
 from dualmask.ops.deletion import OFFSETS
 
 SAMPLES, TEXTS, HEAT = 4, 1500, 0.6
@@ -49,9 +50,7 @@ def round_of(batch: Batch, **rollout) -> tuple[RoundState, RoundOut]:
         deletion={"temperature": HEAT},
         rollout={"starts": {"empty": 1.0}, "samples": SAMPLES, "fill_temperature": HEAT, "top_k": 2} | rollout,
     )
-    state, (out,) = multi_round.unroll(
-        make_model(max_gap_count=3), multi_round.begin(batch, plan), batch, plan, range(1)
-    )
+    state, (out,) = unroll(make_model(max_gap_count=3), begin(batch, plan), batch, plan, range(1))
     return state, out
 
 
@@ -94,7 +93,7 @@ def decisions(wrong: Tensor, gate: Tensor, losses: dict[str, float]) -> Decision
         deletion={"temperature": HEAT},
         rollout={"rounds": 2, "samples": SAMPLES, "teacher_forced_deletions": 0.3},
     )
-    batch = multi_round.copies(texts(3), SAMPLES)
+    batch = copies(texts(3), SAMPLES)
     one = torch.ones(batch.tokens.shape)
     beside = one[..., None].expand(-1, -1, len(OFFSETS))
     logits = DeleteLogits(0.2 * one, beside, wrong[:, None] * one)

@@ -11,10 +11,11 @@ from tiny_rounds import EVERY_LOSS, VOCAB, WIDTH, make_batch, make_model, make_p
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit import multi_round, starts
+from dualmask.families.edit import starts
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundOut, RoundState
+from dualmask.families.edit.task import begin, train_round, unroll
 from dualmask.ops import deletion
 
 ROWS = 24
@@ -22,13 +23,13 @@ GATED = {"gate": 1.0}
 LABELS_ONLY = {"on_policy_counts": 0.0, "teacher_forced_deletions": 1.0}  # all is done as the alignment says
 
 
-def unroll(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[RoundState, list[RoundOut]]:
-    return multi_round.unroll(model, multi_round.begin(batch, plan), batch, plan, range(plan.rounds))
+def unrolled(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[RoundState, list[RoundOut]]:
+    return unroll(model, begin(batch, plan), batch, plan, range(plan.rounds))
 
 
 def play(model: DualMask, batch: Batch, plan: StepPlan, state: RoundState | None = None, number: int = 0):
     asked = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-    return multi_round.train_round(model, state or multi_round.begin(batch, plan), batch, plan, number, asked)
+    return train_round(model, state or begin(batch, plan), batch, plan, number, asked)
 
 
 def only(kind: str) -> dict[str, dict[str, float]]:
@@ -37,7 +38,7 @@ def only(kind: str) -> dict[str, dict[str, float]]:
 
 def test_every_draft_is_a_whole_text_and_every_loss_finite():
     model, batch, plan = make_model(), make_batch(ROWS), rounds_plan()
-    state, outs = unroll(model, batch, plan)
+    state, outs = unrolled(model, batch, plan)
     for out, after in zip(outs, [*(Batch(o.draft, o.length, batch.key) for o in outs[1:]), state], strict=True):
         assert not (out.deleted & ~Batch(out.draft, out.length, batch.key).deletable).any()
         inside = Batch(after.tokens, after.length, batch.key)
@@ -57,8 +58,8 @@ def test_texts_do_not_depend_on_companions_or_padding():
     """Four whole rounds: each text alone, and with rubbish behind every text."""
     model, batch, plan = make_model(), make_batch(), rounds_plan(step=1)
     rubbish = replace(batch, tokens=torch.where(batch.present, batch.tokens, 77))
-    (state, whole), (_, other) = (unroll(model, x, plan) for x in (batch, rubbish))
-    alone = [unroll(model, batch.rows(slice(row, row + 1)), plan) for row in range(len(batch.length))]
+    (state, whole), (_, other) = (unrolled(model, x, plan) for x in (batch, rubbish))
+    alone = [unrolled(model, batch.rows(slice(row, row + 1)), plan) for row in range(len(batch.length))]
     for row, (mine, _) in enumerate(alone):
         assert torch.equal(mine.tokens[0], state.tokens[row])
     for number, out in enumerate(whole):
@@ -134,7 +135,7 @@ def test_the_costs_compared_are_those_of_the_gate_forced_open_and_closed():
 def test_comparing_changes_no_decision_of_the_others():
     model, batch = make_model(), make_batch(ROWS)
     drafts = [
-        unroll(model, batch, rounds_plan(gate_rows=rows, on_policy_counts=0.0))[0].tokens for rows in (0.0, 0.5, 1.0)
+        unrolled(model, batch, rounds_plan(gate_rows=rows, on_policy_counts=0.0))[0].tokens for rows in (0.0, 0.5, 1.0)
     ]
     assert torch.equal(drafts[0], drafts[1])
     assert torch.equal(drafts[0], drafts[2])
@@ -159,7 +160,7 @@ def test_a_batch_without_a_single_slot_still_teaches_every_module(kind: str):
 def test_a_finished_text_stays_as_it_is_and_teaches_nothing():
     model, batch = make_model(), make_batch(ROWS)
     plan = rounds_plan(losses=EVERY_LOSS | GATED | {"kept_weight": 0.5}, stop={"in_training": True})
-    state = multi_round.begin(batch, plan)
+    state = begin(batch, plan)
     finished = torch.arange(ROWS) % 2 == 0
     after, out = play(model, batch, plan, replace(state, done=finished))
     assert torch.equal(after.tokens[finished], state.tokens[finished])
@@ -206,7 +207,7 @@ def test_gradients_reach_every_module_and_the_picker_only_where_it_is_asked_for(
 
 def test_the_model_knows_what_it_wrote_itself():
     model, batch = make_model(), make_batch(ROWS)
-    state, _ = unroll(model, batch, rounds_plan())
+    state, _ = unrolled(model, batch, rounds_plan())
     given = Batch(state.tokens, state.length, batch.key).deletable & (state.written_prob == 1)
     written = Batch(state.tokens, state.length, batch.key).deletable & (state.written_prob < 1)
     assert given.any()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.outputs import RoundOut, RoundState
+from dualmask.families.edit.task import COUNTERS_PER_STEP, begin, train_round
 from dualmask.ops import deletion
 
 # Losses that are smooth in the drafts' embeddings once all decisions are made. The others hold straight-through terms
@@ -50,10 +50,10 @@ class TwoRounds:
         )
         plan = self.plan
         self.asked = deletion.keep_rates(self.batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-        self.state, self.out = self.play(multi_round.begin(self.batch, plan), 0)
+        self.state, self.out = self.play(begin(self.batch, plan), 0)
 
     def play(self, state: RoundState, number: int) -> tuple[RoundState, RoundOut]:
-        return multi_round.train_round(self.model, state, self.batch, self.plan, number, self.asked)
+        return train_round(self.model, state, self.batch, self.plan, number, self.asked)
 
     def loss(self) -> Tensor:
         """Of round 1."""
@@ -74,7 +74,7 @@ class TwoRounds:
         """The relaxed draw from the top logits: softmax((logits) / temperature + the noise of each place's tokens)."""
         soft, width = self.state.soft, self.batch.tokens.shape[1]
         key = noise.mix(self.batch.key[soft.slot // width] + soft.slot % width)
-        uniform = noise.uniform_at(key, "fill", self.plan.step * multi_round.COUNTERS_PER_STEP, soft.token)
+        uniform = noise.uniform_at(key, "fill", self.plan.step * COUNTERS_PER_STEP, soft.token)
         return torch.softmax(top / self.plan.fill_temperature - torch.log(-torch.log(uniform)), -1)
 
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.model import DualMask
-from dualmask.families.edit.task import RoundsTask
+from dualmask.families.edit.task import RoundsTask, begin, train_round
 from dualmask.ops import deletion
 
 ROWS = 12
@@ -38,9 +37,9 @@ def by_task(model: DualMask, batch: Batch, plan: StepPlan) -> tuple[float, dict[
 def by_hand(model: DualMask, batch: Batch, plan: StepPlan, width: int, *, cut: bool) -> tuple[float, dict[str, Tensor]]:
     """One sum over all rounds, one backward. ``cut``: drafts lose their gradient behind every ``width`` rounds."""
     asked = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-    state, total = multi_round.begin(batch, plan), torch.zeros(())
+    state, total = begin(batch, plan), torch.zeros(())
     for number in range(plan.rounds):
-        state, out = multi_round.train_round(model, state, batch, plan, number, asked)
+        state, out = train_round(model, state, batch, plan, number, asked)
         last = (number + 1) % width == 0 or number == plan.rounds - 1
         recon_weight = 1.0 if last else plan.stage.rollout.earlier_weight
         total = total + round_loss(out, plan, recon_weight=recon_weight).total / plan.rounds
@@ -111,8 +110,8 @@ def test_loss_of_a_batch_is_the_mean_of_its_halves() -> None:
 
 def test_copies_of_a_text_start_alike_and_decide_for_themselves() -> None:
     model, batch, plan = make_model(), make_batch(3), rounds_plan(samples=4)
-    state = multi_round.begin(batch, plan)
-    assert torch.equal(state.tokens, multi_round.begin(batch, rounds_plan()).tokens.repeat_interleave(4, 0))
+    state = begin(batch, plan)
+    assert torch.equal(state.tokens, begin(batch, rounds_plan()).tokens.repeat_interleave(4, 0))
     outs, after = RoundsTask(model).play(batch, plan, range(4))
     assert len(outs) == 4
     assert len(after.tokens.view(3, 4, -1)[0].unique(dim=0)) > 1

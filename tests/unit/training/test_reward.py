@@ -13,13 +13,13 @@ from dualmask.config.load import load_run
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, SPECIAL_IDS
 from dualmask.curriculum import plan_at
-from dualmask.families.edit import multi_round
 from dualmask.families.edit.config import EditConfig, RewardStage
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.decisions import Odds
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.reward import Ids, Reward, RewardTask, ScoredEditsTask, make_reward
 from dualmask.families.edit.scored import ScoredTexts
+from dualmask.families.edit.task import begin, unroll
 from dualmask.nn.parallel import mesh
 
 VOCAB, WIDTH, BAD = 24, 12, 7
@@ -156,7 +156,7 @@ def test_log_probability_is_that_of_the_draw() -> None:
     model = make_model()
     plan, batch = EditPlan.of(plan_at([stage], 0)), texts(1, 3)
     with torch.no_grad():
-        _, (out,) = multi_round.unroll(model, multi_round.begin(batch, plan), batch, plan, range(1))
+        _, (out,) = unroll(model, begin(batch, plan), batch, plan, range(1))
         reading = model.read(batch, torch.ones(1))
     assert out.gate is not None
     assert out.log_prob is not None

@@ -59,7 +59,7 @@ from dualmask.families.span.rollout import Step, play
 from dualmask.families.span.spans import Spans
 from dualmask.inference.loading import Loaded
 from dualmask.nn.parallel.vocabulary import cross_entropy
-from dualmask.nn.token_losses import FillerOut
+from dualmask.nn.token_losses import ScoredSlots
 
 LEAST_PROMPT = 8  # tokens
 REPEATS = 7
@@ -206,7 +206,7 @@ def _texts(model: SpanFusion, prompts: Texts, written: Texts) -> tuple[Batch, Sp
     return Batch(tokens, length, torch.zeros_like(length)), Spans(prompt_length, torch.tensor(written, device=device))
 
 
-def _decoder_nats(ar: FillerOut, batch: Batch, cut: Spans) -> Tensor:
+def _decoder_nats(ar: ScoredSlots, batch: Batch, cut: Spans) -> Tensor:
     """[B] summed over the span; the loss at a place is that of the next one's token."""
     return ar.losses_by_position(batch.tokens).gather(1, cut.position.long() - 1).sum(1)
 
