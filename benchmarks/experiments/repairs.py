@@ -225,8 +225,8 @@ def padded(task: Task, together: int) -> Task:
 
 
 def left_open(model: SpanFusion, task: Task) -> list[Row]:
-    """Shares of the positions that would stay [PRED] if a stop filled nothing (R8): after a fixed number of steps, and
-    where the learned gate stops."""
+    """Shares of the places that would stay [PRED] if a stop filled nothing (R8): behind so many steps for every span,
+    and where the learned gate stops."""
     learned = next(arm for arm in span.arms(model, task.width) if arm.method == "learned")
     steps = {"learned": span.draw(model, learned, task, len(task.prompts)).steps}
     most = span.most_steps(model, task.width)
