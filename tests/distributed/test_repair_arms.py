@@ -33,7 +33,7 @@ STAGES = [
 
 
 @pytest.fixture(scope="module")
-def options_of_table(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+def arguments(data: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
     """Options of a small table over words of the training part in another order."""
     folder = tmp_path_factory.mktemp("repairs")
     words = Tokenizer(data / "tokenizer.model").decode(range(60, tiny.VOCAB)).split()
@@ -51,15 +51,15 @@ def start(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 
 @pytest.mark.distributed
-def test_a_decoder_is_taught_once_and_each_arm_behind_it(options_of_table: list[object], monkeypatch, capfd) -> None:
+def test_a_decoder_is_taught_once_and_each_arm_behind_it(arguments: list[object], monkeypatch, capfd) -> None:
     for name, value in tiny.environment().items():
         monkeypatch.setenv(name, value)
-    assert start(monkeypatch, *options_of_table, "--only", "repaired,R13") == 0
-    out = Path(str(options_of_table[options_of_table.index("--json") + 1]))
+    assert start(monkeypatch, *arguments, "--only", "repaired,R13") == 0
+    out = Path(str(arguments[arguments.index("--json") + 1]))
     rows, runs = json.loads(out.read_text())["rows"], out.parent / "runs"
-    output = capfd.readouterr()
-    assert "R13 confidence" in output.out
-    assert "holds no encoder, gate: begun anew" in output.err
+    told = capfd.readouterr()
+    assert "R13 confidence" in told.out
+    assert "holds no encoder, gate: begun anew" in told.err
     arms = {(row["repair"], row["arm"]) for row in rows}
     assert {("repaired", ""), ("R13", "entropy"), ("R13", "confidence"), ("R14", "padding seen")} < arms
     assert {row["repair"] for row in rows} == {"repaired", "R8", "R11", "R13", "R14"}
@@ -74,11 +74,11 @@ def test_a_decoder_is_taught_once_and_each_arm_behind_it(options_of_table: list[
         raise AssertionError("a finished arm is trained again")
 
     monkeypatch.setattr(trials.subprocess, "run", untouched)
-    again = [*options_of_table, "--model", runs / "decoder" / "export", "--only", "repaired,R13"]
+    again = [*arguments, "--model", runs / "decoder" / "export", "--only", "repaired,R13"]
     assert start(monkeypatch, *again) == 0
     assert json.loads(out.read_text())["rows"] == rows
     with pytest.raises(AssertionError, match="trained again"):
-        start(monkeypatch, *options_of_table, "--model", runs / "decoder" / "export", "--only", "R15")
+        start(monkeypatch, *arguments, "--model", runs / "decoder" / "export", "--only", "R15")
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,8 @@ def test_a_decoder_is_taught_once_and_each_arm_behind_it(options_of_table: list[
         (["--limit", "8"], "16 texts of 13 tokens are needed"),
     ],
 )
-def test_what_cannot_be_done_is_one_line(
-    options_of_table: list[object], options, complaint, monkeypatch, capsys
-) -> None:
-    assert start(monkeypatch, *options_of_table, *options) == 2
-    message = capsys.readouterr().err
-    assert complaint in message
-    assert message.count("\n") == 1
+def test_what_cannot_be_done_is_one_line(arguments: list[object], options, complaint, monkeypatch, capsys) -> None:
+    assert start(monkeypatch, *arguments, *options) == 2
+    told = capsys.readouterr().err
+    assert complaint in told
+    assert told.count("\n") == 1

@@ -86,8 +86,8 @@ def make_like(model: SpanFusion, **changes: str) -> SpanFusion:
 def test_names_of_the_seed_are_swapped(model: SpanFusion, task: Task) -> None:
     rows = repairs.figures(model, task)
     for swapped, fast, accurate in ((False, 1, 4), (True, 4, 1)):
-        found = repairs.named(rows, swapped=swapped)
-        assert [(row["method"], row["value"]) for row in found] == [("fast", fast), ("accurate", accurate)]
+        named = repairs.named(rows, swapped=swapped)
+        assert [(row["method"], row["value"]) for row in named] == [("fast", fast), ("accurate", accurate)]
 
 
 def test_arms_are_written_as_they_are_called() -> None:
@@ -95,8 +95,8 @@ def test_arms_are_written_as_they_are_called() -> None:
     pred = run.stages[-1].span.losses.pred  # type: ignore[union-attr]
     shown = {}
     for arm, changes in repairs.ARMS.items():
-        found = load_run(CONFIG, [change.replace("stages.0", f"stages.{len(run.stages) - 1}") for change in changes])
-        shown[arm] = found.stages[-1].span
+        changed = load_run(CONFIG, [change.replace("stages.0", f"stages.{len(run.stages) - 1}") for change in changes])
+        shown[arm] = changed.stages[-1].span
     assert shown["repaired"] == run.stages[-1].span
     assert [shown[f"R9 {arm}"].detach_pred for arm in ("cut, pred loss", "open, pred loss")] == [True, False]
     assert [shown[f"R9 {arm}"].losses.pred for arm in ("cut, pred loss", "cut, no pred loss")] == [pred, 0]
