@@ -139,7 +139,7 @@ def test_dualmask_knows_no_spans(
 ) -> None:
     assert command.run(["generate", "--model", str(model_folder), "x", *options]) == 2
     complaint = capfdbinary.readouterr().err.decode()
-    assert f"{options[0]} has no meaning for {model_folder}, which is no SpanFusionLM: leave it out" in complaint
+    assert f"{options[0]} has no meaning for {model_folder}, whose family is dualmask: leave it out" in complaint
 
 
 @pytest.mark.parametrize("mode", ["edit", "auto", "summarize", "infill"])
