@@ -215,7 +215,7 @@ def test_scored_texts_do_not_depend_on_ranks_nor_on_where_one_begins() -> None:
 
 
 def test_the_shipped_configuration_fits_what_it_begins_with() -> None:
-    configs = Path(__file__).parents[3] / "configs"
+    configs = Path(__file__).parents[4] / "configs"
     begun, base = load_run(configs / "reward.yaml"), load_run(configs / "quickstart.yaml")
     assert begun.init == base.output
     assert (begun.model, begun.data.path) == (base.model, base.data.path)

@@ -18,7 +18,7 @@ from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.nn.token_losses import mean_token_loss
 
-CONFIGS = Path(__file__).parents[3] / "configs"
+CONFIGS = Path(__file__).parents[4] / "configs"
 FAMILIES = ("autoregressive", "diffusion")
 VOCAB, WIDTH = 64, 16
 
