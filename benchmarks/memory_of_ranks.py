@@ -100,8 +100,8 @@ def batches(run: RunConfig, vocab_size: int) -> Iterator[Batch]:
 
 def states(run: RunConfig, engine: StageEngine) -> dict[str, int]:
     """Bytes of what DeepSpeed keeps of parameters, their gradients and their optimizer."""
-    zero: Any = engine._engine.optimizer
-    parameters = list(engine._engine.module.parameters())
+    zero: Any = engine.deepspeed_engine.optimizer
+    parameters = list(engine.deepspeed_engine.module.parameters())
     gradients = [p.grad for p in parameters if p.grad is not None]
     weights, master = parameters, getattr(zero, "fp32_groups", [])  # without ZeRO; the copies are those of bf16
     if run.parallel.zero_stage == 3:

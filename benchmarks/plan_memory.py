@@ -52,14 +52,15 @@ class Shape:
     def run(self) -> RunConfig:
         return small_run(
             {"steps": 9, "lr": {"peak": 1e-3}} | self.stage,
-            MODEL | self.model,
+            TRUNK | ({} if "family" in self.model else LAYERS) | self.model,
             batch={"sequences": 16} | self.batch,
             parallel={"zero_stage": 0} | self.parallel,
             device="cuda" if torch.cuda.is_available() else "cpu",
         )
 
 
-MODEL = {"hidden": 128, "heads": 4, "filler_layers": 4, "inserter_layers": 2, "picker_layers": 2, "max_length": 128}
+TRUNK = {"hidden": 128, "heads": 4, "max_length": 128}
+LAYERS = {"filler_layers": 4, "inserter_layers": 2, "picker_layers": 2}  # of DualMaskLM
 HALF = {"keep_rate_low": 0.5, "keep_rate_high": 0.5}  # the number of holes is no matter of chance
 FILLER: Tree = {"name": "filler", "train": ["filler"], "deletion": HALF}
 INSERTER: Tree = {"name": "inserter", "train": ["inserter"], "losses": {"ptr_count": 1}, "deletion": HALF}

@@ -1,4 +1,4 @@
-"""One life of a training run: joins the ranks, finds where to go on, wires data, trainer and observers, exports."""
+"""One process's training: joins the ranks, finds where to go on, wires data, trainer and observers, exports."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _device(name: str) -> torch.device:
 
 
 def _tracking_key(run: RunConfig, resume: Resume, resume_from: str) -> str:
-    """The name under which the tracker knows this training: that of the life before, if there was one."""
+    """The name under which the tracker knows this training: that of the checkpoint, if there is one."""
     if resume is not None:
         return str(resume[1].tracking["key"])
     stored: Any = None if resume_from == "never" else RunRecord(run).read().get("tracking_key")

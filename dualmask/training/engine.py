@@ -97,7 +97,7 @@ class StageEngine:
         self._zero_stage = run.parallel.zero_stage
         self._clip = run.optimizer.clip
         groups = parameter_groups(self.model, stage, run.optimizer.weight_decay)
-        self._engine, *_ = deepspeed.initialize(
+        self.deepspeed_engine, *_ = deepspeed.initialize(
             model=task,
             model_parameters=groups,
             config=ds_config,
@@ -114,7 +114,7 @@ class StageEngine:
 
     @property
     def device(self) -> torch.device:
-        return torch.device(self._engine.device)
+        return torch.device(self.deepspeed_engine.device)
 
     def forward_backward(self, batch: Batch, plan: StepPlan, *, last: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Adds one micro-batch's gradient, window by window; ``last`` says that ``step`` follows.
@@ -126,11 +126,11 @@ class StageEngine:
         seen: dict[str, Tensor] = {}
         windows = self.task.windows(plan)
         for rounds in windows:
-            self._engine.set_gradient_accumulation_boundary(last and rounds == windows[-1])
-            out = self._engine(self.task.window, batch, plan, rounds, state)
+            self.deepspeed_engine.set_gradient_accumulation_boundary(last and rounds == windows[-1])
+            out = self.deepspeed_engine(self.task.window, batch, plan, rounds, state)
             loss, state = out.total, out.state
             # a loss that is not finite makes every gradient NaN, on every rank: then no rank takes the step
-            self._engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan))
+            self.deepspeed_engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan))
             self._require_all_touched(rounds)
             total = total + loss.detach()
             for name, value in out.parts.items():
@@ -151,14 +151,14 @@ class StageEngine:
 
         If any gradient of any rank is not finite, no rank changes a parameter or an optimizer state.
         """
-        for group in self._engine.optimizer.param_groups:
+        for group in self.deepspeed_engine.optimizer.param_groups:
             group["lr"] = lr * group["lr_scale"]
         norm = self._plain_norm() if self._zero_stage == 0 else None
         if norm is not None and not math.isfinite(norm):
-            self._engine.zero_grad()
+            self.deepspeed_engine.zero_grad()
             return norm, False
-        self._engine.step()
-        norm = float(self._engine.get_global_grad_norm()) if norm is None else norm
+        self.deepspeed_engine.step()
+        norm = float(self.deepspeed_engine.get_global_grad_norm()) if norm is None else norm
         taken = math.isfinite(norm)
         if taken and self._average is not None:
             self._average.follow()
@@ -167,12 +167,12 @@ class StageEngine:
     @torch.no_grad()
     def call(self, method: Callable[..., Result], *arguments: Any) -> Result:
         """A method of the task, without learning, in evaluation mode."""
-        self._engine.eval()
+        self.deepspeed_engine.eval()
         try:
-            result: Result = self._engine(method, *arguments)
+            result: Result = self.deepspeed_engine(method, *arguments)
             return result
         finally:
-            self._engine.train()
+            self.deepspeed_engine.train()
 
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
         """What the task makes of a few texts."""
@@ -195,12 +195,12 @@ class StageEngine:
     def partition(self) -> Partition:
         """This rank's share of parameters and optimizer, for checkpoints."""
         averages = self._average.kept if self._average else {}
-        return Partition(self._engine.module, self._engine.optimizer, averages)
+        return Partition(self.deepspeed_engine.module, self.deepspeed_engine.optimizer, averages)
 
     def close(self) -> None:
         """Frees everything, hooks included; the object is of no use afterwards."""
-        self._engine.destroy()
-        del self._engine, self.task, self.model, self._learning, self._average
+        self.deepspeed_engine.destroy()
+        del self.deepspeed_engine, self.task, self.model, self._learning, self._average
         gc.collect()
 
     def _note(self, name: str) -> Any:

@@ -64,7 +64,7 @@ class Observer(Protocol):
 
 
 class MetricsFile:
-    """Appends to the record; what lies behind ``first_step`` belongs to a life that was cut off, and is dropped."""
+    """Appends to the record; what lies behind ``first_step`` belongs to a start that was cut off, and is dropped."""
 
     def __init__(self, path: Path, first_step: int) -> None:
         kept = [line for line, record in read_lines(path) if record["step"] < first_step]
