@@ -23,7 +23,8 @@ from dualmask.inference.folder import open_folder
 
 # of the section model: what may differ from the model that weights were made for, because no weight depends on it
 NOT_OF_WEIGHTS = frozenset(
-    {"vocab_size", "max_length", "init_std", "estimator", "selection", "span.fill_order", "span.gate_dropout"}
+    {"vocab_size", "max_length", "init_std", "estimator", "selection"}
+    | {"span.fill_order", "span.skip", "span.gate_dropout"}
 )
 
 
