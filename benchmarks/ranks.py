@@ -2,8 +2,8 @@
 
 ``result_of`` runs a function once under torchrun, as a training may be started. ``Ranks`` are processes that are asked
 for one step after another, so that the steps of several arms can be interleaved. A failed rank ends the others.
-Memory is measured under torchrun: under multiprocessing the measured peak of a tensor-parallel rank came out lower, by
-about a tenth and for a reason that is not known, than what docs/memory.md reports.
+Memory is measured under torchrun. Its peak varies from run to run; under multiprocessing that of one tensor-parallel
+shape was mostly lower, for a reason that is not known.
 """
 
 from __future__ import annotations
