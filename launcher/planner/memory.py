@@ -181,7 +181,7 @@ class _Rank:
         fetched = min(self.used, Distances().ahead) * self.width if peak.fetching else 0.0
         # gloo's two threads hold on to what they reduced last
         reduced = 2 * self.sizes.sequences * self.run.model.max_length * self.run.model.hidden * self.width
-        clinging = reduced if self.cpu and self.run.parallel.tensor > 1 else 0.0
+        reduced_copies = reduced if self.cpu and self.run.parallel.tensor > 1 else 0.0
         # a table that is read at both ends: its first gradient waits for the second
         table = self.every[0]
         tied = table.size(self.run.parallel.tensor) * self.width if peak.reducing and table in self.taught else 0.0
@@ -192,7 +192,7 @@ class _Rank:
             gathered=self.gathered + fetched,
             buckets=buckets,
             activations=peak.activations,
-            workspace=peak.workspace + clinging + tied,
+            workspace=peak.workspace + reduced_copies + tied,
         )
 
     def reduction(self, activations: float) -> Memory:

@@ -115,7 +115,7 @@ class Completion:
 
 
 def text_cost(deletion: Deletion, target: Batch, row: Tensor, prob: Tensor, hit: Tensor) -> Tensor:
-    """[B] copy-or-fill likelihood of the text that comes out, as nats a token of the target.
+    """[B] copy-or-fill likelihood of the text that comes out, as nats per token of the target.
 
     A right token that is kept costs nothing, a slot with probability p of its token (position included) −log(p + ε), a
     missing token without a slot and a wrong one that is kept −log ε each. row, prob, hit [M]: the slots; only those

@@ -39,7 +39,7 @@ class SpanLosses(Section):
     latent: Weight = Field(0.2, description="½ (1 − cosine) between the span's states and the teacher's")
     token: Weight = Field(0.4, description="the span's tokens, from the states at the step at which its text stops")
     pred: Weight = Field(0.0, description="the decoder's own logits at [PRED]s (repair R9); the seed has none")
-    gate_cost: Weight = Field(0.05, description="nats a token that one more step must gain, at most")
+    gate_cost: Weight = Field(0.05, description="nats per token that one more step must gain, at most")
     gate_cost_steps: Positive = Field(30_000, description="steps of the stage until it is that much")
 
     def beta(self, step: int) -> float:

@@ -87,7 +87,7 @@ def latent_loss(z_BKD: Tensor, teacher_BKD: Tensor) -> Tensor:
 
 def figures(out: SpanOut, weights: Tensor) -> dict[str, Tensor]:
     """``latent_std``: spread of the states over texts and places; near 0 they have collapsed (repair R10).
-    ``nll_1``, ``nll_N``: nats a token with one step and with all, where the true tokens were written."""
+    ``nll_1``, ``nll_N``: nats per token with one step and with all, where the true tokens were written."""
     ours = layer_norm(out.z.detach().float(), out.z.shape[-1:])
     cost, rows = stop_costs(out).detach().mean(-1), out.forced.float()
     known = rows.sum().clamp_min(1)

@@ -85,7 +85,7 @@ def test_the_judge_reads_the_text_not_how_it_was_cut(left_to_right: Loaded) -> N
 
 
 def curve(points: list[tuple[float, float]], groups: int = 4) -> list[generation.Sums]:
-    """Temperatures with these (distinct-2, nats a token), the same in every group."""
+    """Temperatures with these (distinct-2, nats per token), the same in every group."""
     return [
         {
             "distinct2": np.array([[100 * varied, 100]] * groups),

@@ -30,7 +30,7 @@ def losses(out: RoundOut) -> dict[str, Tensor]:
 
 
 def figures(gate: GateOut) -> dict[str, Tensor]:
-    """``gate_free``: share of the batch on which the Gate decides; ``gate_gain``: nats a token that editing saves."""
+    """``gate_free``: share of the batch on which the Gate decides; ``gate_gain``: nats per token that editing saves."""
     return {
         "gate_free": gate.free.float().mean(),
         "gate_gain": ((gate.cost_generate - gate.cost_edit) * gate.compared).sum() / gate.compared.sum().clamp_min(1),

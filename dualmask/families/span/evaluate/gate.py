@@ -46,7 +46,7 @@ def likelihood_rows(gold: Gold, row: MakeRow) -> list[Row]:
 
     Of the learned gate: ``quality_kept``, the geometric mean probability of a true token over that of g_max steps, and
     over that of the randomised baseline of as many steps (``against``); ``gain_kept``, the share of what g_max steps
-    gain over one (left out if that is nothing); ``gain_over_fixed`` in nats a token.
+    gain over one (left out if that is nothing); ``gain_over_fixed`` in nats per token.
     """
     tokens = np.full(len(gold.steps), gold.width)
     first, last = gold.schedule[:, 0], gold.schedule[:, -1]

@@ -37,7 +37,7 @@ GATE = {
     "steps_gap": "steps, hard − easy third",
     "quality_kept": "probability of a true token, over that of",
     "gain_kept": "gain of all steps over one, share kept",
-    "gain_over_fixed": "nats a token gained over the randomised baseline",
+    "gain_over_fixed": "nats per token gained over the randomised baseline",
     "steps_saved": "steps saved while gold is written",
 }
 
@@ -86,7 +86,7 @@ def _plot_calibration(rows: Sequence[Row], panel: Any) -> None:
     panel.set(title="Does the gate go on where it pays?", xlabel="mean entropy at the first step, nats")
     right = panel.twinx()
     for axis, metric, name, color in (
-        (right, "calibration_gain", "nats a token that all steps gain", "tab:orange"),
+        (right, "calibration_gain", "nats per token that all steps gain", "tab:orange"),
         (panel, "calibration_steps", "steps taken", "tab:blue"),
     ):
         bins = select(rows, metric=metric)

@@ -150,7 +150,7 @@ def test_stop_costs_of_a_hand_made_span() -> None:
 
 @pytest.mark.parametrize("explore", [0.0, 0.6])
 def test_token_loss_of_a_hand_made_span(explore: float) -> None:
-    """stop_weights (0.5, 0.375, 0.125) of costs 7/3, 4.5/3 and 1.75/3 nats a token."""
+    """stop_weights (0.5, 0.375, 0.125) of costs 7/3, 4.5/3 and 1.75/3 nats per token."""
     out = hand_made(True)
     how = SpanStageConfig(teacher_forcing=0.5, explore=explore)
     weights = spans.stop_weights(out.go_on)
