@@ -15,8 +15,9 @@ from dualmask.core import noise
 from dualmask.core.batch import Batch, present
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.families.edit.curriculum import EditPlan
+from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.model import DualMask
-from dualmask.families.edit.outputs import InserterOut
+from dualmask.families.edit.outputs import Doubt, InserterOut
 from dualmask.families.edit.round import Opened, Remainder, take
 from dualmask.nn.token_losses import ScoredSlots, scored
 from dualmask.ops import allocate, gaps
@@ -45,11 +46,13 @@ class Completion:
 
     on_policy [B] bool: masks as the inserter draws them, not as many as are missing
     open_rows [B] bool: False leaves the text as it is
+    told [B] bool: inserter and filler know what was deleted
     """
 
     inserter: InserterOut
     holes: Holes  # what is really missing in each gap of the skeleton
     filler: ScoredSlots
+    doubt: Doubt
     goal: Tensor  # [M] position in the target of each slot's token, -1: not known
     cost: Tensor  # [B] nats a target token, detached (see ``text_cost``)
 
@@ -63,16 +66,18 @@ class Completion:
         *,
         on_policy: Tensor,
         open_rows: Tensor,
+        told: Tensor,
     ) -> None:
         self.model, self.deletion, self.target, self.plan, self.counter = model, deletion, target, plan, counter
-        self.on_policy, self.open_rows = on_policy, open_rows
+        self.on_policy, self.open_rows, self.told = on_policy, open_rows, told
 
     def delete(self) -> Tensor:
         return self.deletion.deleted
 
     def count(self, remainder: Remainder) -> Tensor:
         skeleton, length = remainder.skeleton, remainder.skeleton.length
-        self.inserter = self.model.count(skeleton, take(self.deletion.x_BTD, remainder.source))
+        gone = torch.where(self.told[:, None], gaps.gap_counts(remainder.keep, remainder.deleted), NOT_TOLD)
+        self.inserter = self.model.count(skeleton, take(self.deletion.x_BTD, remainder.source), gone)
         self.holes = holes(self.deletion.match, remainder.keep)
         logits = self.inserter.gap_logits.detach()
         gumbel = noise.gumbel(self.target.key, "count", self.counter, *logits.shape[1:])
@@ -91,14 +96,21 @@ class Completion:
         x_BTD = masked_embeddings(self.model, self.deletion, opened, self.plan.stage.picker_gradient)
         slot = (masked.is_mask if kept_weight == 0 else _inner(masked)).flatten().nonzero().squeeze(1)
         existing = present(masked.length, width)
-        logits, _ = self.model.filler(x_BTD, self._positions(opened), existing, slot, self.model.table)
+        out = self.model.filler(x_BTD, self._positions(opened), existing, slot, self.model.table, self._hints(opened))
+        match = opened.carry(self.deletion.match)
+        self.doubt = Doubt(out.wrong_logit, match < 0, _inner(masked) & ~masked.is_mask)
         self.goal = _goals(opened, self.holes, self.deletion.match, self.inserter.gap_logits.shape[-1] - 1)[slot]
         known, is_mask, row = self.goal >= 0, masked.is_mask.flatten()[slot], slot // width
         weight = torch.where(is_mask, 1.0, kept_weight) * known
-        self.filler = scored(logits, slot, weight, self.target.tokens[row, self.goal.clamp_min(0)])
+        self.filler = scored(out.logits, slot, weight, self.target.tokens[row, self.goal.clamp_min(0)])
         prob = self.filler.target_prob * self._count_prob(opened)[row, _gap(opened).flatten()[slot]]
         self.cost = text_cost(self.deletion, self.target, row, prob, is_mask & known)
         return masked.tokens
+
+    def _hints(self, opened: Opened) -> Tensor:
+        """[B, T, D] at each [MASK] of a text that is told the embedding of the token deleted there; elsewhere 0."""
+        where = opened.masked.is_mask & (opened.replaced >= 0) & self.told[:, None]
+        return take(self.deletion.x_BTD.detach(), opened.replaced.clamp_min(0)) * where[..., None]
 
     def _positions(self, opened: Opened) -> Tensor:
         """[B, T] 0, 1, 2, …; where the inserter learns through them, with the gradient of its rates."""

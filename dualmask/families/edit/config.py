@@ -29,6 +29,7 @@ class LossWeights(Section):
     ptr_count: Schedule = constant(0.0)
     ptr_match: Schedule = constant(0.0)
     ptr_uniform: Schedule = constant(0.0)
+    doubt: Schedule = constant(0.0)
     keep_recover: Schedule = constant(0.0)
     keep_oracle: Schedule = constant(0.0)
     gate: Schedule = constant(0.0)
@@ -88,6 +89,11 @@ class RolloutConfig(Section):
     )
     random_deletions: Share = Field(
         0.0, description="share of texts to be shortened that lose random tokens, not those that the picker chooses"
+    )
+    told_deletions: Share = Field(
+        0.0,
+        description="share of texts to be mended in which inserter and filler know what was deleted, as they do when "
+        "the model mends a text; never where a text is shortened",
     )
     on_policy_counts: Share = Field(
         0.5, description="share of texts whose masks are counted by the inserter, not by the labels"
@@ -197,7 +203,11 @@ class EditStage(StageConfig):
 
 
 class FillerStage(EditStage):
+    """The filler learns to fill, and (`losses.doubt`) to see which of the tokens around the holes are wrong."""
+
     name: Literal["filler"]
+    corrupted: Share = Field(0.0, description="share of texts that have mistakes before holes are made in them")
+    corruption: CorruptionConfig = CorruptionConfig()
 
     @model_validator(mode="after")
     def _trains_the_filler(self) -> FillerStage:

@@ -1,8 +1,10 @@
-"""Encoder and MLM head: fills every [MASK] of a sequence at once."""
+"""Encoder and MLM head: fills every [MASK] of a sequence at once, and doubts what stands there."""
 
 # B batch, T tokens, D width, M slots
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from torch import Tensor, nn
 
@@ -10,6 +12,16 @@ from dualmask.families.edit.config import EditConfig
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.parallel.vocabulary import TokenTable
 from dualmask.nn.trunk import Trunk
+
+RARELY = -3.0  # logit that a head which doubts begins with: few tokens are wrong
+
+
+class Filled(NamedTuple):
+    """What the filler says of a text with [MASK]s."""
+
+    logits: Tensor  # [M, V / tensor] at the slots
+    states: Tensor  # [B, T, D]
+    wrong_logit: Tensor  # [B, T] float32: logit that a visible token does not belong where it stands
 
 
 class Filler(nn.Module):
@@ -19,12 +31,26 @@ class Filler(nn.Module):
         self.up = Column(config.hidden, config.hidden, std=config.init_std)
         self.down = Row(config.hidden, config.hidden, std=config.init_std)
         self.norm = nn.LayerNorm(config.hidden)
+        self.hint = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.doubt = nn.Linear(config.hidden, 1)
+        nn.init.zeros_(self.hint.weight)
+        nn.init.normal_(self.doubt.weight, std=config.init_std)
+        nn.init.constant_(self.doubt.bias, RARELY)
 
     def forward(
-        self, x_BTD: Tensor, position: Tensor, present: Tensor, slot: Tensor, table: TokenTable
-    ) -> tuple[Tensor, Tensor]:
-        """Logits [M, V / tensor] at the slots [M] of the flattened sequence, and the states [B, T, D]."""
+        self,
+        x_BTD: Tensor,
+        position: Tensor,
+        present: Tensor,
+        slot: Tensor,
+        table: TokenTable,
+        hint_BTD: Tensor | None = None,
+    ) -> Filled:
+        """At the slots [M] of the flattened sequence. hint_BTD: at a [MASK] that stands for a deleted token the
+        embedding of that token, elsewhere 0; None: nothing is known of what was deleted."""
+        if hint_BTD is not None:
+            x_BTD = x_BTD + self.hint(hint_BTD)
         states = self.trunk(x_BTD, position, present)
         h_MD = states.flatten(0, 1).index_select(0, slot)
         h_MD = self.norm(h_MD + self.down(nn.functional.gelu(self.up(h_MD), approximate="tanh")))
-        return table(h_MD, logits=True), states
+        return Filled(table(h_MD, logits=True), states, self.doubt(states).squeeze(-1).float())

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from dualmask.core.batch import present
@@ -12,6 +13,8 @@ from dualmask.families.edit.outputs import InserterOut
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.trunk import Trunk
 from dualmask.ops.gaps import contiguous_positions, gap_present
+
+NOT_TOLD = -1
 
 
 class Inserter(nn.Module):
@@ -22,11 +25,21 @@ class Inserter(nn.Module):
         self.trunk = Trunk(config, config.inserter_layers, activation_checkpointing=activation_checkpointing)
         self.left = Column(config.hidden, config.hidden, std=config.init_std)
         self.right = Column(config.hidden, config.hidden, std=config.init_std)
+        self.most = config.max_gap_count
+        # 0 … K tokens were deleted from the gap; K+1: not told
+        self.gone = Column(config.max_gap_count + 2, config.hidden, std=config.init_std)
         self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std)
 
-    def forward(self, x_BTD: Tensor, length: Tensor) -> InserterOut:
-        """x_BTD: embeddings of the skeleton; length [B]."""
+    def forward(self, x_BTD: Tensor, length: Tensor, gone: Tensor | None = None) -> InserterOut:
+        """x_BTD: embeddings of the skeleton; length [B].
+
+        gone [B, G]: how many tokens were deleted from each gap, NOT_TOLD where that is not known; None: nowhere.
+        """
         width = x_BTD.shape[1]
         h_BTD = self.trunk(x_BTD, contiguous_positions(x_BTD), present(length, width))
-        h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]), approximate="tanh")
+        if gone is None:
+            gone = torch.full(h_BTD[:, 1:, 0].shape, NOT_TOLD, device=h_BTD.device)
+        row = torch.where(gone == NOT_TOLD, self.most + 1, gone.clamp_max(self.most))
+        told_BGD = self.gone(nn.functional.one_hot(row, self.most + 2).to(h_BTD.dtype))
+        h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]) + told_BGD, approximate="tanh")
         return InserterOut(self.count(h_BGD).float(), gap_present(length, width))

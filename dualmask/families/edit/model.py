@@ -22,11 +22,12 @@ from dualmask.families.edit.filler import Filler
 from dualmask.families.edit.gate import Gate, statistics
 from dualmask.families.edit.inserter import Inserter
 from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
-from dualmask.families.edit.outputs import InserterOut, PickerOut, RoundOut, SoftTokens
+from dualmask.families.edit.outputs import Doubt, InserterOut, PickerOut, RoundOut, SoftTokens
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
-from dualmask.nn.parallel.vocabulary import TokenTable, cross_entropy, target_and_best_nll
-from dualmask.nn.token_losses import ScoredSlots
+from dualmask.nn.parallel.vocabulary import TokenTable, target_and_best_nll
+from dualmask.nn.token_losses import ScoredSlots, scored
 from dualmask.ops import deletion, gaps
+from dualmask.ops.alignment import Holes, align, holes
 
 
 @dataclass(frozen=True)
@@ -49,27 +50,40 @@ class DualMask(nn.Module):
         self.picker = Picker(config, activation_checkpointing=activation_checkpointing)
         self.gate = Gate(config)
 
-    def forward(self, batch: Batch, plan: EditPlan) -> RoundOut:
-        """One round with random holes, all in place: deletion, counts and targets are known."""
+    def forward(self, batch: Batch, plan: EditPlan, draft: Batch | None = None) -> RoundOut:
+        """One round with random holes, all in place: deletion, counts and targets are known.
+
+        draft: the texts of the batch with mistakes in them; None: the texts themselves.
+        """
+        position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+        match = torch.where(batch.present, position, -1)
+        if draft is not None:
+            match = align(draft.tokens, draft.length, batch.tokens, batch.length)
+        draft = draft or batch
         keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
         width, deleting = batch.tokens.shape[1], plan.stage.deletion
         score = deletion.random_scores(batch.key, plan.step, width, deleting.span_share, deleting.mean_span)
-        deleted = deletion.best_first(score, batch.deletable, deletion.budget(batch.deletable, keep_rate))
-        keep = batch.present & ~deleted
-        inserter = self.count(gaps.drop(batch.tokens, keep)) if "inserter" in plan.stage.train else None
-        filler = self._fill_in_place(batch, plan, deleted, inserter) if plan.loss_weight["recon"] > 0 else None
-        position = torch.arange(width, device=batch.tokens.device)
+        deleted = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, keep_rate))
+        keep = draft.present & ~deleted
+        missing = holes(match, keep)
+        inserter = self.count(gaps.drop(draft.tokens, keep)) if "inserter" in plan.stage.train else None
+        filler, doubt = None, None
+        if plan.loss_weight["recon"] > 0:
+            goal = goals_in_place(match, keep, deleted, missing)
+            filler, wrong_logit = self._fill_in_place(draft, batch, plan, deleted, goal, inserter)
+            doubt = Doubt(wrong_logit, match < 0, draft.deletable & ~deleted)
         return RoundOut(
-            draft=batch.tokens,
-            length=batch.length,
-            match=torch.where(batch.present, position, -1),
+            draft=draft.tokens,
+            length=draft.length,
+            match=match,
             deleted=deleted,
             keep_rate=keep_rate,
-            gap_count=gaps.gap_counts(keep, deleted),
+            gap_count=missing.count,
             judged=torch.zeros_like(deleted),
             restored=torch.zeros_like(keep_rate)[:, None].expand(deleted.shape),
             live=torch.ones_like(keep_rate),
             filler=filler,
+            doubt=doubt,
             inserter=inserter,
         )
 
@@ -102,17 +116,28 @@ class DualMask(nn.Module):
         mixed = torch.einsum("mn,mnd->md", change.to(x_BTD.dtype), self.table(soft.token).detach())
         return x_BTD.flatten(0, 1).index_add(0, soft.slot, mixed).view_as(x_BTD)
 
-    def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None) -> InserterOut:
-        return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length)
+    def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None, gone: Tensor | None = None) -> InserterOut:
+        """gone [B, G]: tokens deleted from each gap where that is known (see ``Inserter``)."""
+        return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length, gone)
 
-    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
-        """[M, V / tensor] logits at the slots [M] (flattened positions) of tokens [B, W] that hold [MASK]s."""
-        return self.look(tokens, length, slot)[0]
+    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, replaced: Tensor | None = None) -> Tensor:
+        """[M, V / tensor] logits at the slots [M] (flattened positions) of tokens [B, W] that hold [MASK]s.
+
+        replaced [B, W]: the deleted token for which a [MASK] stands, -1 where that is not known or there is none.
+        """
+        hint_BTD = None
+        if replaced is not None:
+            hint_BTD = self.table(replaced.clamp_min(0)) * (replaced >= 0)[..., None]
+        position = gaps.contiguous_positions(tokens)
+        return self.filler(
+            self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table, hint_BTD
+        ).logits
 
     def look(self, tokens: Tensor, length: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
         """``fill``, and the filler's states [B, W, D]."""
         position = gaps.contiguous_positions(tokens)
-        return self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
+        out = self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
+        return out.logits, out.states
 
     def _masked_lm(self, batch: Batch) -> MaskedLMScores:
         """Without probes the probability is 0.5 everywhere, which says nothing."""
@@ -122,19 +147,43 @@ class DualMask(nn.Module):
         return MaskedLMScores(even, even, even.new_zeros(len(even), self.config.hidden))
 
     def _fill_in_place(
-        self, batch: Batch, plan: EditPlan, deleted: Tensor, inserter: InserterOut | None
-    ) -> ScoredSlots:
-        """In place: with the true counts the r-th deleted token of a gap and its r-th [MASK] are one slot."""
-        masked = torch.where(deleted, MASK_ID, batch.tokens)
+        self,
+        draft: Batch,
+        target: Batch,
+        plan: EditPlan,
+        deleted: Tensor,
+        goal: Tensor,
+        inserter: InserterOut | None,
+    ) -> tuple[ScoredSlots, Tensor]:
+        """The filler's answers at the deleted tokens, and its doubts [B, T] about the others. goal [B, T]: position in
+        the target of what belongs at each place, -1: not known."""
+        masked = torch.where(deleted, MASK_ID, draft.tokens)
         position = gaps.contiguous_positions(masked)
         if inserter is not None:
             rate = gaps.gap_rate(inserter.gap_logits, inserter.gap_present)
-            position = gaps.straight_through_positions(batch.present & ~deleted, rate)
+            position = gaps.straight_through_positions(draft.present & ~deleted, rate)
         kept_weight = plan.stage.losses.kept_weight
-        slot = (deleted if kept_weight == 0 else batch.deletable).flatten().nonzero().squeeze(1)
-        weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight)
-        logits, _ = self.filler(self.table(masked), position, batch.present, slot, self.table)
-        return scored(logits, slot, weight, batch.tokens.flatten()[slot])
+        slot = (deleted if kept_weight == 0 else draft.deletable).flatten().nonzero().squeeze(1)
+        place, row = goal.flatten()[slot], slot // goal.shape[1]
+        weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight) * (place >= 0)
+        x_BTD = self.table(masked)
+        # nothing is known of what was deleted; the map of hints gets a gradient all the same, as every module must
+        out = self.filler(x_BTD, position, draft.present, slot, self.table, torch.zeros_like(x_BTD))
+        return scored(out.logits, slot, weight, target.tokens[row, place.clamp_min(0)]), out.wrong_logit
+
+
+def goals_in_place(match: Tensor, keep: Tensor, deleted: Tensor, missing: Holes) -> Tensor:
+    """[B, T] position in the target of what belongs where each token of the draft stands, -1: not known.
+
+    In place the r-th deleted token of a gap and its r-th [MASK] are one slot; what belongs there is known if the gap
+    needs as many tokens as were deleted from it.
+    """
+    gap = gaps.gap_index(keep).clamp(0, missing.count.shape[1] - 1)
+    position = torch.arange(keep.shape[1], device=keep.device)
+    rank = position - torch.where(keep, position, 0).cummax(1).values - 1
+    right = missing.known & (missing.count == gaps.gap_counts(keep, deleted))
+    opened = torch.where(right.gather(1, gap), missing.first.gather(1, gap) + rank, -1)
+    return torch.where(deleted, opened, match)
 
 
 def judge(
@@ -150,9 +199,3 @@ def judge(
     logits = picker(x_BTD, batch.present, keep_rate, masked_lm, written_prob)
     features = statistics(logits, masked_lm.prob, written_prob, batch.deletable)
     return DraftScores(masked_lm, logits, gate(masked_lm.pooled, features))
-
-
-def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> ScoredSlots:
-    """The filler's answers against the targets [M]."""
-    loss = cross_entropy(logits, target)
-    return ScoredSlots(slot, weight, target, logits, loss, torch.exp(-loss.detach()))

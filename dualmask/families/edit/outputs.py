@@ -20,6 +20,15 @@ class PickerOut:
 
 
 @dataclass(frozen=True)
+class Doubt:
+    """The filler's opinion of the visible tokens of a text with [MASK]s."""
+
+    logit: Tensor  # [B, T] logit that the token does not belong where it stands
+    wrong: Tensor  # [B, T] bool: that is so
+    where: Tensor  # [B, T] bool: visible tokens
+
+
+@dataclass(frozen=True)
 class InserterOut:
     gap_logits: Tensor  # [B, G, K+1] log-odds of n = 0…K masks in the gap behind skeleton token j
     gap_present: Tensor  # [B, G] bool: both neighbours exist
@@ -49,6 +58,7 @@ class RoundOut:
     restored: Tensor  # [B, T] there: the filler's probability of that; 1 where nothing does. Detached
     live: Tensor  # [B] float: 0 for texts that teach nothing in this round
     filler: ScoredSlots | None = None  # None: the stage asks nothing of the filler
+    doubt: Doubt | None = None
     inserter: InserterOut | None = None
     picker: PickerOut | None = None
     gate: GateOut | None = None

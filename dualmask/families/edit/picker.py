@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.families.edit.config import EditConfig
+from dualmask.families.edit.filler import RARELY
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.outputs import PickerOut
 from dualmask.nn.trunk import Trunk
@@ -69,7 +70,8 @@ class Picker(nn.Module):
         # the picker starts as the heuristics do. To restore: of the filler's logit of the token; to doubt: of that, of
         # its logit of the likeliest token, and of how sure the model was when it wrote the token itself
         self.trust = nn.Parameter(torch.tensor([1.0, -0.5, 0.5, -0.5]))
-        self.delete = nn.Linear(config.hidden, 2 + len(deletion.OFFSETS))
+        self.delete = nn.Linear(config.hidden, 1 + len(deletion.OFFSETS))
+        self.doubt = nn.Linear(config.hidden, 1)
         # a copied trunk must first do what it did before
         nn.init.zeros_(self.rate.weight)
         nn.init.zeros_(self.rate.bias)
@@ -77,8 +79,8 @@ class Picker(nn.Module):
         nn.init.zeros_(self.opinion.bias)
         nn.init.normal_(self.delete.weight, std=config.init_std)
         nn.init.zeros_(self.delete.bias)
-        with torch.no_grad():
-            self.delete.bias[-1] = -3.0  # few tokens are wrong
+        nn.init.normal_(self.doubt.weight, std=config.init_std)
+        nn.init.constant_(self.doubt.bias, RARELY)
 
     def forward(
         self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
@@ -95,8 +97,9 @@ class Picker(nn.Module):
         h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
         logits = self.delete(h_BTD).float()
         unary = logits[..., 0] + self.trust[0] * believed
-        wrong = logits[..., -1] + self.trust[1] * believed + self.trust[2] * best + self.trust[3] * written
-        return DeleteLogits(unary, logits[..., 1:-1], wrong)
+        doubt = self.doubt(h_BTD).squeeze(-1).float()
+        wrong = doubt + self.trust[1] * believed + self.trust[2] * best + self.trust[3] * written
+        return DeleteLogits(unary, logits[..., 1:], wrong)
 
 
 @torch.no_grad()

@@ -21,9 +21,10 @@ def holes(out: RoundOut, batch: Batch, tokenizer: Tokenizer) -> Preview:
     if out.filler is None:
         return Preview()
     best = whole_vocabulary(out.filler.logits, tokenizer.vocab_size).argmax(-1)
-    filled = batch.tokens.flatten().scatter(0, out.filler.slot, best).view_as(batch.tokens)
-    rows = range(len(batch.length))
-    return Preview([_in_place(batch, out.deleted, filled, row, tokenizer) for row in rows])
+    draft = Batch(out.draft, out.length, batch.key)
+    filled = draft.tokens.flatten().scatter(0, out.filler.slot, best).view_as(draft.tokens)
+    rows = range(len(draft.length))
+    return Preview([_in_place(draft, out.deleted, filled, row, tokenizer) for row in rows])
 
 
 def rounds(outs: Sequence[RoundOut], state: RoundState, batch: Batch, plan: EditPlan, tokenizer: Tokenizer) -> Preview:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dualmask.config.schema import RunConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.typos import typo_table
-from dualmask.families.edit.config import EditAlarms, EditStage, RewardStage, RoundStage
+from dualmask.families.edit.config import EditAlarms, EditStage, FillerStage, RewardStage, RoundStage
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.reward import RewardTask, ScoredEditsTask, make_reward
 from dualmask.families.edit.scored import ScoredTexts
@@ -23,28 +23,32 @@ _typos = lru_cache(maxsize=1)(typo_table)  # seconds for a large vocabulary, and
 def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer | None) -> EditTask:
     alarms = run.alarms
     assert isinstance(alarms, EditAlarms)
-    if not isinstance(stage, RoundStage):
-        return EditTask(model, alarms)
     if isinstance(stage, RewardStage) and stage.reward.scores:
         assert tokenizer is not None
         return ScoredEditsTask(model, ScoredTexts.of_run(run, stage.reward.scores, tokenizer), alarms)
-    misspelt = tokenizer is not None and stage.rollout.corruption.typo > 0
-    typos = _typos(tokenizer) if misspelt and tokenizer else None
+    typos = _typos(tokenizer) if tokenizer and _misspells(stage) else None
+    if not isinstance(stage, RoundStage):
+        return EditTask(model, alarms, typos)
     if isinstance(stage, RewardStage):
         reward = make_reward(stage.reward.source, tokenizer.decode if tokenizer else None)
         return RewardTask(model, reward, alarms, typos)
     return RoundsTask(model, alarms, typos)
 
 
+def _misspells(stage: EditStage) -> bool:
+    if isinstance(stage, FillerStage):
+        return stage.corrupted > 0 and stage.corruption.typo > 0
+    return isinstance(stage, RoundStage) and stage.rollout.corruption.typo > 0
+
+
 def begin_stage(weights: dict[str, Tensor], stage: EditStage) -> dict[str, Tensor]:
-    """Weights in which the trunks named by ``stage.start_from`` are copies of others. Layers beyond the source's depth
-    stay as they are."""
+    """Weights in which the trunks named by ``stage.start_from``, and their doubts, are copies of others. Layers beyond
+    the source's depth stay as they are."""
     copied = dict(weights)
     for module, source in stage.start_from.items():
-        prefix = f"{source}.trunk."
         for name, value in weights.items():
-            twin = f"{module}.trunk." + name[len(prefix) :]
-            if name.startswith(prefix) and twin in weights:
+            twin = module + name.removeprefix(source)
+            if name.startswith((f"{source}.trunk.", f"{source}.doubt.")) and twin in weights:
                 copied[twin] = value.clone()
     return copied
 

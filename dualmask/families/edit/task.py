@@ -21,7 +21,7 @@ from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit import preview, starts, stopping
 from dualmask.families.edit.alarms import Watch
-from dualmask.families.edit.config import EditAlarms
+from dualmask.families.edit.config import EditAlarms, FillerStage
 from dualmask.families.edit.curriculum import Earned, EditPlan
 from dualmask.families.edit.decisions import RoundInput
 from dualmask.families.edit.losses import reinforce
@@ -35,6 +35,7 @@ from dualmask.families.edit.training_rules import TrainingRules
 from dualmask.families.task import AfterStep, Preview, Task, WindowLoss
 from dualmask.ops import deletion
 from dualmask.ops.alignment import align, edit_distance
+from dualmask.ops.corruption import corrupt
 
 
 class EditTask(Task):
@@ -42,19 +43,31 @@ class EditTask(Task):
 
     model: DualMask
 
-    def __init__(self, model: DualMask, alarms: EditAlarms | None = None) -> None:
+    def __init__(self, model: DualMask, alarms: EditAlarms | None = None, typos: Tensor | None = None) -> None:
+        """typos: see core/typos.py; None: what would be misspelt is substituted instead."""
         super().__init__(model)
         self.alarms = alarms or EditAlarms()
+        self.register_buffer("typos", typos, persistent=False)
 
     def windows(self, plan: StepPlan) -> list[range]:
         return EditPlan.of(plan).windows
 
     def window(self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None) -> WindowLoss:
         plan = EditPlan.of(plan)
-        return round_loss(self.model(batch, plan), plan)
+        return round_loss(self.with_holes(batch, plan), plan)
+
+    def with_holes(self, batch: Batch, plan: EditPlan) -> RoundOut:
+        """Random holes in the texts, of which some have mistakes in them."""
+        stage = plan.stage
+        if not isinstance(stage, FillerStage) or stage.corrupted == 0:
+            return self.model(batch, plan)
+        tokens, length = corrupt(batch.tokens, batch.length, batch.key, plan.step, stage.corruption, self.typos)
+        wrong = noise.uniform(batch.key, "corrupted", plan.step) < stage.corrupted
+        tokens, length = torch.where(wrong[:, None], tokens, batch.tokens), torch.where(wrong, length, batch.length)
+        return self.model(batch, plan, Batch(tokens, length, batch.key))
 
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
-        return preview.holes(self.model(batch, EditPlan.of(plan)), batch, tokenizer)
+        return preview.holes(self.with_holes(batch, EditPlan.of(plan)), batch, tokenizer)
 
     def after_step(self, plan: StepPlan, metrics: Mapping[str, float]) -> AfterStep:
         """Adds ``gate_open``; counts towards further rounds (`add_round_at`) and towards alarms."""
@@ -67,11 +80,6 @@ class EditTask(Task):
 
 class RoundsTask(EditTask):
     """Stages that play rounds on start states of many kinds."""
-
-    def __init__(self, model: DualMask, alarms: EditAlarms | None = None, typos: Tensor | None = None) -> None:
-        """typos: see core/typos.py; None: what would be misspelt is substituted instead."""
-        super().__init__(model, alarms)
-        self.register_buffer("typos", typos, persistent=False)
 
     def window(self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None) -> WindowLoss:
         plan = EditPlan.of(plan)

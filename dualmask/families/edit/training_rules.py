@@ -58,6 +58,7 @@ class TrainingRules:
             given.counter,
             on_policy=(noise.uniform(given.target.key, "own counts", given.counter) < share) & ~decision.compared,
             open_rows=given.live,
+            told=told(given),
         )
         self.decision = decision
         return decision.deleted
@@ -87,6 +88,7 @@ class TrainingRules:
             live=given.live.float(),
             restored=self._restored(result),
             filler=completion.filler,
+            doubt=completion.doubt,
             inserter=completion.inserter,
             picker=decision.picker,
             gate=gate,
@@ -123,6 +125,7 @@ class TrainingRules:
             given.counter,
             on_policy=~everywhere,
             open_rows=everywhere,
+            told=self.completion.told[rows],
         )
         tokens = deletion.draft.tokens
         play_round(tokens, deletion.draft.length, rules, width=tokens.shape[1])
@@ -158,3 +161,10 @@ class TrainingRules:
         logits = inserter.gap_logits / max(self.given.plan.temperature, COLDEST)
         log_prob = logits.log_softmax(-1).gather(-1, result.count[..., None]).squeeze(-1)
         return (log_prob * inserter.gap_present).sum(1) * self.completion.on_policy
+
+
+def told(given: RoundInput) -> Tensor:
+    """[B] bool: texts in which inserter and filler know what the round deletes, as they do where a text is mended. Of a
+    text that is to be shortened they learn nothing: what is left must be enough to restore it."""
+    share = given.plan.stage.rollout.told_deletions
+    return (noise.uniform(given.target.key, "told", given.counter) < share) & (given.keep_rate == 1)

@@ -66,7 +66,7 @@ class Oracle:
         match = align(batch.tokens, batch.length, target.tokens, target.length)
         keep = (match >= 0) & batch.present
         count = holes(match, keep).count.clamp_max(self._model.config.max_gap_count)
-        rules = GivenRules(self._model, batch.present & ~keep, count, self._writable)
+        rules = GivenRules(self._model, batch.present & ~keep, count, self._writable, told=batch.tokens)
         return _texts_behind(batch, rules, target.tokens.shape[1])
 
 

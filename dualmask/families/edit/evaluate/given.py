@@ -6,11 +6,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dualmask.families.edit.model import DualMask
-from dualmask.families.edit.round import Opened, Remainder
+from dualmask.families.edit.round import Opened, Remainder, take
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
+from dualmask.ops.gaps import gap_counts
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class GivenRules:
     counts     [B, G] masks in the gaps of the skeleton; None: the inserter's most likely ones
     writable   [V] bool: what may be written; None: every token
     filler     whose filler writes; None: the model's own
+    told       [B, T] the draft's ids, if inserter and filler are to know what was deleted, as they do where the model
+               mends a text; None: they are not
     """
 
     model: DualMask
@@ -28,6 +32,7 @@ class GivenRules:
     counts: Tensor | None = None
     writable: Tensor | None = None
     filler: DualMask | None = None
+    told: Tensor | None = None
 
     def delete(self) -> Tensor:
         return self.deletions
@@ -35,13 +40,22 @@ class GivenRules:
     def count(self, remainder: Remainder) -> Tensor:
         if self.counts is not None:
             return self.counts
-        inserter = self.model.count(remainder.skeleton)
+        gone = gap_counts(remainder.keep, remainder.deleted) if self.told is not None else None
+        inserter = self.model.count(remainder.skeleton, gone=gone)
         return inserter.gap_logits.argmax(-1) * inserter.gap_present
+
+    def _replaced(self, opened: Opened) -> Tensor | None:
+        if self.told is None:
+            return None
+        known = opened.masked.is_mask & (opened.replaced >= 0)
+        return torch.where(known, take(self.told, opened.replaced.clamp_min(0)), -1)
 
     def fill(self, opened: Opened) -> Tensor:
         masked, model = opened.masked, self.filler or self.model
         slot = masked.is_mask.flatten().nonzero().squeeze(1)
-        logits = whole_vocabulary(model.fill(masked.tokens, masked.length, slot), model.vocab_size)
+        logits = whole_vocabulary(
+            model.fill(masked.tokens, masked.length, slot, self._replaced(opened)), model.vocab_size
+        )
         if self.writable is not None:
             logits = logits.masked_fill(~self.writable, float("-inf"))
         return masked.tokens.flatten().scatter(0, slot, logits.argmax(-1)).view_as(masked.tokens)

@@ -21,11 +21,12 @@ from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
 from dualmask.families.edit.infer.windows import WindowedModel
+from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.picker import decide
-from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round
+from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, take
 from dualmask.families.edit.stopping import fill_confidence
 from dualmask.ops import allocate, sampling
-from dualmask.ops.gaps import gap_rate
+from dualmask.ops.gaps import gap_counts, gap_rate
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -69,6 +70,7 @@ def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:
 
 class InferenceRules:
     gate: Tensor  # [N] probability that the round edits
+    told: Tensor  # [N] bool: the text is mended, so that inserter and filler may know what was deleted
     grown: list[dict[int, int]]  # of each draft: masks opened in each region
     confidence: Tensor  # [N, W] the model's probability of each token written in this round; elsewhere 1
 
@@ -84,6 +86,7 @@ class InferenceRules:
         allowed = deletable(drafts, self.lexicon)
         most = allowed.sum(1)
         number = [budget.deletions(here) for budget, here in zip(budgets, most.tolist(), strict=True)]
+        self.told = self._tensor([here is None for here in number], torch.bool)
         forced = self._tensor([math.nan if budget.gate is None else budget.gate for budget in budgets])
         if not any(number) and None not in number:
             self.gate = forced
@@ -124,7 +127,8 @@ class InferenceRules:
         if not open_gaps.any():
             return torch.zeros_like(open_gaps, dtype=torch.long)
         expected = [n + sum(b.due(here) or 0 for here in b.regions) for b, n in zip(budgets, lost, strict=True)]
-        logits = self.model.gap_logits(remainder.skeleton, self._tensor(expected))
+        gone = torch.where(self.told[:, None], gap_counts(remainder.keep, remainder.deleted), NOT_TOLD)
+        logits = self.model.gap_logits(remainder.skeleton, self._tensor(expected), gone)
         temperature = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
         gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
         score = allocate.count_scores(logits, temperature, gumbel)
@@ -139,11 +143,14 @@ class InferenceRules:
         return regions.put(count, open_gaps.shape)
 
     def fill(self, opened: Opened) -> Tensor:
-        tokens, self.confidence = self._fill(self.drafts.opened(opened), opened.masked.is_mask, self.budgets)
+        tokens, self.confidence = self._fill(self.drafts.opened(opened), opened, self.budgets)
         return tokens
 
-    def _fill(self, masked: Drafts, slots: Tensor, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
+    def _fill(self, masked: Drafts, opened_gaps: Opened, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L]: fills the slots, the most confident first where several steps are asked for."""
+        slots = opened_gaps.masked.is_mask
+        known = slots & (opened_gaps.replaced >= 0) & self.told[:, None]
+        replaced = torch.where(known, take(self.drafts.tokens, opened_gaps.replaced.clamp_min(0)), -1)
         params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
         tokens, opened = masked.tokens, slots
         confidence = torch.ones(tokens.shape, device=self.device)
@@ -151,7 +158,7 @@ class InferenceRules:
             if not opened.any():
                 break
             choose = self._chooser(masked, slots, budgets, step)
-            tokens, new_confidence = self.model.fill(tokens, masked.length, opened, choose)
+            tokens, new_confidence = self.model.fill(tokens, masked.length, opened, replaced, choose)
             confidence = torch.where(opened, new_confidence, confidence)
             again = sampling.still_open(slots.sum(1), step, params.fill_steps)
             opened = sampling.least_confident(confidence, torch.where(params.remask[:, None], slots, opened), again)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import Lexicon
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.picker import DeleteLogits
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
@@ -111,8 +111,9 @@ class WindowedModel:
             self._collect(gate_logit, view, scores.gate_logit[:, None].expand(view.tokens.shape))
         return WindowedScores(DeleteLogits(unary=unary, pairwise=pairwise, wrong=wrong), gate_logit)
 
-    def gap_logits(self, skeleton: Skeleton, expected: Tensor) -> Tensor:
-        """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened.
+    def gap_logits(self, skeleton: Skeleton, expected: Tensor, gone: Tensor) -> Tensor:
+        """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened; ``gone`` [N, G]:
+        tokens deleted from each gap where that is known (see ``Inserter``).
 
         Windows are the shorter the more is missing: the inserter learnt on skeletons of texts of ``max_length``.
         """
@@ -121,14 +122,22 @@ class WindowedModel:
         capacity = [max(int(self.capacity * share), min(SMALLEST_WINDOW, self.capacity)) for share in kept_share]
         out = torch.zeros(*tokens.shape, self.max_count + 1, device=tokens.device)
         for view in self._views(tokens, length, capacity):
-            logits = self.model.count(Skeleton(view.tokens, view.length)).gap_logits.float()
+            here = gone[view.row, view.position[:, :-1].clamp_max(gone.shape[1] - 1)]
+            logits = self.model.count(Skeleton(view.tokens, view.length), gone=here).gap_logits.float()
             self._collect(out, view, torch.nn.functional.pad(logits, (0, 0, 0, 1)))
         return out[:, :-1]
 
     def fill(
-        self, tokens: Tensor, length: Tensor, slots: Tensor, choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+        self,
+        tokens: Tensor,
+        length: Tensor,
+        slots: Tensor,
+        replaced: Tensor,
+        choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     ) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L] at the ``slots`` [N, L] of drafts that hold [MASK]s; elsewhere the draft, and 1.
+
+        replaced [N, L]: ids of deleted tokens where that is known (see ``DualMask.fill``).
 
         ``choose(logits [M, V], slot [M])`` decides; slot: index into the flattened [N·L]. It is called once a forward,
         so that the logits of a long draft never exist all at once.
@@ -140,7 +149,8 @@ class WindowedModel:
             if not to_fill.any():
                 continue
             source = (view.row * tokens.shape[1] + view.position)[to_fill]
-            logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1))
+            known = torch.where(view.tokens == MASK_ID, replaced[view.row, view.position], -1)
+            logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1), known)
             chosen, prob = choose(whole_vocabulary(logits, len(self.lexicon.writable)), source)
             filled.view(-1)[source] = chosen
             confidence.view(-1)[source] = prob

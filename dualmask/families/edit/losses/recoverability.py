@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dualmask.core.batch import deletable, present
 from dualmask.families.edit.losses.counts import count_log_prob
-from dualmask.families.edit.outputs import RoundOut
+from dualmask.families.edit.outputs import Doubt, RoundOut
 from dualmask.ops.gaps import gap_index
 
 
@@ -45,3 +45,10 @@ def oracle(out: RoundOut) -> Tensor:
     entropy = torch.nn.functional.binary_cross_entropy_with_logits(out.picker.wrong_logit, wrong, reduction="none")
     where = deletable(out.length, out.draft.shape[1]) * out.live[:, None]
     return (entropy * where).sum() / out.draft.numel()
+
+
+def doubt(said: Doubt, live: Tensor) -> Tensor:
+    """`doubt`: binary cross entropy of the filler's own logit that a visible token is wrong, as a mean over the
+    positions of the batch. live [B]: 0 for texts that teach nothing."""
+    entropy = torch.nn.functional.binary_cross_entropy_with_logits(said.logit, said.wrong.float(), reduction="none")
+    return (entropy * said.where * live[:, None]).sum() / said.where.numel()

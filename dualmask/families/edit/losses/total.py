@@ -18,7 +18,8 @@ from dualmask.families.edit.losses import compression, counts, gate, recoverabil
 from dualmask.families.edit.outputs import RoundOut
 from dualmask.families.task import WindowLoss
 
-LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle", "gate_oracle")  # from the alignment, beside `recon`
+# from the alignment, beside `recon`
+LABELS = ("ptr_count", "ptr_match", "keep_recover", "keep_oracle", "gate_oracle", "doubt")
 
 
 def round_loss(out: RoundOut, plan: EditPlan, label_weight: float = 1.0, recon_weight: float = 1.0) -> WindowLoss:
@@ -67,6 +68,8 @@ def _losses(out: RoundOut, plan: EditPlan) -> tuple[dict[str, Tensor], dict[str,
         weight = out.filler.slot_weight * out.live[out.filler.slot // out.draft.shape[1]]
         losses["recon"] = (out.filler.loss * weight).sum() / expected
         figures["restored_prob"] = _mean(out.filler.target_prob, weight)
+    if out.doubt is not None:
+        losses["doubt"] = recoverability.doubt(out.doubt, out.live)
     if out.inserter is not None:
         losses |= counts.losses(out, expected)
         figures["gap_accuracy"] = counts.accuracy(out)
@@ -84,6 +87,7 @@ def _losses(out: RoundOut, plan: EditPlan) -> tuple[dict[str, Tensor], dict[str,
 def _outputs(out: RoundOut) -> list[Tensor]:
     """What the learning modules said: each gets a gradient in every round, be it zero (see StageEngine)."""
     said = [] if out.filler is None else [out.filler.loss]
+    said += [] if out.doubt is None else [out.doubt.logit]
     said += [] if out.inserter is None else [out.inserter.gap_logits]
     said += [] if out.picker is None else [out.picker.delete_logit, out.picker.wrong_logit]
     return said + ([] if out.gate is None else [out.gate.logit])

@@ -57,10 +57,10 @@ class Scripted(nn.Module):
             gate_logit=torch.logit(self.gate(batch.tokens), eps=1e-6),
         )
 
-    def count(self, skeleton: Skeleton) -> InserterOut:
+    def count(self, skeleton: Skeleton, x_BTD: Tensor | None = None, gone: Tensor | None = None) -> InserterOut:
         number = self.counted(skeleton.tokens)
         logits = SURE * nn.functional.one_hot(number, self.config.max_gap_count + 1).float()
         return InserterOut(logits, gap_present(skeleton.length, skeleton.tokens.shape[1]))
 
-    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
+    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, replaced: Tensor | None = None) -> Tensor:
         return SURE * nn.functional.one_hot(self.write(tokens).flatten()[slot], self.vocab_size).float()

@@ -22,7 +22,7 @@ def loaded(model_folder):
     """A model that edits, and doubts much: its texts end after different numbers of rounds."""
     loaded = load(model_folder, "cpu")
     loaded.model.gate.decide.bias.data.fill_(5.0)
-    loaded.model.picker.delete.bias.data[-1] = 2.0
+    loaded.model.picker.doubt.bias.data[:] = 1.0
     return loaded
 
 

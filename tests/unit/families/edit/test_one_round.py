@@ -59,7 +59,8 @@ def trained(model: DualMask, batch: Batch, rounds: int) -> tuple[RoundState, lis
         rollout={
             "rounds": rounds,
             "first_round": "gate",
-            "on_policy_counts": 1.0,
+            "on_policy_counts": 1,
+            "told_deletions": 1.0,
             "teacher_forced_deletions": 0.0,
             "gate_rows": 0.0,
             "fill_temperature": 0.0,
@@ -86,7 +87,7 @@ def inferred(model: DualMask, batch: Batch, rounds: int) -> list[list[Round]]:
 def undecided(model: DualMask) -> DualMask:
     """A picker that takes about a tenth of these tokens for wrong, a Gate that opens for about half of these texts."""
     with torch.no_grad():
-        model.picker.delete.bias[-1] += 11.2
+        model.picker.doubt.bias += 11.2
         model.gate.decide.bias -= 0.43
     return model
 

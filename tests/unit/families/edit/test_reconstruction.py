@@ -30,7 +30,7 @@ class Scripted:
     def __init__(self, guess=lambda count: count):
         self.guess = guess
 
-    def count(self, skeleton):
+    def count(self, skeleton, x_BTD=None, gone=None):
         following = skeleton.tokens[:, 1:] - skeleton.tokens[:, :-1] - 1
         first = skeleton.tokens[:, 1] - 6
         true = torch.where(skeleton.tokens[:, :-1] == BOS_ID, first[:, None], following)
@@ -40,7 +40,7 @@ class Scripted:
         count = self.guess(true.clamp(0, 8) * present)
         return InserterOut(torch.nn.functional.one_hot(count, 9).float(), present)
 
-    def fill(self, tokens, length, slot):
+    def fill(self, tokens, length, slot, replaced=None):
         place = torch.arange(tokens.shape[1]).expand_as(tokens).flatten()[slot]
         return torch.nn.functional.one_hot((place + 5).clamp_max(VOCAB - 1), VOCAB).float() * 50
 
@@ -120,10 +120,10 @@ def test_filler_opinion_never_sees_the_token_itself():
     seen = []
 
     class Spy(Scripted):
-        def fill(self, tokens, length, slot):
+        def fill(self, tokens, length, slot, replaced=None):
             assert (tokens.flatten()[slot] == MASK_ID).all()
             seen.append(slot)
-            return super().fill(tokens, length, slot)
+            return super().fill(tokens, length, slot, replaced)
 
     opinion = masked_lm_scores(Spy().look, target_and_best_nll, batch, 5)
     assert (

@@ -56,7 +56,7 @@ def make_model() -> DualMask:
     with torch.no_grad():
         model.picker.trust.zero_()
         model.picker.delete.bias.zero_()
-        model.picker.delete.bias[-1] = -1.0
+        model.picker.doubt.bias[:] = -1.0
     return model
 
 

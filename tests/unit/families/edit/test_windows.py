@@ -43,7 +43,8 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
     rate = torch.full((3,), 0.5)
     reading = model.read(tokens, length, rate, torch.ones(tokens.shape))
     logits = reading.logits
-    gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3))
+    gone = torch.randint(-1, 4, (3, tokens.shape[1] - 1), generator=torch.Generator().manual_seed(2))
+    gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3), gone)
     for row, size in enumerate(length.tolist()):
         alone = tokens[row : row + 1, :size]
         batch = Batch(alone, length[row : row + 1], torch.zeros(1, dtype=torch.long))
@@ -52,7 +53,8 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
         assert torch.allclose(logits.wrong[row, : size - 1], exact.logits.wrong[0, :-1], atol=1e-4)
         assert torch.allclose(logits.pairwise[row, : size - 1], exact.logits.pairwise[0, :-1], atol=1e-4)
         assert torch.allclose(reading.gate_logit[row, : size - 1], exact.gate_logit, atol=1e-4)
-        counts = loaded.model.count(Skeleton(alone, length[row : row + 1])).gap_logits
+        counts = loaded.model.count(Skeleton(alone, length[row : row + 1]), gone=gone[row : row + 1, : size - 1])
+        counts = counts.gap_logits
         assert torch.allclose(gaps[row, : size - 1], counts[0], atol=1e-4)
 
 
@@ -69,7 +71,9 @@ def test_fill_writes_the_slots_and_nothing_else(loaded: Loaded, writer: Writer) 
         seen.append(slot)
         return slot + 1000, torch.full(slot.shape, 0.5)
 
-    filled, confidence = windowed(loaded, writer.lexicon).fill(tokens, torch.tensor([150, 150]), slots, choose)
+    filled, confidence = windowed(loaded, writer.lexicon).fill(
+        tokens, torch.tensor([150, 150]), slots, torch.full_like(tokens, -1), choose
+    )
     place = torch.arange(300).view(2, 150)
     assert torch.equal(torch.cat(seen).sort().values, place[slots])
     assert torch.equal(filled, torch.where(slots, place + 1000, tokens))
