@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.core.batch import Batch
+from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit import preview, starts, stopping
@@ -68,10 +69,10 @@ class EditTask(Task):
 class RoundsTask(EditTask):
     """Stages that play rounds on start states of many kinds."""
 
-    def __init__(self, model: DualMask, alarms: EditAlarms | None = None, typos: Tensor | None = None) -> None:
-        """typos: see core/typos.py; None: what would be misspelt is substituted instead."""
+    def __init__(self, model: DualMask, alarms: EditAlarms | None = None, errors: ErrorTables | None = None) -> None:
+        """errors: what words are misspelt as or confused with; see ``ops.corruption`` for what is done without."""
         super().__init__(model, alarms)
-        self.register_buffer("typos", typos, persistent=False)
+        self.errors = errors or ErrorTables()
 
     def window(self, batch: Batch, plan: StepPlan, rounds: range, state: RoundState | None) -> WindowLoss:
         plan = EditPlan.of(plan)
@@ -84,7 +85,8 @@ class RoundsTask(EditTask):
     ) -> tuple[list[RoundOut], RoundState]:
         """The rounds ``rounds``, and the drafts that they lead to. ``state`` None: they begin here."""
         if state is None:
-            state = begin(batch, plan, self.typos)
+            self.errors = self.errors.to(batch.tokens.device)  # moves something in the first step only
+            state = begin(batch, plan, self.errors)
         state, outs = unroll(self.model, state, batch, plan, rounds, self.reference)
         return outs, state
 
@@ -118,7 +120,7 @@ def copies(batch: Batch, samples: int) -> Batch:
     return Batch(batch.tokens.repeat_interleave(samples, 0), batch.length.repeat_interleave(samples), key)
 
 
-def begin(batch: Batch, plan: EditPlan, typos: Tensor | None = None) -> RoundState:
+def begin(batch: Batch, plan: EditPlan, errors: ErrorTables | None = None) -> RoundState:
     """The start states of a step. Copies of a text start alike."""
     stage, rollout = plan.stage, plan.stage.rollout
     start = starts.start_states(
@@ -129,7 +131,7 @@ def begin(batch: Batch, plan: EditPlan, typos: Tensor | None = None) -> RoundSta
         stage.deletion.span_share,
         stage.deletion.mean_span,
         rollout.corruption,
-        typos,
+        errors,
     )
     tokens, length, kind = (
         plane.repeat_interleave(rollout.samples, 0) for plane in (start.tokens, start.length, start.kind)
