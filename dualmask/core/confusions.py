@@ -13,20 +13,38 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from dualmask.core import english
-from dualmask.core.inflection import families, is_noun
+from dualmask.core.inflection import families, is_noun, is_verb
 from dualmask.core.tokenizer import SPECIAL_IDS, Tokenizer
 
 # Shares of the kinds of errors of one piece, as far as it has them.
-SHARES = {"class": 4.0, "form": 4.0, "confusable": 3.0, "missing": 2.0, "more": 0.7, "case": 0.7}
+NOTHING = "nothing"  # a piece with rare errors only has variants that are none
+SHARES = {
+    "class": 4.0,
+    "form": 4.0,
+    "confusable": 3.0,
+    "missing": 2.0,
+    "homophone": 0.7,
+    "more": 0.6,
+    "case": 0.4,
+    NOTHING: 3.0,
+}
+RARE = {"homophone", "more", "case"}
 
-PUNCTUATION = {",": ".;", ".": ",;:", ";": ",.:", ":": ",;."}
+# An error that stands twice is twice as likely.
+SIGNS = {
+    ",": ["", "", "", "", ".", ";", ":"],
+    ".": ["", "", "", ",", ",", ";", ":"],
+    ";": ["", ",", ",", ",", ":", "."],
+    ":": ["", ",", ";", ";", "."],
+}
 SUFFIXES = {
-    "s": ["", "", "ed"],
+    "s": ["", "", "", "'s"],
     "es": ["", "s"],
     "ies": ["y", "ys", "ied"],
     "ed": ["ing", "s", ""],
@@ -42,7 +60,7 @@ class Confusions:
     """What each piece is confused with, and where it may be."""
 
     ids: Tensor  # [V, N, P] int64, -1 behind
-    count: Tensor  # [V, N] int64 pieces of a variant: 0 leaves the piece out; -1: the piece has no confusion
+    count: Tensor  # [V, N] int64 pieces of a variant: 0 leaves the piece out; -1: there is no variant
     goes_on: Tensor  # [V] bool: written against the token before, the piece belongs to its word
     open_end: Tensor  # [V] bool: a piece that goes on belongs to this one's word
     suffix: Tensor  # [V] bool: the variants are those of a suffix
@@ -59,24 +77,24 @@ class Confusions:
 
 
 def confusion_table(tokenizer: Tokenizer, variants: int = 12, pieces: int = 4, seed: int = 0) -> Confusions:
-    """The confusions of each piece; each variant is as likely as the others, and repeated to fill the table.
+    """The confusions of each piece; variants repeat according to ``SHARES``, to fill the table.
 
     The ids of a variant decode to the wrong text, with the leading space of the piece.
     """
     rng = random.Random(seed)
     texts = {index: tokenizer.piece(index) for index in range(tokenizer.vocab_size) if index not in SPECIAL_IDS}
     lexicon = _Lexicon(texts.values())
-    rows = [[[-1] * pieces] * variants] * tokenizer.vocab_size
-    counts = [[-1] * variants] * tokenizer.vocab_size
+    table = np.full((tokenizer.vocab_size, variants, pieces), -1)
+    count = np.full((tokenizer.vocab_size, variants), -1)
     for index, text in texts.items():
-        errors = {kind: _short(tokenizer, wrong, pieces) for kind, wrong in lexicon.errors(text).items()}
-        if chosen := _apportioned({kind: wrong for kind, wrong in errors.items() if wrong}, variants, rng):
-            rows[index] = [ids + [-1] * (pieces - len(ids)) for ids in chosen]
-            counts[index] = [len(ids) for ids in chosen]
+        errors = _encoded(tokenizer, lexicon.errors(text), pieces)
+        for row, ids in _apportioned(errors, variants, rng):
+            table[index, row, : len(ids)] = ids
+            count[index, row] = len(ids)
     ends = [tokenizer.content(index) for index in range(tokenizer.vocab_size)]
     return Confusions(
-        ids=torch.tensor(rows),
-        count=torch.tensor(counts),
+        ids=torch.from_numpy(table),
+        count=torch.from_numpy(count),
         goes_on=torch.tensor([_in_word(content[:1], b"_'([=/-") for content in ends]),
         open_end=torch.tensor([_in_word(content[-1:], b"_'([=/-.") for content in ends]),
         suffix=torch.tensor([texts.get(index) in SUFFIXES for index in range(tokenizer.vocab_size)]),
@@ -93,13 +111,12 @@ class _Lexicon:
         self.forms = families(self.words)
         self.classes = _companions(english.CLASSES)
         self.confusables = _companions(english.CONFUSABLES)
+        self.homophones = _companions(english.HOMOPHONES)
 
     def errors(self, text: str) -> dict[str, list[str]]:
         """Wrong texts by kind of error; empty for a piece that is no word, suffix or sign."""
-        if text in PUNCTUATION:
-            return {"class": list(PUNCTUATION[text]), "missing": [""] if text in ",." else []}
-        if text in SUFFIXES:
-            return {"form": SUFFIXES[text]}
+        if alike := (SIGNS | SUFFIXES).get(text):
+            return {"form": alike}
         space, word = (" ", text[1:]) if text.startswith(" ") else ("", text)
         if not (word.isalpha() and word.isascii() and (word.istitle() or (space and word.islower()))):
             return {}
@@ -107,7 +124,7 @@ class _Lexicon:
         wrong = {kind: [space + self._cased(other, word) for other in others] for kind, others in errors.items()}
         if space:
             wrong["missing"] = [""] if word in english.OMITTED else []
-            wrong["case"] = [space + word.swapcase()[:1] + word[1:]]
+            wrong["case"] = [space + word[0].swapcase() + word[1:]] if len(word) > 1 or word in "aI" else []
         return wrong
 
     def is_stem(self, text: str) -> bool:
@@ -121,10 +138,13 @@ class _Lexicon:
             "class": self.classes.get(word, []),
             "form": self.forms.get(word, []),
             "confusable": self.confusables.get(word, []),
+            "homophone": self.homophones.get(word, []),
         }
-        if inside and len(word) > 3 and is_noun(word, self.words):
+        if inside and len(word) > 3 and is_noun(word, self.words) and not is_verb(word, self.words):
             article = "an " if word[0] in "aeiou" else "a "
-            errors["more"] = [article + word, "the " + word]
+            errors["more"] = [article + word, "the " + word, word + ","]
+        elif inside and word.endswith("s") and word[:-1] in errors["form"]:
+            errors["more"] = [word[:-1] + "'s", "the " + word]
         return errors
 
     @staticmethod
@@ -144,21 +164,25 @@ def _companions(sets: Iterable[list[str]]) -> Mapping[str, list[str]]:
     return companions
 
 
-def _short(tokenizer: Tokenizer, texts: list[str], pieces: int) -> list[list[int]]:
-    encoded = tokenizer.encode_lines(texts)
-    return [ids for ids in encoded if len(ids) <= pieces]
+def _encoded(tokenizer: Tokenizer, errors: Mapping[str, list[str]], pieces: int) -> dict[str, list[list[int]]]:
+    """The ids of the errors that are short enough; kinds of which nothing is left are left out."""
+    encoded = {kind: [tokenizer.encode(text) for text in texts] for kind, texts in errors.items()}
+    short = {kind: [ids for ids in texts if len(ids) <= pieces] for kind, texts in encoded.items()}
+    return {kind: texts for kind, texts in short.items() if texts}
 
 
-def _apportioned(errors: Mapping[str, list[list[int]]], number: int, rng: random.Random) -> list[list[int]]:
-    """``number`` errors, those of each kind by its share (Sainte-Laguë), in random order; [] if there are none."""
-    seats = sorted(((n + 0.5) / SHARES[kind], kind) for kind in errors for n in range(number))[:number]
+def _apportioned(
+    errors: Mapping[str, list[list[int]]], number: int, rng: random.Random
+) -> Iterable[tuple[int, list[int]]]:
+    """``number`` rows of a table, those of each kind by its share (Sainte-Laguë): row and error."""
+    kinds = list(errors) if not RARE.issuperset(errors) else [*errors, NOTHING]
+    seats = sorted(((n + 0.5) / SHARES[kind], kind) for kind in kinds for n in range(number))[:number]
     shuffled = {kind: rng.sample(wrong, len(wrong)) for kind, wrong in errors.items()}
     taken: dict[str, int] = defaultdict(int)
-    chosen = []
-    for _, kind in seats:
-        chosen.append(shuffled[kind][taken[kind] % len(shuffled[kind])])
-        taken[kind] += 1
-    return chosen
+    for row, (_, kind) in enumerate(seats):
+        if kind != NOTHING:
+            yield row, shuffled[kind][taken[kind] % len(shuffled[kind])]
+            taken[kind] += 1
 
 
 def _in_word(end: bytes, signs: bytes) -> bool:

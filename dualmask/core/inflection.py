@@ -9,7 +9,7 @@ from collections.abc import Iterable, Set
 from dualmask.core import english
 
 SHORTEST = 3  # letters of a stem that is inflected by rule: shorter pieces are seldom words
-NO_NOUN = ("able", "ible", "al", "ed", "er", "est", "ful", "ic", "ing", "ive", "less", "ly", "ous", "s", "wise")
+NO_NOUN = ("able", "ible", "al", "ed", "ful", "ic", "ing", "ive", "less", "ly", "ous", "s", "wise")
 
 _SINGLE_VOWEL = re.compile("[^aeiou]*[aeiou][^aeiouwxy]")  # "run", "stop", but not "read" or "show"
 
@@ -21,10 +21,9 @@ def families(words: Set[str]) -> dict[str, list[str]]:
     likewise. What is left are nouns.
     """
     sets = [*english.VERBS_IRREGULAR, *english.NOUNS_IRREGULAR, *english.COMPARATIVES]
-    irregular = {word for forms in sets for word in forms}
     for base in words | english.VERBS | english.ADJECTIVES:
         if _is_stem(base, words):
-            sets.append([base, *_regular(base, words, irregular)])
+            sets.append([base, *_regular(base, words)])
     forms: dict[str, set[str]] = defaultdict(set)
     for alike in sets:
         for word in alike:
@@ -34,8 +33,14 @@ def families(words: Set[str]) -> dict[str, list[str]]:
 
 def is_noun(word: str, words: Set[str]) -> bool:
     """Whether nothing speaks against it: no listed word of another kind, no usual ending of one."""
-    no_noun = english.ADJECTIVES | english.UNINFLECTED | english.OMITTED | _CLOSED
-    return word not in no_noun and not word.endswith(NO_NOUN) and _is_stem(word, words)
+    if word in english.NOUNS:
+        return True
+    return word not in _NO_NOUNS and not word.endswith(NO_NOUN) and _is_stem(word, words)
+
+
+def is_verb(word: str, words: Set[str]) -> bool:
+    """Whether it is a listed one or ``words`` have it with -ed or -ing."""
+    return word in _VERBS or past(word) in words or participle(word) in words
 
 
 def plural(word: str) -> str:
@@ -66,23 +71,32 @@ def adverb(word: str) -> str:
     return word + ("ally" if word.endswith("ic") else "y" if word.endswith("ll") else "ly")
 
 
-_CLOSED = {word for alike in english.CLASSES for word in alike}
+def _words(sets: Iterable[list[str]]) -> set[str]:
+    return {word for alike in sets for word in alike}
+
+
+_CLOSED = _words(english.CLASSES)
+_VERBS = english.VERBS | _words(english.VERBS_IRREGULAR)
+_COMPARED = _words(english.COMPARATIVES)
+_IRREGULAR = _words([*english.VERBS_IRREGULAR, *english.NOUNS_IRREGULAR, *english.COMPARATIVES])
+_NO_NOUNS = english.ADJECTIVES | english.UNINFLECTED | english.OMITTED | _CLOSED | _COMPARED
 
 
 def _is_stem(word: str, words: Set[str]) -> bool:
-    """Whether ``word`` is long enough, has a vowel and is more than a stem that lacks its final e ("propagat")."""
-    usual = len(word) >= SHORTEST and re.search("[aeiouy]", word) is not None
-    return usual and word not in _CLOSED and word + "e" not in words | english.VERBS
+    """Whether ``word`` is long enough, has a vowel and is no part of a word only, like "propagat" or "applie"."""
+    usual = len(word) >= SHORTEST and re.search("[aeiouy]", word) is not None and word not in _CLOSED
+    wholes = [word + "e", word[:-2] + "y"] if word.endswith("ie") else [word + "e"]
+    return usual and not any(whole in words or whole in english.VERBS for whole in wholes)
 
 
-def _regular(base: str, words: Set[str], irregular: Iterable[str]) -> list[str]:
+def _regular(base: str, words: Set[str]) -> list[str]:
     """The forms of ``base`` by rule, as far as ``base`` looks like a word that has them."""
     forms = []
-    if base not in irregular and (base in english.VERBS or not {past(base), participle(base)}.isdisjoint(words)):
+    if base not in _IRREGULAR and is_verb(base, words):
         forms += [plural(base), past(base), participle(base)]
-    elif base not in irregular and is_noun(base, words):
+    elif base not in _IRREGULAR and is_noun(base, words):
         forms.append(plural(base))
-    if base in english.ADJECTIVES or adverb(base) in words:
+    if base in english.ADJECTIVES or (adverb(base) in words and not base.endswith("ly")):
         forms.append(adverb(base))
     return [form for form in forms if form not in _CLOSED]
 
