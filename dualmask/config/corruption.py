@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from dualmask.config.section import Section, Share, Weight
 
+KINDS = ("substitute", "drop", "double", "swap", "typo", "confuse")
+
 
 class CorruptionConfig(Section):
     """What makes a text wrong. Of a corrupted sequence a share of the tokens is hit, each by one of the kinds below."""
@@ -19,13 +21,19 @@ class CorruptionConfig(Section):
     double: Weight = Field(1.0, description="weight: written twice")
     swap: Weight = Field(1.0, description="weight: exchanged with the token behind it")
     typo: Weight = Field(1.0, description="weight: characters of the token substituted, dropped, doubled or swapped")
+    confuse: Weight = Field(0.0, description="weight: confused as people do: its form, another of its class, left out")
     shuffle_share: Share = Field(0.1, description="share of corrupted sequences that also have one span shuffled")
     mean_span: Annotated[float, Field(ge=2.0)] = Field(4.0, description="mean length of a shuffled span, tokens")
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Those that occur."""
+        return tuple(kind for kind in KINDS if getattr(self, kind) > 0)
 
     @model_validator(mode="after")
     def _consistent(self) -> CorruptionConfig:
         if self.rate_low > self.rate_high:
             raise ValueError(f"rate_low={self.rate_low} exceeds rate_high={self.rate_high}")
-        if not self.substitute + self.drop + self.double + self.swap + self.typo > 0:
-            raise ValueError("substitute, drop, double, swap and typo are all 0: give one of them a weight")
+        if not self.kinds:
+            raise ValueError("substitute, drop, double, swap, typo and confuse are all 0: give one of them a weight")
         return self

@@ -1,4 +1,4 @@
-"""Corruption of texts: tokens are substituted, dropped, doubled, swapped or misspelt, and spans are shuffled.
+"""Corruption of texts: tokens are substituted, dropped, doubled, swapped, misspelt or confused, spans are shuffled.
 
 Each token emits 0, 1 or more tokens; a permutation gives their order and the cumulative sum of the emissions their
 positions. A batch is thus corrupted by index arithmetic only.
@@ -9,39 +9,52 @@ positions. A batch is thus corrupted by index arithmetic only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dualmask.config.corruption import CorruptionConfig
+from dualmask.config.corruption import KINDS, CorruptionConfig
 from dualmask.core import noise
 from dualmask.core.batch import deletable, present
+from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import PAD_ID
 
-KINDS = ("substitute", "drop", "double", "swap", "typo")
-SUBSTITUTE, DROP, DOUBLE, SWAP, TYPO = range(len(KINDS))
+SUBSTITUTE, DROP, DOUBLE, SWAP, TYPO, CONFUSE = range(len(KINDS))
 UNHIT = -1
 
 
+@dataclass(frozen=True)
+class Wrong:
+    """What may be written in the place of each token."""
+
+    ids: Tensor  # [B, T, P], -1 behind
+    number: Tensor  # [B, T] of them; 0: nothing is written; -1: there is no wrong form of the token
+
+
 def corrupt(
-    tokens: Tensor, length: Tensor, key: Tensor, step: int, config: CorruptionConfig, typos: Tensor | None
+    tokens: Tensor, length: Tensor, key: Tensor, step: int, config: CorruptionConfig, errors: ErrorTables | None
 ) -> tuple[Tensor, Tensor]:
     """Corrupts every row of ``tokens`` [B, T]; returns tokens [B, T] (padded with PAD) and their length [B].
 
     In each row, a share of the inner tokens, uniform in [rate_low, rate_high], is corrupted, each by one kind drawn by
-    weight. A result never exceeds T: insertions that would not fit are undone at random positions. ``typos`` is the
-    table of ``core.typos``; without it, without a misspelling of the token, or without room, a typo is a substitution.
+    weight. A result never exceeds T: insertions that would not fit are undone at random positions. Without
+    a table of misspellings, without one of the token, or without room, a typo is a substitution. A confusion that is
+    not to be had leaves the token as it is: a random token would be no error that people make.
     """
+    errors = errors or ErrorTables()
     inner = deletable(length, tokens.shape[1])
     kind = _hits(inner, key, step, config)
     kind, order = _swaps(kind, inner)
-    misspelt = _misspelt(tokens, key, step, typos)
-    kind = torch.where((kind == TYPO) & (misspelt[..., 0] < 0), SUBSTITUTE, kind)
-    kind = _fit(kind, misspelt, length, key, step)
-    emitted = _emissions(tokens, _others(tokens, inner, key, step), misspelt, kind)
-    number = _number(kind, misspelt) * present(length, tokens.shape[1])
+    misspelt, confused = _misspelt(tokens, key, step, errors), _confused(tokens, key, step, errors)
+    kind = torch.where((kind == TYPO) & (misspelt.number < 0), SUBSTITUTE, kind)
+    kind = torch.where((kind == CONFUSE) & (confused.number < 0), UNHIT, kind)
+    wrong = _either(kind == CONFUSE, confused, misspelt)
+    kind = _fit(kind, wrong, length, key, step)
+    emitted = _emissions(tokens, _others(tokens, inner, key, step), wrong, kind)
+    number = _number(kind, wrong) * present(length, tokens.shape[1])
     order = order.gather(1, _shuffle(inner, key, step, config))
     return _pack(emitted.gather(1, order[..., None].expand_as(emitted)), number.gather(1, order))
 
@@ -86,24 +99,56 @@ def _others(tokens: Tensor, inner: Tensor, key: Tensor, step: int) -> Tensor:
     return torch.where(inner & (candidates > 0), other, tokens)
 
 
-def _misspelt(tokens: Tensor, key: Tensor, step: int, typos: Tensor | None) -> Tensor:
-    """[B, T, P] one of the misspellings of each token, padded with -1."""
-    if typos is None:
-        return tokens.new_full((*tokens.shape, 1), -1)
-    variant = (noise.uniform(key, "corruption typo", step, tokens.shape[1]) * typos.shape[1]).long()
-    return typos.to(tokens.device)[tokens, variant]
+def _misspelt(tokens: Tensor, key: Tensor, step: int, errors: ErrorTables) -> Wrong:
+    """One of the misspellings of each token."""
+    if errors.typos is None:
+        return _nothing(tokens)
+    variant = _variant(key, "corruption typo", step, tokens.shape[1], errors.typos.shape[1])
+    ids = errors.typos.to(tokens.device)[tokens, variant]
+    number = (ids >= 0).sum(2)
+    return Wrong(ids, torch.where(number > 0, number, -1))
 
 
-def _number(kind: Tensor, misspelt: Tensor) -> Tensor:
+def _confused(tokens: Tensor, key: Tensor, step: int, errors: ErrorTables) -> Wrong:
+    """One of the confusions of each token that stands where it may be confused."""
+    if errors.confusions is None:
+        return _nothing(tokens)
+    table = errors.confusions.to(tokens.device)
+    variant = _variant(key, "corruption confusion", step, tokens.shape[1], table.count.shape[1])
+    number = torch.where(table.fits(tokens), table.count[tokens, variant], -1)
+    return Wrong(table.ids[tokens, variant], number)
+
+
+def _nothing(tokens: Tensor) -> Wrong:
+    return Wrong(tokens.new_full((*tokens.shape, 1), -1), torch.full_like(tokens, -1))
+
+
+def _variant(key: Tensor, stream: str, step: int, width: int, variants: int) -> Tensor:
+    """[B, T] a column of a table for each token."""
+    return (noise.uniform(key, stream, step, width) * variants).long()
+
+
+def _either(condition: Tensor, yes: Wrong, no: Wrong) -> Wrong:
+    most = max(yes.ids.shape[2], no.ids.shape[2])
+    ids, others = (pad(wrong.ids, (0, most - wrong.ids.shape[2]), value=-1) for wrong in (yes, no))
+    return Wrong(torch.where(condition[..., None], ids, others), torch.where(condition, yes.number, no.number))
+
+
+def _written(kind: Tensor) -> Tensor:
+    """[B, T] bool: wrong forms of tokens."""
+    return (kind == TYPO) | (kind == CONFUSE)
+
+
+def _number(kind: Tensor, wrong: Wrong) -> Tensor:
     """[B, T] number of tokens that each token emits."""
     plain = 1 - (kind == DROP).long() + (kind == DOUBLE).long()
-    return torch.where(kind == TYPO, (misspelt >= 0).sum(2), plain)
+    return torch.where(_written(kind), wrong.number, plain)
 
 
-def _fit(kind: Tensor, misspelt: Tensor, length: Tensor, key: Tensor, step: int) -> Tensor:
-    """The kinds [B, T] without doublings and misspellings that do not fit into T; which ones are undone is random."""
+def _fit(kind: Tensor, wrong: Wrong, length: Tensor, key: Tensor, step: int) -> Tensor:
+    """The kinds [B, T] without doublings and wrong forms that do not fit into T; which ones are undone is random."""
     width = kind.shape[1]
-    number = _number(kind, misspelt) * present(length, width)
+    number = _number(kind, wrong) * present(length, width)
     room = width - number.clamp_max(1).sum(1, keepdim=True)
     extra = (number - 1).clamp_min(0)
     order = noise.uniform(key, "corruption room", step, width).argsort(1)
@@ -112,12 +157,12 @@ def _fit(kind: Tensor, misspelt: Tensor, length: Tensor, key: Tensor, step: int)
     return torch.where(undone, torch.where(kind == TYPO, SUBSTITUTE, UNHIT), kind)
 
 
-def _emissions(tokens: Tensor, other: Tensor, misspelt: Tensor, kind: Tensor) -> Tensor:
+def _emissions(tokens: Tensor, other: Tensor, wrong: Wrong, kind: Tensor) -> Tensor:
     """[B, T, P] the tokens that each token emits; the first ``_number`` of them are valid."""
     plain = torch.where(kind == SUBSTITUTE, other, tokens)
-    emitted = pad(torch.stack([plain, tokens], 2), (0, max(misspelt.shape[2] - 2, 0)), value=PAD_ID)
-    misspelt = pad(misspelt, (0, emitted.shape[2] - misspelt.shape[2]), value=-1)
-    return torch.where((kind == TYPO)[..., None], misspelt, emitted)
+    emitted = pad(torch.stack([plain, tokens], 2), (0, max(wrong.ids.shape[2] - 2, 0)), value=PAD_ID)
+    ids = pad(wrong.ids, (0, emitted.shape[2] - wrong.ids.shape[2]), value=-1)
+    return torch.where(_written(kind)[..., None], ids, emitted)
 
 
 def _shuffle(inner: Tensor, key: Tensor, step: int, config: CorruptionConfig) -> Tensor:

@@ -188,6 +188,11 @@ class EditStage(StageConfig):
     losses: LossWeights = LossWeights()
     deletion: DeletionConfig = DeletionConfig()
 
+    @property
+    def kinds_of_errors(self) -> tuple[str, ...]:
+        """Of the texts that are made wrong in this stage."""
+        return ()
+
     @model_validator(mode="after")
     def _deletes_something(self) -> EditStage:
         low, high = self.deletion.keep_rate_low, self.deletion.keep_rate_high
@@ -208,6 +213,10 @@ class FillerStage(EditStage):
     name: Literal["filler"]
     corrupted: Share = Field(0.0, description="share of texts that have mistakes before holes are made in them")
     corruption: CorruptionConfig = CorruptionConfig()
+
+    @property
+    def kinds_of_errors(self) -> tuple[str, ...]:
+        return self.corruption.kinds if self.corrupted > 0 else ()
 
     @model_validator(mode="after")
     def _trains_the_filler(self) -> FillerStage:
@@ -231,6 +240,10 @@ class RoundStage(EditStage):
     picker_gradient: Share = Field(
         0.0, description="share of the reconstruction gradient that reaches the picker's decision (0: labels only)"
     )
+
+    @property
+    def kinds_of_errors(self) -> tuple[str, ...]:
+        return self.rollout.corruption.kinds
 
     @property
     def gate_decides(self) -> bool:

@@ -16,6 +16,7 @@ from rapidfuzz.distance import LCSseq
 from torch import Tensor
 
 from dualmask.core.batch import Batch
+from dualmask.core.errors import ErrorTables
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit.config import EditAlarms, RewardStage
 from dualmask.families.edit.curriculum import EditPlan
@@ -67,9 +68,9 @@ class RewardTask(RoundsTask):
     """The model plays its rounds on copies of each text, in one window: what is paid is the last draft."""
 
     def __init__(
-        self, model: DualMask, reward: Reward, alarms: EditAlarms | None = None, typos: Tensor | None = None
+        self, model: DualMask, reward: Reward, alarms: EditAlarms | None = None, errors: ErrorTables | None = None
     ) -> None:
-        super().__init__(model, alarms, typos)
+        super().__init__(model, alarms, errors)
         self.before = Reference(model)
         self.reward = reward
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
 
 from dualmask.config.schema import RunConfig
+from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.core.typos import typo_table
-from dualmask.families.edit.config import EditAlarms, EditStage, FillerStage, RewardStage, RoundStage
+from dualmask.families.edit.config import EditAlarms, EditStage, RewardStage, RoundStage
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.reward import RewardTask, ScoredEditsTask, make_reward
 from dualmask.families.edit.scored import ScoredTexts
 from dualmask.families.edit.task import EditTask, RoundsTask
 from dualmask.families.task import Runtime
-
-_typos = lru_cache(maxsize=1)(typo_table)  # seconds for a large vocabulary, and the same in every stage
 
 
 def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer | None) -> EditTask:
@@ -26,19 +23,13 @@ def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer
     if isinstance(stage, RewardStage) and stage.reward.scores:
         assert tokenizer is not None
         return ScoredEditsTask(model, ScoredTexts.of_run(run, stage.reward.scores, tokenizer), alarms)
-    typos = _typos(tokenizer) if tokenizer and _misspells(stage) else None
+    errors = ErrorTables.of(tokenizer, stage.kinds_of_errors) if tokenizer else None
     if not isinstance(stage, RoundStage):
-        return EditTask(model, alarms, typos)
+        return EditTask(model, alarms, errors)
     if isinstance(stage, RewardStage):
         reward = make_reward(stage.reward.source, tokenizer.decode if tokenizer else None)
-        return RewardTask(model, reward, alarms, typos)
-    return RoundsTask(model, alarms, typos)
-
-
-def _misspells(stage: EditStage) -> bool:
-    if isinstance(stage, FillerStage):
-        return stage.corrupted > 0 and stage.corruption.typo > 0
-    return isinstance(stage, RoundStage) and stage.rollout.corruption.typo > 0
+        return RewardTask(model, reward, alarms, errors)
+    return RoundsTask(model, alarms, errors)
 
 
 def begin_stage(weights: dict[str, Tensor], stage: EditStage) -> dict[str, Tensor]:

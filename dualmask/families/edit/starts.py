@@ -13,6 +13,7 @@ from torch import Tensor
 from dualmask.config.corruption import CorruptionConfig
 from dualmask.core import noise
 from dualmask.core.batch import Batch
+from dualmask.core.errors import ErrorTables
 from dualmask.ops import deletion, gaps
 from dualmask.ops.corruption import by_weight, corrupt
 
@@ -35,7 +36,7 @@ def start_states(
     span_share: float,
     mean_span: float,
     corruption: CorruptionConfig,
-    typos: Tensor | None,
+    errors: ErrorTables | None,
 ) -> Start:
     """One start state for each text, its kind drawn in proportion to ``shares`` (a kind left out has none).
 
@@ -48,7 +49,7 @@ def start_states(
     row = kind[:, None]
     gone = (row == SKELETON) & deleted | (row == PREFIX) & _behind_prefix(batch, step) | (row == EMPTY)
     kept = gaps.drop(batch.tokens, batch.present & ~(gone & batch.deletable))
-    wrong, wrong_length = corrupt(batch.tokens, batch.length, batch.key, step, corruption, typos)
+    wrong, wrong_length = corrupt(batch.tokens, batch.length, batch.key, step, corruption, errors)
     corrupted = kind == CORRUPTED
     return Start(
         torch.where(corrupted[:, None], wrong, kept.tokens), torch.where(corrupted, wrong_length, kept.length), kind

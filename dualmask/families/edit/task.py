@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dualmask.core import noise
 from dualmask.core.batch import Batch
+from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit import preview, starts, stopping
@@ -43,11 +44,11 @@ class EditTask(Task):
 
     model: DualMask
 
-    def __init__(self, model: DualMask, alarms: EditAlarms | None = None, typos: Tensor | None = None) -> None:
-        """typos: see core/typos.py; None: what would be misspelt is substituted instead."""
+    def __init__(self, model: DualMask, alarms: EditAlarms | None = None, errors: ErrorTables | None = None) -> None:
+        """errors: what words are misspelt as or confused with; see ``ops.corruption`` for what is done without."""
         super().__init__(model)
         self.alarms = alarms or EditAlarms()
-        self.register_buffer("typos", typos, persistent=False)
+        self.errors = errors or ErrorTables()
 
     def windows(self, plan: StepPlan) -> list[range]:
         return EditPlan.of(plan).windows
@@ -61,7 +62,7 @@ class EditTask(Task):
         stage = plan.stage
         if not isinstance(stage, FillerStage) or stage.corrupted == 0:
             return self.model(batch, plan)
-        tokens, length = corrupt(batch.tokens, batch.length, batch.key, plan.step, stage.corruption, self.typos)
+        tokens, length = corrupt(batch.tokens, batch.length, batch.key, plan.step, stage.corruption, self.errors)
         wrong = noise.uniform(batch.key, "corrupted", plan.step) < stage.corrupted
         tokens, length = torch.where(wrong[:, None], tokens, batch.tokens), torch.where(wrong, length, batch.length)
         return self.model(batch, plan, Batch(tokens, length, batch.key))
@@ -92,7 +93,8 @@ class RoundsTask(EditTask):
     ) -> tuple[list[RoundOut], RoundState]:
         """The rounds ``rounds``, and the drafts that they lead to. ``state`` None: they begin here."""
         if state is None:
-            state = begin(batch, plan, self.typos)
+            self.errors = self.errors.to(batch.tokens.device)  # moves something in the first step only
+            state = begin(batch, plan, self.errors)
         state, outs = unroll(self.model, state, batch, plan, rounds, self.reference)
         return outs, state
 
@@ -126,7 +128,7 @@ def copies(batch: Batch, samples: int) -> Batch:
     return Batch(batch.tokens.repeat_interleave(samples, 0), batch.length.repeat_interleave(samples), key)
 
 
-def begin(batch: Batch, plan: EditPlan, typos: Tensor | None = None) -> RoundState:
+def begin(batch: Batch, plan: EditPlan, errors: ErrorTables | None = None) -> RoundState:
     """The start states of a step. Copies of a text start alike."""
     stage, rollout = plan.stage, plan.stage.rollout
     start = starts.start_states(
@@ -137,7 +139,7 @@ def begin(batch: Batch, plan: EditPlan, typos: Tensor | None = None) -> RoundSta
         stage.deletion.span_share,
         stage.deletion.mean_span,
         rollout.corruption,
-        typos,
+        errors,
     )
     tokens, length, kind = (
         plane.repeat_interleave(rollout.samples, 0) for plane in (start.tokens, start.length, start.kind)

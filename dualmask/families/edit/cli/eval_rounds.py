@@ -32,7 +32,7 @@ def editing(
 
     \b
     dualmask eval editing --model runs/quickstart --data data/embedded/test.jsonl --json out.json --plot roc.png
-    dualmask eval editing --model M --data F.jsonl --kinds typo
+    dualmask eval editing --model M --data F.jsonl --kinds typo,confuse
     """
     from dualmask.evaluation import tables, texts
     from dualmask.families.edit.evaluate import corrupted, rounds_report
@@ -44,7 +44,7 @@ def editing(
     corrupted.corruption(corruption_rate, errors)  # what is wrong is said before a model is loaded
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
-    right = corrupted.right_texts(lines, loaded, limit=limit, typos="typo" in errors)
+    right = corrupted.right_texts(lines, loaded, limit=limit, typos=not {"typo", "confuse"}.isdisjoint(errors))
     rows, curves = suite.evaluate(loaded, right, rate=corruption_rate, kinds=errors, rounds=turns)
     measured.write("editing", rows, corruption_rate=corruption_rate, kinds=errors)
     if measured.plot:

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import torch
 
-from dualmask.config.corruption import CorruptionConfig
+from dualmask.config.corruption import KINDS, CorruptionConfig
 from dualmask.core.batch import Batch
-from dualmask.core.typos import typo_table
+from dualmask.core.errors import ErrorTables
 from dualmask.evaluation import texts
 from dualmask.inference.loading import Loaded
-from dualmask.ops.corruption import KINDS, corrupt
+from dualmask.ops.corruption import corrupt
 
-TOKEN_KINDS = tuple(kind for kind in KINDS if kind != "typo")
+TOKEN_KINDS = tuple(kind for kind in KINDS if kind not in ("typo", "confuse"))
 ROOM = {False: 8, True: 4}  # targets leave so large a part (1/8, 1/4) of max_length free; typos cost several tokens
 
 
@@ -61,10 +61,10 @@ def make_wrong(right: Sequence[Batch], loaded: Loaded, *, rate: float, kinds: Se
     Each kind is as likely as the others. Raises ValueError for what cannot be done.
     """
     config = corruption(rate, kinds)
-    typos = typo_table(loaded.tokenizer) if "typo" in kinds else None
+    errors = ErrorTables.of(loaded.tokenizer, kinds)
     wrong = []
     for batch in right:
-        tokens, length = corrupt(batch.tokens, batch.length, batch.key, 0, config, typos)
+        tokens, length = corrupt(batch.tokens, batch.length, batch.key, 0, config, errors)
         wrong.append(Batch(tokens, length, batch.key))
     return Pairs(wrong, list(right))
 
