@@ -67,7 +67,7 @@ def test_each_kind_of_error_alone_changes_lengths_as_it_should(kind, loaded):
     pairs = corrupted.make_wrong(right, loaded, rate=0.3, kinds=[kind])
     assert pairs.sources != pairs.targets
     longer = [len(wrong) - len(text) for wrong, text in zip(pairs.sources, pairs.targets, strict=True)]
-    bounds = {"drop": (-99, 0), "double": (0, 99), "typo": (0, 99)}.get(kind, (0, 0))
+    bounds = {"drop": (-99, 0), "double": (0, 99), "typo": (0, 99), "confuse": (-99, 99)}.get(kind, (0, 0))
     assert all(bounds[0] <= number <= bounds[1] for number in longer)
     assert max(map(len, pairs.sources)) <= loaded.config.max_length - 2
 
