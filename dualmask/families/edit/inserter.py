@@ -22,7 +22,7 @@ class Inserter(nn.Module):
         self.trunk = Trunk(config, config.inserter_layers, activation_checkpointing=activation_checkpointing)
         self.left = Column(config.hidden, config.hidden, std=config.init_std)
         self.right = Column(config.hidden, config.hidden, std=config.init_std)
-        self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std)
+        self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std, head=True)
 
     def forward(self, x_BTD: Tensor, length: Tensor) -> InserterOut:
         """x_BTD: embeddings of the skeleton; length [B]."""
