@@ -94,6 +94,8 @@ def deepspeed_config(
             **_ZERO_3,
         },
     }
+    if optimizer.name == "muon":  # ours, which DeepSpeed has not tested; with its states on the CPU, too
+        ours |= {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
     return _merge(ours, user or {})
 
 

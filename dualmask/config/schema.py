@@ -53,6 +53,10 @@ class ParallelConfig(Section):
 
 
 class OptimizerConfig(Section):
+    name: Literal["adamw", "muon"] = Field(
+        "adamw", description="muon: Muon for the matrices of hidden layers, AdamW for everything else"
+    )
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(0.95, description="of Muon (Nesterov's)")
     beta1: Share = 0.9
     beta2: Share = 0.98
     eps: Annotated[float, Field(gt=0.0)] = 1e-8

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dualmask.config.model import ModelConfig
 from dualmask.nn.cache import Appendable
+from dualmask.nn.hidden import Rows
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.rotary import Rotary
@@ -22,7 +23,7 @@ class Attention(nn.Module):
         self.heads = config.heads // mesh.tensor_size()
         self.head_width = config.hidden // config.heads
         # the 3D outputs are laid out head by head as [q k v], so that splitting heads splits rows
-        self.qkv = Column(config.hidden, 3 * config.hidden, std=config.init_std)
+        self.qkv = Column(config.hidden, 3 * config.hidden, std=config.init_std, rows=Rows(3, self.head_width))
         self.output = Row(config.hidden, config.hidden, std=output_std)
 
     def forward(self, x_BTD: Tensor, rotary: Rotary, mask: Tensor, cache: Appendable | None = None) -> Tensor:

@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import deepspeed
@@ -31,10 +32,12 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
 from dualmask.families.task import Preview, Task
+from dualmask.nn.hidden import rows_of
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
 from dualmask.training.average import MovingAverage
 from dualmask.training.errors import TrainingError
+from dualmask.training.muon import HiddenMatrixAdamW
 from dualmask.training.partition import Partition, split_axis
 
 Result = TypeVar("Result")
@@ -66,26 +69,40 @@ def _quieten() -> None:
     logger.addFilter(lambda entry: not any(text in entry.getMessage() for text in known))
 
 
-def parameter_groups(model: nn.Module, stage: StageConfig, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, stage: StageConfig, weight_decay: float, *, muon: bool = False
+) -> list[dict[str, Any]]:
     """Optimizer groups: one per learning module, and within it decayed matrices apart from undecayed vectors.
+
+    ``muon``: matrices of hidden layers are groups of their own, and each group says whether Muon updates it.
 
     ``lr_scale`` of a group is its learning rate over the stage's. Parameters that do not learn lose ``requires_grad``.
     """
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
         module = stage.module_of(name)
         parameter.requires_grad_(module is not None)
         if module is None:
             continue
-        decays = parameter.ndim > 1
+        hidden = muon and rows_of(parameter) is not None
+        kind = "hidden" if hidden else "matrices" if parameter.ndim > 1 else "vectors"
         fresh = {
-            "name": f"{module}.{'matrices' if decays else 'vectors'}",
+            "name": f"{module}.{kind}",
             "params": [],
             "lr_scale": stage.lr_scale.get(module, 1.0),
-            "weight_decay": weight_decay if decays else 0.0,
+            "weight_decay": 0.0 if kind == "vectors" else weight_decay,
         }
-        groups.setdefault((module, decays), fresh)["params"].append(parameter)
+        if muon:
+            fresh["muon"] = hidden
+        groups.setdefault((module, kind), fresh)["params"].append(parameter)
     return list(groups.values())
+
+
+def _muon(run: RunConfig, ds_config: dict[str, Any]) -> Callable[[Any], HiddenMatrixAdamW]:
+    """Makes the optimizer of some groups, with AdamW's settings as DeepSpeed's configuration has them."""
+    adamw = {key: value for key, value in ds_config["optimizer"]["params"].items() if key != "torch_adam"}
+    dtype = torch.bfloat16 if run.parallel.precision == "bf16" else torch.float32
+    return partial(HiddenMatrixAdamW, momentum=run.optimizer.momentum, dtype=dtype, **adamw)
 
 
 class StageEngine:
@@ -96,17 +113,22 @@ class StageEngine:
         self.task, self.model = task, task.model
         self._zero_stage = run.parallel.zero_stage
         self._clip = run.optimizer.clip
-        groups = parameter_groups(self.model, stage, run.optimizer.weight_decay)
+        muon = run.optimizer.name == "muon"
+        groups = parameter_groups(self.model, stage, run.optimizer.weight_decay, muon=muon)
+        formed = [list(group["params"]) for group in groups]  # DeepSpeed puts flat tensors in their stead
         self.deepspeed_engine, *_ = deepspeed.initialize(
             model=task,
             model_parameters=groups,
             config=ds_config,
             mpu=deepspeed_mpu(),
+            optimizer=_muon(run, ds_config) if muon else None,
         )
         self._average: MovingAverage | None = None
         if (follower := task.follower()) is not None:
             copy, decay = follower
             self._average = MovingAverage(copy, self.model, decay)
+        if muon:
+            self.partition.locate(formed)
         self._learning = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._touched: set[str] = set()
         for name, parameter in self._learning.items():
@@ -147,7 +169,7 @@ class StageEngine:
         self._touched.clear()
 
     def step(self, lr: float) -> tuple[float, bool]:
-        """One clipped AdamW step. Returns the norm of the whole gradient before clipping, and whether it was taken.
+        """One clipped step. Returns the norm of the whole gradient before clipping, and whether the step was taken.
 
         If any gradient of any rank is not finite, no rank changes a parameter or an optimizer state.
         """

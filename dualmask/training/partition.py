@@ -1,4 +1,4 @@
-"""This rank's part of the parameters and of Adam's moments under any ZeRO stage: read as pieces, and restored.
+"""This rank's part of the parameters and of the optimizer's moments under any ZeRO stage: read as pieces, and restored.
 
 Besides engine.py the only importer of deepspeed. ZeRO-3 keeps equal parts of each parameter; ZeRO-1, -2 and DeepSpeed's
 bfloat16 optimizer keep equal parts of each optimizer group, whose borders may lie within a parameter; without ZeRO, and
@@ -7,7 +7,7 @@ for frozen parameters below ZeRO-3, every rank keeps the whole, and one of them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,8 +19,10 @@ from deepspeed.utils import (
 )
 from torch import Tensor, nn
 
+from dualmask.nn.hidden import Rows, rows_of
 from dualmask.nn.parallel import mesh
-from dualmask.training.shards import MOMENTS, WEIGHT, FlatRange, Piece, ShardFolder
+from dualmask.training.muon import HiddenMatrixAdamW, Place
+from dualmask.training.shards import MOMENTS, MOMENTUM, WEIGHT, FlatRange, Piece, ShardFolder
 
 
 def split_axis(parameter: Tensor) -> int | None:
@@ -44,7 +46,7 @@ class Partition:
 
     @property
     def updates(self) -> int:
-        """The number of updates that Adam has made so far."""
+        """The number of updates that the optimizer has made so far."""
         states = [state for state in self._base.state.values() if "step" in state]
         return int(states[0]["step"]) if states else 0
 
@@ -70,6 +72,36 @@ class Partition:
             if flat_range := self._flat_range(name, parameter):
                 self._fill(parameter, flat_range, source)
 
+    def locate(self, groups: Sequence[Sequence[nn.Parameter]]) -> None:
+        """Tells Muon which matrices lie in which tensors. ``groups``: the parameters of the optimizer's groups, as they
+        were formed."""
+        names = {parameter: name for name, parameter in self._parameters.items()}
+        places: dict[Tensor, list[Place]] = {}
+        for tensor, parameter, offset in self._in_the_optimizer(groups):
+            flat_range = self._range(names[parameter], parameter)
+            places.setdefault(tensor, []).append(Place(flat_range, rows_of(parameter) or Rows(), offset))
+        divided = any(hasattr(p, "ds_tensor") or hasattr(p, "_hp_mapping") for group in groups for p in group)
+        assert isinstance(self._base, HiddenMatrixAdamW)
+        self._base.locate(places, divided=divided and mesh.data_size() > 1)
+
+    def _in_the_optimizer(self, groups: Sequence[Sequence[nn.Parameter]]) -> Iterator[tuple[Tensor, nn.Parameter, int]]:
+        """(tensor of the optimizer, parameter of which it holds a part, where that part begins in it)."""
+        if hasattr(self._optimizer, "fp32_partitioned_groups_flat"):  # ZeRO-3
+            flats = self._optimizer.fp32_partitioned_groups_flat
+            for tensor, parameters in zip(flats, self._optimizer.fp16_groups, strict=True):
+                offset = 0
+                for parameter in parameters:
+                    yield tensor, parameter, offset
+                    offset += parameter.ds_tensor.ds_numel
+            return
+        for group, parameters in zip(self._base.param_groups, groups, strict=True):
+            for number, parameter in enumerate(parameters):
+                if not hasattr(parameter, "_hp_mapping"):  # no ZeRO
+                    yield group["params"][number], parameter, 0
+                    continue
+                mapping = parameter._hp_mapping
+                yield group["params"][0], parameter, mapping.hp_fragment_address.start if mapping else 0
+
     def _fill(self, parameter: nn.Parameter, flat_range: FlatRange, source: ShardFolder) -> None:
         for kind, view in self._views(parameter).items():
             if kind == WEIGHT or source.updates:
@@ -82,18 +114,21 @@ class Partition:
 
     def _flat_range(self, name: str, parameter: nn.Parameter) -> FlatRange | None:
         """The range of ``parameter`` that this rank keeps; None if it keeps no element."""
+        flat_range = self._range(name, parameter)
+        return flat_range if flat_range.count else None
+
+    def _range(self, name: str, parameter: nn.Parameter) -> FlatRange:
         start, count = 0, parameter.numel()
         if _is_divided(parameter):
             each = parameter.ds_tensor.ds_numel  # the last part is padded
             start = min(each * mesh.data_rank(), parameter.ds_numel)
             count = min(each, parameter.ds_numel - start)
         elif hasattr(parameter, "_hp_mapping"):
-            if parameter._hp_mapping is None:
-                return None
-            address = parameter._hp_mapping.lp_fragment_address
-            start, count = address.start, address.numel
+            mapping = parameter._hp_mapping
+            address = mapping and mapping.lp_fragment_address
+            start, count = (address.start, address.numel) if address else (0, 0)
         shape = tuple(parameter.ds_shape if _is_divided(parameter) else parameter.shape)
-        return FlatRange(name, shape, split_axis(parameter), mesh.tensor_rank(), start, count) if count else None
+        return FlatRange(name, shape, split_axis(parameter), mesh.tensor_rank(), start, count)
 
     def _writes(self, number: int, parameter: nn.Parameter) -> bool:
         if mesh.tensor_rank() > 0 and split_axis(parameter) is None:
@@ -108,16 +143,18 @@ class Partition:
             return {WEIGHT: self._averages.get(parameter, own.data).view(-1)}
         if _is_divided(parameter):
             views = {WEIGHT: safe_get_local_fp32_param(parameter).data}
-            for kind in MOMENTS if self._base.state else ():
+            for kind in self._kinds(parameter) if self._base.state else ():
                 views[kind] = safe_get_local_optimizer_state(parameter, kind)
             return views
         if not hasattr(parameter, "_hp_mapping"):  # no ZeRO
             state = self._base.state.get(parameter, {})
-            return {WEIGHT: parameter.data.view(-1)} | {kind: state[kind].view(-1) for kind in MOMENTS if kind in state}
+            moments = {kind: state[kind].view(-1) for kind in self._kinds(parameter) if kind in state}
+            return {WEIGHT: parameter.data.view(-1)} | moments
         mapping = parameter._hp_mapping
         address = mapping.hp_fragment_address
         state = self._base.state.get(self._base.param_groups[mapping.param_group_index]["params"][0], {})
-        moments = {kind: state[kind].narrow(0, address.start, address.numel) for kind in MOMENTS if kind in state}
+        kinds = [kind for kind in self._kinds(parameter) if kind in state]
+        moments = {kind: state[kind].narrow(0, address.start, address.numel) for kind in kinds}
         return {WEIGHT: mapping.get_hp_fragment().data} | moments
 
     def _store(self, parameter: nn.Parameter, kind: str, values: Tensor) -> None:
@@ -129,16 +166,29 @@ class Partition:
         else:
             safe_set_local_optimizer_state(parameter, values, kind)
 
+    def _kinds(self, parameter: nn.Parameter) -> tuple[str, ...]:
+        """What the optimizer keeps for a parameter that learns."""
+        muon = isinstance(self._base, HiddenMatrixAdamW) and rows_of(parameter) is not None
+        return (MOMENTUM,) if muon else MOMENTS
+
     def _make_moments(self, updates: int) -> None:
-        """Creates Adam's moments, which it otherwise creates in its first step."""
-        divided = getattr(self._optimizer, "fp32_partitioned_groups_flat", None)  # ZeRO-3 removes them from the groups
-        tensors = divided or [tensor for group in self._base.param_groups for tensor in group["params"]]
+        """Creates the optimizer's moments, which it otherwise creates in its first step."""
         fused = any(group.get("fused") for group in self._base.param_groups)
-        for tensor in tensors:
+        for tensor, group in self._tensors():
+            kinds = (MOMENTUM,) if group.get("muon") else MOMENTS
             state = self._base.state[tensor]
             state["step"] = torch.tensor(float(updates), device=tensor.device if fused else "cpu")
-            for kind in MOMENTS:
+            for kind in kinds:
                 state.setdefault(kind, torch.zeros_like(tensor, requires_grad=False))
+
+    def _tensors(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        """The tensors of the optimizer, each with its group."""
+        groups = self._base.param_groups
+        if (divided := getattr(self._optimizer, "fp32_partitioned_groups_flat", None)) is None:
+            yield from ((tensor, group) for group in groups for tensor in group["params"])
+        else:  # ZeRO-3 removes them from the groups
+            numbers = self._optimizer.sub_group_to_group_id
+            yield from ((tensor, groups[numbers[number]]) for number, tensor in enumerate(divided))
 
 
 def _is_divided(parameter: nn.Parameter) -> bool:

@@ -27,6 +27,7 @@ FOLDER = "shards"
 FORMAT = 1
 WEIGHT = "weight"
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
+MOMENTUM = "momentum_buffer"  # of Muon
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.picker import DeleteLogits
+from dualmask.nn.hidden import mark
 
 STATISTICS = 7
 DOUBTFUL = -3.0  # log-odds under which the filler hardly believes a token
@@ -51,6 +52,7 @@ class Gate(nn.Module):
         self.statistics = nn.Linear(STATISTICS, config.hidden)
         self.decide = nn.Linear(config.hidden, 1)
         nn.init.normal_(self.state.weight, std=config.init_std)
+        mark(self.state.weight)
         nn.init.normal_(self.decide.weight, std=config.init_std)
         nn.init.zeros_(self.decide.bias)
 

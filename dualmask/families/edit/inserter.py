@@ -27,8 +27,8 @@ class Inserter(nn.Module):
         self.right = Column(config.hidden, config.hidden, std=config.init_std)
         self.most = config.max_gap_count
         # 0 … K tokens were deleted from the gap; K+1: not told
-        self.gone = Column(config.max_gap_count + 2, config.hidden, std=config.init_std)
-        self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std)
+        self.gone = Column(config.max_gap_count + 2, config.hidden, std=config.init_std, table=True)
+        self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std, head=True)
 
     def forward(self, x_BTD: Tensor, length: Tensor, gone: Tensor | None = None) -> InserterOut:
         """x_BTD: embeddings of the skeleton; length [B].

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dualmask.config.model import ModelConfig
 from dualmask.nn.block import MLP, Attention
+from dualmask.nn.hidden import Rows
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.rotary import Rotary
@@ -23,7 +24,8 @@ class CrossAttention(nn.Module):
         self.head_width = config.hidden // config.heads
         # laid out head by head, as in self-attention
         self.query = Column(config.hidden, config.hidden, std=config.init_std)
-        self.key_value = Column(config.hidden, 2 * config.hidden, std=config.init_std)
+        rows = Rows(2, self.head_width)
+        self.key_value = Column(config.hidden, 2 * config.hidden, std=config.init_std, rows=rows)
         self.output = Row(config.hidden, config.hidden, std=output_std)
 
     def forward(self, z_BKD: Tensor, h_BKD: Tensor, rotary: Rotary) -> Tensor:

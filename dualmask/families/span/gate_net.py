@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dualmask.core import noise
 from dualmask.families.span.config import SpanModelConfig
+from dualmask.nn.hidden import mark
 
 STOP, CONTINUE = 0, 1
 BOUND = 2.0  # of either logit, softly: a gate that is sure for good would learn nothing more
@@ -41,6 +42,7 @@ class GateNet(nn.Module):
         self.first = nn.Linear(1, width)
         self.first_norm = nn.LayerNorm(width)
         self.second = nn.Linear(width, width)
+        mark(self.second.weight)
         self.second_norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, 2)
         self.dropout = KeyedDropout(config.gate_dropout)

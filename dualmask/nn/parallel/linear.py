@@ -14,6 +14,7 @@ from megatron.core.tensor_parallel import (
 )
 from torch import Tensor, nn
 
+from dualmask.nn.hidden import Rows, mark
 from dualmask.nn.parallel import mesh
 
 
@@ -39,21 +40,29 @@ def normal(std: float) -> Callable[[Tensor], Tensor]:
 
 
 class Column(ColumnParallelLinear):
-    """[…, d_in] replicated → […, d_out / tensor] split over the last axis. No bias."""
+    """[…, d_in] replicated → […, d_out / tensor] split over the last axis. No bias.
 
-    def __init__(self, d_in: int, d_out: int, *, std: float) -> None:
+    ``rows``: how they form matrices, where it is more than one. ``table``: what comes in is one-hot.
+    """
+
+    def __init__(self, d_in: int, d_out: int, *, std: float, rows: Rows | None = None, table: bool = False) -> None:
         super().__init__(
             d_in, d_out, config=megatron_config(), init_method=normal(std), bias=False, gather_output=False
         )
+        if not table:
+            mark(self.weight, rows)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
 
 
 class Row(RowParallelLinear):
-    """[…, d_in / tensor] split → […, d_out] replicated (summed over the group). No bias."""
+    """[…, d_in / tensor] split → […, d_out] replicated (summed over the group). No bias.
 
-    def __init__(self, d_in: int, d_out: int, *, std: float) -> None:
+    ``head``: its results are logits, not hidden states.
+    """
+
+    def __init__(self, d_in: int, d_out: int, *, std: float, head: bool = False) -> None:
         super().__init__(
             d_in,
             d_out,
@@ -63,6 +72,8 @@ class Row(RowParallelLinear):
             input_is_parallel=True,
             skip_bias_add=False,
         )
+        if not head:
+            mark(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
