@@ -23,7 +23,7 @@ TargetAndBestNLL = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 class MaskedLMScores:
     prob: Tensor  # [B, T] probability of each deletable token; 0 at the others
     best: Tensor  # [B, T] probability of the likeliest token there: is the filler sure of something else?
-    pooled: Tensor  # [B, D] mean of the filler's states over the text
+    pooled: Tensor | None  # [B, D] mean of the filler's states over the text; None: the filler has not read it
 
 
 @torch.no_grad()

@@ -144,7 +144,7 @@ class DualMask(nn.Module):
         if self.config.picker_probes:
             return masked_lm_scores(self.look, target_and_best_nll, batch, self.config.picker_probes)
         even = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
-        return MaskedLMScores(even, even, even.new_zeros(len(even), self.config.hidden))
+        return MaskedLMScores(even, even, None)
 
     def _fill_in_place(
         self,
@@ -195,7 +195,11 @@ def judge(
     masked_lm: MaskedLMScores,
     written_prob: Tensor,
 ) -> DraftScores:
-    """Picker and Gate on a draft whose masked-LM scores are known."""
-    logits = picker(x_BTD, batch.present, keep_rate, masked_lm, written_prob)
+    """Picker and Gate on a draft whose masked-LM scores are known. Where the filler has not read it, the Gate looks at
+    the picker's states."""
+    logits, states = picker(x_BTD, batch.present, keep_rate, masked_lm, written_prob)
     features = statistics(logits, masked_lm.prob, written_prob, batch.deletable)
-    return DraftScores(masked_lm, logits, gate(masked_lm.pooled, features))
+    pooled = masked_lm.pooled
+    if pooled is None:
+        pooled = (states.detach() * batch.present[..., None]).sum(1) / batch.length[:, None]
+    return DraftScores(masked_lm, logits, gate(pooled, features))

@@ -84,10 +84,10 @@ class Picker(nn.Module):
 
     def forward(
         self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
-    ) -> DeleteLogits:
-        """Logits in float32 from the embeddings of the whole text, the requested keep rate [B], the masked-LM scores of
-        each token (all 0.5 where there are none) and the probability [B, T] with which the model wrote each token in an
-        earlier round (1: it was given)."""
+    ) -> tuple[DeleteLogits, Tensor]:
+        """Logits in float32, and states [B, T, D], from the embeddings of the whole text, the requested keep rate [B],
+        the masked-LM scores of each token (all 0.5 where there are none) and the probability [B, T] with which the model
+        wrote each token in an earlier round (1: it was given)."""
         is_written = (written_prob < 1).float()
         written = is_written * torch.logit(written_prob.float(), eps=1e-4)
         believed, best = (torch.logit(prob.float(), eps=1e-4) for prob in (masked_lm.prob, masked_lm.best))
@@ -99,7 +99,7 @@ class Picker(nn.Module):
         unary = logits[..., 0] + self.trust[0] * believed
         doubt = self.doubt(h_BTD).squeeze(-1).float()
         wrong = doubt + self.trust[1] * believed + self.trust[2] * best + self.trust[3] * written
-        return DeleteLogits(unary, logits[..., 1:], wrong)
+        return DeleteLogits(unary, logits[..., 1:], wrong), h_BTD
 
 
 @torch.no_grad()
