@@ -1,4 +1,5 @@
-"""Words of a text, and lists of known words: an edit that writes a word nobody writes is not a correction."""
+"""What a plain sentence is made of, the words of a text, and lists of known words: an edit that writes a word nobody
+writes is not a correction."""
 
 from __future__ import annotations
 
@@ -11,8 +12,17 @@ from dualmask.core.manifest import write_file
 
 FILE = "words.txt"  # its usual name in a folder
 
+MARKS = ",.;:!?'\"-"
+BLANKS = " \t\n\r\f\v"
+
+_PLAIN = re.compile(rf" ?(?:[A-Za-z]+(?:'[A-Za-z]+)*|[{re.escape(MARKS)}]+)")
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 _POSSESSIVE = "'s"
+
+
+def is_plain(text: str) -> bool:
+    """Whether ``text`` is ASCII letters or MARKS, with at most one space in front."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def words_of(text: str) -> list[tuple[int, int, str]]:

@@ -1,5 +1,6 @@
 """Words of texts, and which of them are known."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_words_have_letters_and_apostrophes_inside() -> None:
 def test_words_are_apart_and_in_order(text: str) -> None:
     found = words_of(text)
     assert all(text[start:end] == word and word for start, end, word in found)
-    assert all(end < start for (_, end, _), (start, _, _) in zip(found, found[1:], strict=False))
+    assert all(end < start for (_, end, _), (start, _, _) in itertools.pairwise(found))
 
 
 def test_frequent_words_come_first_and_the_border_of_a_text_does_not_count() -> None:
