@@ -50,6 +50,7 @@ def edit(
 
     In each round tokens are deleted, masks are placed where something is missing, and all masks are filled. Deleted is
     what the model takes for wrong; with --keep-rate that share is kept, and what can best be restored goes too.
+    Without --keep-rate addresses, code, names, numbers and other scripts stay (--no-protect lets them go).
 
     \b
     dualmask edit --model runs/quickstart "The functoin return a list of names." --trace rounds.html
@@ -88,7 +89,8 @@ def auto(
 
     Where the Gate says "edit", tokens that look wrong are deleted and the holes are filled, as in `edit`. Where it says
     "generate", nothing is deleted and only what looks missing is written. A text that needs neither stays as it is.
-    --trace shows what was decided, and how surely.
+    --trace shows what was decided, and how surely. Addresses, code, names such as os.path, numbers, other scripts and
+    line breaks stay as they are, and only plain words and marks are written (--no-protect lifts both).
 
     \b
     dualmask auto --model runs/quickstart "The functoin return a list of names." --trace rounds.html
