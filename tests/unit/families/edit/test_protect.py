@@ -17,7 +17,7 @@ from dualmask.core.sampling import SamplingParams
 from dualmask.core.words import BLANKS, MARKS, is_plain
 from dualmask.families.edit.infer.protect import kept_runs, protected_spans
 from dualmask.families.edit.infer.request import TextRequest
-from dualmask.families.edit.infer.text import Writer
+from dualmask.families.edit.infer.text import Writer, prepare
 from dualmask.inference.loading import load
 
 TEXTS = 1000
@@ -223,3 +223,22 @@ def test_words_beside_protected_ones_can_still_be_mended(writer: Writer) -> None
     results = outputs(writer, [text] * 200)
     for word in ("The", "function", "return", "the", "name"):
         assert any(word not in result.split() for result in results), word
+
+
+def test_what_the_vocabulary_lacks_stays_even_if_it_is_a_letter(writer: Writer) -> None:
+    text = "the Zoo in the Xian"
+    pieces = [writer.tokenizer.piece(index) for index in writer.tokenizer.encode(text)]
+    protection = prepare(TextRequest(text, "auto"), writer.tokenizer, writer.lexicon).protection
+    assert protection is not None
+    assert [pieces[start:end] for start, end in protection.ranges] == [["Z"], ["X"]]
+
+
+def test_the_blank_behind_a_protected_word_belongs_to_the_next_one(writer: Writer) -> None:
+    text = "x2 is the os.path of y3"
+    pieces = [writer.tokenizer.piece(index) for index in writer.tokenizer.encode(text)]
+    protection = prepare(TextRequest(text, "auto"), writer.tokenizer, writer.lexicon).protection
+    assert protection is not None
+    assert protection.front
+    assert ["".join(pieces[start:end]) for start, end in protection.ranges] == ["x2", " os.path", " y3"]
+    assert ["".join(pieces[: last + 1]) for last in protection.apart] == ["x2", "x2 is the os.path", text]
+    assert prepare(TextRequest(text, "auto", protect=False), writer.tokenizer, writer.lexicon).protection is None
