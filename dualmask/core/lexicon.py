@@ -11,6 +11,9 @@ import torch
 from torch import Tensor
 
 from dualmask.core.tokenizer import Tokenizer
+from dualmask.core.words import BLANKS, is_plain
+
+_BLANK_BYTES = tuple(blank.encode() for blank in BLANKS)
 
 
 @dataclass(frozen=True)
@@ -21,14 +24,20 @@ class Lexicon:
     continuation  [V] bool: begins with a later byte of a character; never separated from the token before it
     writable      [V] bool: may be filled in. Excludes special ids, control characters and parts of characters: slots
                   are filled independently of each other, so parts would not fit together
+    plain         [V] bool: ASCII letters or marks, with at most one space in front (``words.is_plain``)
+    fallback      [V] bool: a byte of a character that the vocabulary lacks
     begins_space  [V] bool: starts with a space
+    begins_blank  [V] bool: starts with one of ``words.BLANKS``
     ends_sentence [V] bool: ends with . ! ? or a line break
     """
 
     characters: Tensor
     continuation: Tensor
     writable: Tensor
+    plain: Tensor
+    fallback: Tensor
     begins_space: Tensor
+    begins_blank: Tensor
     ends_sentence: Tensor
 
     def to(self, device: torch.device) -> Lexicon:
@@ -41,7 +50,10 @@ def read_lexicon(tokenizer: Tokenizer) -> Lexicon:
         characters=torch.tensor([_characters(content) for content in contents]),
         continuation=torch.tensor([tokenizer.continues(index) for index in range(len(contents))]),
         writable=torch.tensor([_writable(content) for content in contents]),
+        plain=torch.tensor([is_plain(content.decode("latin-1")) for content in contents]),
+        fallback=torch.tensor([tokenizer.is_fallback(index) for index in range(len(contents))]),
         begins_space=torch.tensor([content.startswith(b" ") for content in contents]),
+        begins_blank=torch.tensor([content.startswith(_BLANK_BYTES) for content in contents]),
         ends_sentence=torch.tensor([content.endswith((b".", b"!", b"?", b"\n")) for content in contents]),
     )
 

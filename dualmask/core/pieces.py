@@ -1,7 +1,8 @@
 """The two kinds of tokenizer file: a sentencepiece model, and the byte-level BPE of a Hugging Face ``tokenizer.json``.
 
-Either kind has ``contents``, the UTF-8 bytes of each id (possibly only a part of a character), and ``encode``, from
-text to ids. The first ids are those of special symbols, which have no text.
+Either kind has ``contents``, the UTF-8 bytes of each id (possibly only a part of a character); ``fallback``, the ids
+that write a character byte by byte because the vocabulary lacks it; and ``encode``, from text to ids. The first ids
+are those of special symbols, which have no text.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class SentencePieces:
             if self._model.PieceToId(special) != index:
                 raise ValueError(f"not made by `dualmask data build`: piece {special!r} is not id {index}")
         self.contents = [self._content(index) for index in range(self._model.GetPieceSize())]
+        self.fallback = frozenset(index for index in range(len(self.contents)) if self._model.IsByte(index))
         self._mark_ids = [self._model.PieceToId(f"<0x{byte:02X}>") for byte in _SPACE_MARK.encode()]
 
     def _content(self, index: int) -> bytes:
@@ -77,6 +79,7 @@ class ByteLevelPieces:
         self._first = len(specials)
         pieces = sorted(vocab, key=vocab.__getitem__)
         self.contents = [b""] * self._first + [b"" if piece in added else _bytes_of(piece) for piece in pieces]
+        self.fallback = frozenset(index for index, content in enumerate(self.contents) if not _is_text(content))
         back = b"".join(self.contents[index] for index in self.encode(_PROBE))
         if back != _PROBE.encode():
             raise ValueError("tokenizer.json changes the text that it encodes (add_prefix_space, suffixes of words?)")
@@ -107,6 +110,14 @@ def _alphabet() -> dict[str, int]:
 
 
 _ALPHABET = _alphabet()
+
+
+def _is_text(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _bytes_of(piece: str) -> bytes:

@@ -64,6 +64,10 @@ class Tokenizer:
         """Whether the token begins with a later byte of a character, so that it needs the token before it."""
         return b"\x80" <= self.content(index)[:1] < b"\xc0"
 
+    def is_fallback(self, index: int) -> bool:
+        """Whether the token is a byte of a character that the vocabulary lacks."""
+        return index in self._pieces.fallback
+
     def piece(self, index: int) -> str:
         """One token for display: a leading space is kept, bytes that form no character are shown as ``<0xE2>``."""
         if index in SPECIAL_IDS:

@@ -102,8 +102,8 @@ def commands(folder: Path) -> dict[str, list[str]]:
     decided = ["--model", str(folder / "decided")]
     drawn = ["--temperature", "0.8", "--top-p", "0.9", "--seed", "3"]
     return {
-        "edit": ["edit", *model, TEXT, "--json"],
-        "edit decided": ["edit", *decided, TEXT * 4, "--json", "--rounds", "4"],
+        "edit": ["edit", *model, TEXT, "--json", "--no-protect"],
+        "edit decided": ["edit", *decided, TEXT * 4, "--json", "--rounds", "4", "--no-protect"],
         "auto decided": [
             "auto",
             *decided,
@@ -113,12 +113,24 @@ def commands(folder: Path) -> dict[str, list[str]]:
             "cosine",
             "--stop-distance",
             "0.05",
+            "--no-protect",
         ],
-        "auto drawn": ["auto", *decided, TEXT, "--json", *drawn, "--place-temperature", "0.5", "--fill-steps", "2"],
+        "auto drawn": [
+            "auto",
+            *decided,
+            TEXT,
+            "--json",
+            "--no-protect",
+            *drawn,
+            "--place-temperature",
+            "0.5",
+            "--fill-steps",
+            "2",
+        ],
         "edit keep-rate": ["edit", *model, TEXT * 3, "--json", "--keep-rate", "0.6", "--rounds", "3", "--lock", "name"],
         "edit drawn": ["edit", *model, TEXT, "--json", "--keep-rate", "0.6", *drawn, "--place-temperature", "0.5"],
-        "edit threshold": ["edit", *model, TEXT, "--json", "--edit-threshold", "0.3", "--growth", "4"],
-        "auto": ["auto", *model, TEXT * 2, "--json", "--gate-threshold", "0.2"],
+        "edit threshold": ["edit", *model, TEXT, "--json", "--edit-threshold", "0.3", "--growth", "4", "--no-protect"],
+        "auto": ["auto", *model, TEXT * 2, "--json", "--gate-threshold", "0.2", "--no-protect"],
         "generate": ["generate", *model, TEXT, "--json", "--growth", "12", "--rounds", "4", *drawn],
         "generate steps": ["generate", *model, TEXT, "--json", "--growth", "9", "--fill-steps", "3", "--remask"],
         "generate nothing": ["generate", *model, "--json", "--growth-schedule", "cosine", "--growth", "20"],

@@ -195,6 +195,20 @@ def test_auto_says_what_the_gate_thought_and_why_it_stopped(
     assert "the object" in trace["output"]
 
 
+def test_a_correction_leaves_code_alone_unless_told(
+    capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]
+) -> None:
+    text = "The name in os.path is (x2) 日本, see https://docs.python.org/3/ for it."
+    eager = ("--gate-threshold", "0", "--edit-threshold", "0.000001")
+    code, kept, _ = run(capfdbinary, "auto", *model, text, *eager)
+    assert code == 0
+    assert all(f" {word} " in f" {kept} " for word in ("os.path", "(x2)", "日本,", "https://docs.python.org/3/"))
+    assert kept.strip() != text
+    code, free, _ = run(capfdbinary, "auto", *model, text, *eager, "--no-protect")
+    assert code == 0
+    assert "os.path" not in free
+
+
 @pytest.mark.parametrize(
     ("options", "ended"),
     [

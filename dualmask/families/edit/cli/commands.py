@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dualmask.core.sampling import SamplingParams
-from dualmask.families.edit.cli.options import Growth, Locks, Stops, Writing
+from dualmask.families.edit.cli.options import Care, Growth, Locks, Stops, Writing
 from dualmask.families.edit.infer.request import HOLE_MARK, Mode, TextRequest
 from dualmask.serving.options import Setup, Source, with_options
 from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
@@ -43,12 +43,14 @@ def edit(
     growth: Growth,
     stops: Stops,
     locks: Locks,
+    care: Care,
     sampling: SamplingParams,
 ) -> None:
     """Correct a text, or write a share of it anew.
 
     In each round tokens are deleted, masks are placed where something is missing, and all masks are filled. Deleted is
     what the model takes for wrong; with --keep-rate that share is kept, and what can best be restored goes too.
+    Without --keep-rate addresses, code, names, numbers and other scripts stay (--no-protect lets them go).
 
     \b
     dualmask edit --model runs/quickstart "The functoin return a list of names." --trace rounds.html
@@ -56,7 +58,7 @@ def edit(
     cat drafts.txt | dualmask edit --model M --lines --json > edits.jsonl
     """
     options = {"keep_rate": keep_rate, "edit_threshold": edit_threshold, "rounds": rounds}
-    _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks)
+    _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks, **vars(care))
 
 
 def generate(
@@ -80,13 +82,15 @@ def auto(
     growth: Growth,
     stops: Stops,
     locks: Locks,
+    care: Care,
     sampling: SamplingParams,
 ) -> None:
     """Let the model's Gate decide, round by round and text by text, what TEXT needs.
 
     Where the Gate says "edit", tokens that look wrong are deleted and the holes are filled, as in `edit`. Where it says
     "generate", nothing is deleted and only what looks missing is written. A text that needs neither stays as it is.
-    --trace shows what was decided, and how surely.
+    --trace shows what was decided, and how surely. Addresses, code, names such as os.path, numbers, other scripts and
+    line breaks stay as they are, and only plain words and marks are written (--no-protect lifts both).
 
     \b
     dualmask auto --model runs/quickstart "The functoin return a list of names." --trace rounds.html
@@ -94,7 +98,7 @@ def auto(
     dualmask auto --model M --gate-threshold 0.8 --stop-distance 0.05 --lines --json --file drafts.txt
     """
     options = {"edit_threshold": edit_threshold, "gate_threshold": gate_threshold, "rounds": rounds}
-    _run("auto", source, setup, sampling, options | vars(growth) | vars(stops), locks)
+    _run("auto", source, setup, sampling, options | vars(growth) | vars(stops), locks, **vars(care))
 
 
 @app.command()
@@ -106,6 +110,7 @@ def summarize(
     keep_rate: Annotated[float, typer.Option(help="Share of the tokens that is kept, 0 to 1.")] = 0.5,
     rounds: Rounds = 1,
     locks: Locks,
+    care: Care,
     sampling: SamplingParams,
 ) -> None:
     """Print the skeleton: TEXT without the tokens that can best be restored. Nothing is written.
@@ -115,7 +120,7 @@ def summarize(
     \b
     dualmask summarize --model M --keep-rate 0.4 --file article.txt
     """
-    _run("summarize", source, setup, sampling, {"keep_rate": keep_rate, "rounds": rounds}, locks)
+    _run("summarize", source, setup, sampling, {"keep_rate": keep_rate, "rounds": rounds}, locks, **vars(care))
 
 
 @app.command()
@@ -149,7 +154,7 @@ def _run(
     sampling: SamplingParams,
     options: dict[str, Any],
     locks: Locks,
-    **infill_options: Any,
+    **further: Any,
 ) -> None:
     """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
     TextRequest("", mode, sampling=sampling, options=options)  # wrong options are named before a text is read
@@ -160,9 +165,7 @@ def _run(
     requests = for_each(
         texts,
         source,
-        lambda text: TextRequest(
-            text, mode, locks.lock or (), spans, sampling=sampling, options=options, **infill_options
-        ),
+        lambda text: TextRequest(text, mode, locks.lock or (), spans, sampling=sampling, options=options, **further),
     )
     show(_results(requests, setup), len(requests), source, setup, _page(options.get("gate_threshold", 0.5)))
 

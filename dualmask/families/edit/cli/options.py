@@ -55,4 +55,19 @@ class Locks:
     ] = None
 
 
+@dataclass(frozen=True)
+class Care:
+    """What a correction leaves alone."""
+
+    protect: Annotated[
+        bool | None,
+        typer.Option(
+            "--protect/--no-protect",
+            help="Leave addresses, code, names such as os.path, numbers, other scripts and symbols as they are. "
+            "Default: in auto, and in edit without --keep-rate.",
+            show_default=False,
+        ),
+    ] = None
+
+
 GENERATE = (Writing, Growth, Stops, Locks)

@@ -13,6 +13,7 @@ from torch import Tensor
 from dualmask.core.batch import deletable, present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.families.edit.infer.protect import Protection
 from dualmask.families.edit.infer.request import Request
 from dualmask.families.edit.round import Opened, Remainder, take
 from dualmask.ops import gaps
@@ -27,7 +28,8 @@ class Drafts:
     key             [N] random key: draws depend on it and on the position, on nothing else
     locked          [N, L] bool: never deleted
     region          [N, L] int64: the budget region of the gap behind the token, or CLOSED
-    spaced          [N, L] bool: what is inserted right behind the token must begin with a space
+    spaced          [N, L] bool: what is inserted right behind the token must begin with a space, and no deletion
+                    may bring there what does not begin with a blank
     written_prob    [N, L] probability with which an earlier round wrote the token; 1: it was given
     """
 
@@ -92,9 +94,14 @@ def start(requests: Sequence[Request], device: torch.device) -> Drafts:
         for number, hole in enumerate(request.holes, 1):
             region[row, hole.position] = number
             spaced[row, hole.position] = hole.spaced
-        for first, end in request.locked:
+        protection = request.protection or Protection()
+        for first, end in (*request.locked, *protection.ranges):
             locked[row, first + 1 : end + 1] = True
             region[row, first + 1 : end] = CLOSED
+        if protection.front:
+            region[row, 0] = CLOSED
+        for position in protection.apart:
+            spaced[row, position + 1] = True
     length = torch.tensor([len(request.ids) + 2 for request in requests])
     key = torch.tensor([request.sampling.seed for request in requests])
     written_prob = torch.ones(tokens.shape)

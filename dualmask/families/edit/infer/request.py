@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dualmask.core.checks import check
 from dualmask.core.sampling import GREEDY, SamplingParams
+from dualmask.families.edit.infer.protect import Protection
 
 if TYPE_CHECKING:
     from dualmask.families.edit.stopping import Reason
@@ -49,6 +50,7 @@ class Request:
     stop_confidence    stop once the tokens of the last fill have this mean probability; None: never for that reason
     stop_distance      stop once a round changes less than this share of the text; None: never for that reason
     locked             token ranges [start, end): never deleted, nothing is inserted inside
+    protection         what a correction leaves alone, and that it writes plain words only; None: nothing of that
     sampling           how tokens are chosen
     """
 
@@ -65,6 +67,7 @@ class Request:
     stop_distance: float | None = None
     locked: Sequence[tuple[int, int]] = ()
     holes: Sequence[Hole] = ()
+    protection: Protection | None = None
     sampling: SamplingParams = GREEDY
 
     def __post_init__(self) -> None:
@@ -86,7 +89,8 @@ class Request:
         for hole in self.holes:
             check(0 <= hole.position <= len(self.ids), "hole", hole.position, f"0 … {len(self.ids)}")
             check(hole.tokens is None or 1 <= hole.tokens <= 1_000_000, "tokens of a hole", hole.tokens, "1 or more")
-        for start, end in self.locked:
+        protected = self.protection.ranges if self.protection else ()
+        for start, end in (*self.locked, *protected):
             check(0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}")
 
 
@@ -99,6 +103,8 @@ class TextRequest:
 
     lock_texts  every occurrence in the text is locked
     lock_spans  character ranges [start, end) that are locked
+    protect     what is no ordinary sentence stays (``protect``); None: in auto, and in an edit without a keep rate: an
+                asked share could be out of reach
     hole        infill: the mark of a hole; marks side by side are one hole
     tokens      infill: tokens a hole; None: as many as the inserter sees missing there
     sampling    how tokens are chosen
@@ -109,6 +115,7 @@ class TextRequest:
     mode: Mode
     lock_texts: Sequence[str] = ()
     lock_spans: Sequence[tuple[int, int]] = ()
+    protect: bool | None = None
     hole: str = HOLE_MARK
     tokens: int | None = None
     sampling: SamplingParams = GREEDY
@@ -118,11 +125,18 @@ class TextRequest:
         Request((), self.mode, holes=[Hole(0, self.tokens)], **self.options)
         check(bool(self.hole), "hole", repr(self.hole), f"the characters that mark a hole, for instance {HOLE_MARK}")
         check(all(self.lock_texts), "lock", "''", "the words that must stay")
+        check(not (self.protect and self.mode == "infill"), "protect", "in infill", "holes alone: nothing else changes")
         for start, end in self.lock_spans:
             inside = 0 <= start < end <= len(self.text)
             check(inside, "lock span", f"{start}:{end}", f"start:end with 0 ≤ start < end ≤ {len(self.text)}")
         if self.mode == "infill" and self.text and self.hole not in self.text:
             raise ValueError(f"no hole: {self.hole!r} does not occur in the text; put it where words are missing")
+
+    @property
+    def protects(self) -> bool:
+        """Whether the text is protected."""
+        corrects = self.mode == "auto" or (self.mode == "edit" and self.options.get("keep_rate") is None)
+        return corrects if self.protect is None else self.protect
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from dualmask.core import noise
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
-from dualmask.core.tokenizer import MASK_ID
+from dualmask.core.tokenizer import EOS_ID, MASK_ID
 from dualmask.families.edit.infer.budget import Budget
 from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.regions import gather_regions
@@ -100,7 +100,7 @@ class InferenceRules:
         chosen = decide(self.model.config, logits, allowed, keep_rate, logistic_noise, temperature[:, None])
         edits, self.gate = self._gate(scores.gate_logit, forced)
         chosen &= edits & self._tensor([here != 0 for here in number], torch.bool)[:, None]
-        return chosen.gather(1, self._first_byte(drafts.tokens))
+        return self._apart(chosen.gather(1, self._first_byte(drafts.tokens)))
 
     def _gate(self, logit: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
         """[N, L] bool: may be edited; [N] the probability of that: a long draft's is that of its worst window.
@@ -112,6 +112,14 @@ class InferenceRules:
         edits = torch.where(forced.isnan()[:, None], prob > threshold[:, None], forced[:, None] > 0)
         read = present(self.drafts.length - 1, logit.shape[1])  # EOS stands in no core
         return edits, prob.masked_fill(~read, 0.0).amax(1)
+
+    def _apart(self, deleted: Tensor) -> Tensor:
+        """[N, L] ``deleted`` without the tokens behind a ``spaced`` one whose deletion would glue something to it."""
+        tokens, last = self.drafts.tokens, deleted.shape[1] - 1
+        kept = torch.where(deleted, last, torch.arange(last + 1, device=self.device))
+        behind = tokens.gather(1, kept.flip(1).cummin(1).values.flip(1)[:, 1:])
+        glued = self.drafts.spaced[:, :-1] & ~self.lexicon.begins_blank[behind] & (behind != EOS_ID)
+        return torch.cat([deleted[:, :1], deleted[:, 1:] & ~glued], dim=1)
 
     def _first_byte(self, tokens: Tensor) -> Tensor:
         """[N, L] the position of the token that begins the character in which this one stands."""
@@ -170,10 +178,12 @@ class InferenceRules:
         width = slots.shape[1]
         uniform = noise.uniform(masked.key, f"fill {step}", budgets[0].round, width).flatten()
         spaced = torch.nn.functional.pad(masked.spaced[:, :-1], (1, 0)).flatten()
+        plain_only = self._tensor([budget.request.protection is not None for budget in budgets], torch.bool)
         params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
             allowed = self.lexicon.writable & (self.lexicon.begins_space | ~spaced[slot][:, None])
+            allowed &= self.lexicon.plain | ~plain_only[slot // width][:, None]
             return sampling.choose(logits, allowed, uniform[slot], params.rows(slot // width))
 
         return choose

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from dualmask.core.lexicon import Lexicon, character_starts, read_lexicon
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.protect import Protection, Span, kept_runs, protected_spans
 from dualmask.families.edit.infer.request import Hole, Request, Result, TextRequest
 from dualmask.families.edit.infer.trace import Trace, describe
 from dualmask.families.edit.infer.windows import Progress
@@ -52,8 +53,16 @@ def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Req
         ids, holes = _with_holes(request, tokenizer)
     else:
         ids, holes = tokenizer.encode(request.text), []
-    locked = _locked_ranges(request, character_starts(ids, lexicon), lexicon.continuation[ids].tolist())
-    return Request(ids, request.mode, locked=locked, holes=holes, sampling=request.sampling, **request.options)
+    tokens = _Tokens(character_starts(ids, lexicon), lexicon.continuation[ids].tolist())
+    return Request(
+        ids,
+        request.mode,
+        locked=_locked_ranges(request, tokens),
+        holes=holes,
+        protection=_protection(request.text, ids, tokens, lexicon) if request.protects else None,
+        sampling=request.sampling,
+        **request.options,
+    )
 
 
 def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], list[Hole]]:
@@ -75,11 +84,22 @@ def _with_holes(request: TextRequest, tokenizer: Tokenizer) -> tuple[list[int], 
     return ids, holes
 
 
-def _locked_ranges(request: TextRequest, starts: Tensor, continues: list[bool]) -> list[tuple[int, int]]:
+def _locked_ranges(request: TextRequest, tokens: _Tokens) -> list[Span]:
     if request.mode == "infill":
         return []  # nothing is deleted and only the holes are written to
     spans = [*request.lock_spans, *(span for text in request.lock_texts for span in _occurrences(text, request.text))]
-    return [_token_range(start, end, starts, continues) for start, end in spans]
+    return [tokens.holding(span) for span in spans]
+
+
+def _protection(text: str, ids: Sequence[int], tokens: _Tokens, lexicon: Lexicon) -> Protection:
+    """A protected span with the blank in front of it, which thus stays. The blank behind it may be a part of the next
+    word: there only a blank has to follow."""
+    spans = protected_spans(text)
+    ranges = [tokens.holding((max(start - 1, 0), end)) for start, end in spans]
+    apart = [behind - 1 for (_, behind), (_, end) in zip(ranges, spans, strict=True) if tokens.starts[behind] == end]
+    ranges += [tokens.holding(span) for span in kept_runs(text)]
+    ranges += [(number, number + 1) for number, byte in enumerate(lexicon.fallback[ids].tolist()) if byte]
+    return Protection(tuple(ranges), tuple(apart), front=bool(spans) and spans[0][0] == 0)
 
 
 def _occurrences(text: str, whole: str) -> Iterator[tuple[int, int]]:
@@ -90,12 +110,21 @@ def _occurrences(text: str, whole: str) -> Iterator[tuple[int, int]]:
         position = whole.find(text, position + 1)
 
 
-def _token_range(start: int, end: int, starts: Tensor, continues: list[bool]) -> tuple[int, int]:
-    """All tokens that hold a character of [start, end), and those that cannot be parted from them."""
-    first = int(torch.searchsorted(starts, start, right=True)) - 1
-    while continues[first]:
-        first -= 1
-    behind = int(torch.searchsorted(starts[:-1], end, right=False))
-    while behind < len(continues) and continues[behind]:
-        behind += 1
-    return first, behind
+class _Tokens:
+    """Where the tokens of a text stand. starts [tokens + 1]: ``character_starts``; continues: of each token, whether it
+    cannot be parted from the one before it."""
+
+    def __init__(self, starts: Tensor, continues: list[bool]) -> None:
+        self.starts: list[int] = starts.tolist()
+        self.continues = continues
+
+    def holding(self, characters: Span) -> Span:
+        """All tokens that hold one of the characters, and those that cannot be parted from them."""
+        start, end = characters
+        first = bisect_right(self.starts, start) - 1
+        while self.continues[first]:
+            first -= 1
+        behind = bisect_left(self.starts, end, hi=len(self.continues))
+        while behind < len(self.continues) and self.continues[behind]:
+            behind += 1
+        return first, behind
