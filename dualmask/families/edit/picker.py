@@ -86,8 +86,8 @@ class Picker(nn.Module):
         self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
     ) -> tuple[DeleteLogits, Tensor]:
         """Logits in float32, and states [B, T, D], from the embeddings of the whole text, the requested keep rate [B],
-        the masked-LM scores of each token (all 0.5 where there are none) and the probability [B, T] with which the model
-        wrote each token in an earlier round (1: it was given)."""
+        the masked-LM scores of each token (all 0.5 where there are none) and the probability [B, T] with which the
+        model wrote each token in an earlier round (1: it was given)."""
         is_written = (written_prob < 1).float()
         written = is_written * torch.logit(written_prob.float(), eps=1e-4)
         believed, best = (torch.logit(prob.float(), eps=1e-4) for prob in (masked_lm.prob, masked_lm.best))

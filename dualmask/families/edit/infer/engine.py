@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from dualmask.core.lexicon import Lexicon
+from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.infer.budget import Budget, natural_room
 from dualmask.families.edit.infer.drafts import Drafts, start
+from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.request import Request, Result, Round
 from dualmask.families.edit.infer.rounds import InferredRound, deletable, infer_round
 from dualmask.families.edit.infer.windows import Progress, WindowedModel
@@ -29,14 +31,25 @@ TOKENS_AT_ONCE = 65_536
 class Engine:
     """Runs requests on a model. ``progress`` hears of the windows that are to be read and of those that were."""
 
-    def __init__(self, model: DualMask, lexicon: Lexicon, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        model: DualMask,
+        lexicon: Lexicon,
+        *,
+        progress: Progress | None = None,
+        point: OperatingPoint | None = None,
+        word_check: WordCheck | None = None,
+    ) -> None:
+        """point: thresholds of requests that name none. word_check: edits that mend a text write known words only."""
         self.config = model.config
         self.device = next(model.parameters()).device
+        self.point, self.word_check = point or OperatingPoint(), word_check
         self.model = WindowedModel(model.eval(), lexicon.to(self.device), progress)
 
     @torch.inference_mode()
     def run(self, requests: Sequence[Request]) -> list[Result]:
         """One result a request, in order. Requests of any mode and setting may be mixed."""
+        requests = [request.at(self.point) for request in requests]
         results: dict[int, Result] = {}
         for group in _groups(requests):
             results |= zip(group, self._run_group([requests[index] for index in group]), strict=True)
@@ -53,7 +66,7 @@ class Engine:
         seen = draft_digest(drafts.tokens, drafts.length)[:, None]
         while active:
             running = [budgets[index] for index in active]
-            done = infer_round(self.model, drafts, running)
+            done = infer_round(self.model, drafts, running, self.word_check)
             digest = draft_digest(done.drafts.tokens, done.drafts.length)
             reasons_by_row = _reasons(drafts, done, digest, seen, running)
             for index, trace, reason in zip(active, done.rounds, reasons_by_row, strict=True):

@@ -6,11 +6,12 @@ A request that exists is a valid one: what cannot be done is refused at once, wi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from dualmask.core.checks import check
 from dualmask.core.sampling import GREEDY, SamplingParams
+from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.protect import Protection
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Request:
     ids                the text's tokens, without BOS and EOS
     keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary;
                        None (not in a summary): all are kept but those that the model takes for wrong
-    edit_threshold     how sure the model must be that a token is wrong. 0.5: a hole in its place is more likely to be
-                       filled rightly than the token is to be right; above: fewer tokens are deleted
-    gate_threshold     auto: a round edits if the Gate's probability for that is above this (seed 000: τ_edit)
+    edit_threshold, insert_threshold, gate_threshold, preference
+                       how sure the model must be before it changes a text (``OperatingPoint``); None: as its own
+                       operating point says
     growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
                        spread over the rounds; None: the inserter's own opinion, at most ``max_growth``
     growth_schedule    linear: the same number in every round; cosine: few in the early rounds (MaskGIT)
@@ -57,8 +58,10 @@ class Request:
     ids: Sequence[int]
     mode: Mode
     keep_rate: float | None = None
-    edit_threshold: float = 0.5
-    gate_threshold: float = 0.5
+    edit_threshold: float | None = None
+    insert_threshold: float | None = None
+    gate_threshold: float | None = None
+    preference: float | None = None
     growth: int | None = None
     max_growth: int | None = None
     growth_schedule: GrowthSchedule = "linear"
@@ -75,8 +78,7 @@ class Request:
         if self.keep_rate is not None or self.mode == "summarize":
             right = self.keep_rate is not None and 0 <= self.keep_rate <= 1
             check(right, "keep rate", self.keep_rate, "0 (delete everything) … 1 (delete nothing)")
-        check(0 <= self.edit_threshold <= 1, "edit threshold", self.edit_threshold, "a probability, 0 … 1")
-        check(0 <= self.gate_threshold <= 1, "gate threshold", self.gate_threshold, "a probability, 0 … 1")
+        OperatingPoint(**{name: value for name, value in self._thresholds.items() if value is not None})
         for name, limit in (("stop confidence", self.stop_confidence), ("stop distance", self.stop_distance)):
             check(limit is None or 0 <= limit <= 1, name, limit, "0 … 1, or leave it out")
         known = self.growth_schedule in GROWTH_SCHEDULES
@@ -92,6 +94,19 @@ class Request:
         protected = self.protection.ranges if self.protection else ()
         for start, end in (*self.locked, *protected):
             check(0 <= start < end <= len(self.ids), "locked range", (start, end), f"0 ≤ start < end ≤ {len(self.ids)}")
+
+    def at(self, point: OperatingPoint) -> Request:
+        """The request with the thresholds of ``point`` where it names none."""
+        return replace(self, **{name: getattr(point, name) for name, own in self._thresholds.items() if own is None})
+
+    @property
+    def point(self) -> OperatingPoint:
+        """The thresholds of a request that names them all (see ``at``)."""
+        return OperatingPoint(**self._thresholds)
+
+    @property
+    def _thresholds(self) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(OperatingPoint)}
 
 
 HOLE_MARK = "___"

@@ -16,7 +16,8 @@ from dualmask.core import noise
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import EOS_ID, MASK_ID
-from dualmask.families.edit.infer.budget import Budget
+from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, unchanged
+from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
@@ -47,20 +48,50 @@ class InferredRound:
     rounds: list[Round]
 
 
-def infer_round(model: WindowedModel, drafts: Drafts, budgets: Sequence[Budget]) -> InferredRound:
-    """One round of drafts that are all in the same round of their requests. Closes it in the budgets."""
+def infer_round(
+    model: WindowedModel, drafts: Drafts, budgets: Sequence[Budget], word_check: WordCheck | None = None
+) -> InferredRound:
+    """One round of drafts that are all in the same round of their requests. Closes it in the budgets.
+
+    word_check: whether the edits of texts that are mended write words that are known; None: they may write any.
+    """
     rules = InferenceRules(model, drafts, budgets)
     result = play_round(drafts.tokens, drafts.length, rules)
-    written_prob = torch.where(result.is_mask, rules.confidence, result.opened.carry(drafts.written_prob))
+    confidence = rules.confidence
+    if bool(rules.told.any()) and bool(result.changed.any()):
+        result, confidence = _approved(rules, result, word_check)
+    written_prob = torch.where(result.is_mask, confidence, result.opened.carry(drafts.written_prob))
     after = replace(drafts.opened(result.opened), tokens=result.tokens, written_prob=written_prob)
     for budget, lost, grown in zip(budgets, result.deleted.sum(1).tolist(), rules.grown, strict=True):
         budget.close_round(lost, grown)
     return InferredRound(
         drafts=after,
         changed=result.changed,
-        confidence=fill_confidence(rules.confidence, result.is_mask),
-        rounds=list(_trace(rules.gate.tolist(), drafts, result, rules.confidence)),
+        confidence=fill_confidence(confidence, result.is_mask),
+        rounds=list(_trace(rules.gate.tolist(), drafts, result, confidence)),
     )
+
+
+def _approved(rules: InferenceRules, result: RoundResult, word_check: WordCheck | None) -> tuple[RoundResult, Tensor]:
+    """The round of texts that are mended without the edits that do not stand a second look, and the confidences."""
+    drafts, budgets, told = rules.drafts, rules.budgets, rules.told
+    least = [budget.request.point.preference for budget in budgets]
+    approved = ~unchanged(result, drafts.tokens)
+    if any(value is not None for value in least):
+        given, rate = torch.ones_like(result.tokens, dtype=torch.float32), torch.ones_like(told, dtype=torch.float32)
+        scores = rules.model.read(result.tokens, result.length, rate, given)
+        least_gain = rules.tensor([-math.inf if value is None else value for value in least])
+        approved &= gains(result, rules.wrong, scores.logits.wrong) >= least_gain[:, None]
+    if word_check is not None:
+        approved &= word_check(result, drafts.tokens, drafts.length)
+    approved |= ~told[:, None]
+    if bool((approved | ~edited(result)).all()):
+        return result, rules.confidence
+    again = Replayed(result, approved)
+    replayed = play_round(drafts.tokens, drafts.length, again)
+    for row in told.nonzero().squeeze(1).tolist():
+        rules.grown[row] = {TEXT: int(replayed.count[row].sum())}
+    return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, rules.confidence), 1.0)
 
 
 def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:
@@ -71,6 +102,7 @@ def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:
 class InferenceRules:
     gate: Tensor  # [N] probability that the round edits
     told: Tensor  # [N] bool: the text is mended, so that inserter and filler may know what was deleted
+    wrong: Tensor  # [N, L] logit that a token of the draft is wrong, where a text is mended
     grown: list[dict[int, int]]  # of each draft: masks opened in each region
     confidence: Tensor  # [N, W] the model's probability of each token written in this round; elsewhere 1
 
@@ -86,20 +118,21 @@ class InferenceRules:
         allowed = deletable(drafts, self.lexicon)
         most = allowed.sum(1)
         number = [budget.deletions(here) for budget, here in zip(budgets, most.tolist(), strict=True)]
-        self.told = self._tensor([here is None for here in number], torch.bool)
-        forced = self._tensor([math.nan if budget.gate is None else budget.gate for budget in budgets])
+        self.told = self.tensor([here is None for here in number], torch.bool)
+        forced = self.tensor([math.nan if budget.gate is None else budget.gate for budget in budgets])
         if not any(number) and None not in number:
             self.gate = forced
             return torch.zeros_like(allowed)
-        keep_rate = 1 - self._tensor([here or 0 for here in number]) / most.clamp_min(1)  # 1: what is wrong
+        keep_rate = 1 - self.tensor([here or 0 for here in number]) / most.clamp_min(1)  # 1: what is wrong
         scores = self.model.read(drafts.tokens, drafts.length, keep_rate, drafts.written_prob)
-        threshold = self._tensor([budget.request.edit_threshold for budget in budgets])
+        self.wrong = scores.logits.wrong
+        threshold = self.tensor([budget.request.point.edit_threshold for budget in budgets])
         logits = replace(scores.logits, wrong=scores.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
-        temperature = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
+        temperature = self.tensor([budget.request.sampling.place_temperature for budget in budgets])
         logistic_noise = noise.logistic(drafts.key, "pick", budgets[0].round, allowed.shape[1])
         chosen = decide(self.model.config, logits, allowed, keep_rate, logistic_noise, temperature[:, None])
         edits, self.gate = self._gate(scores.gate_logit, forced)
-        chosen &= edits & self._tensor([here != 0 for here in number], torch.bool)[:, None]
+        chosen &= edits & self.tensor([here != 0 for here in number], torch.bool)[:, None]
         return self._apart(chosen.gather(1, self._first_byte(drafts.tokens)))
 
     def _gate(self, logit: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,7 +141,7 @@ class InferenceRules:
         logit [N, L]: the Gate's on the window in which a token stands; forced [N]: a decision, or NaN.
         """
         prob = torch.where(forced.isnan()[:, None], torch.sigmoid(logit), forced[:, None])
-        threshold = self._tensor([budget.request.gate_threshold for budget in self.budgets])
+        threshold = self.tensor([budget.request.point.gate_threshold for budget in self.budgets])
         edits = torch.where(forced.isnan()[:, None], prob > threshold[:, None], forced[:, None] > 0)
         read = present(self.drafts.length - 1, logit.shape[1])  # EOS stands in no core
         return edits, prob.masked_fill(~read, 0.0).amax(1)
@@ -130,25 +163,32 @@ class InferenceRules:
         """Masks per gap, placed where they are most likely within each region's total."""
         budgets, lost = self.budgets, remainder.deleted.sum(1).tolist()
         region, open_gaps = self.drafts.open_gaps(remainder, self.lexicon)
-        open_gaps &= self._tensor([budget.opens for budget in budgets], torch.bool)[:, None]
+        open_gaps &= self.tensor([budget.opens for budget in budgets], torch.bool)[:, None]
         self.grown = [{} for _ in budgets]
         if not open_gaps.any():
             return torch.zeros_like(open_gaps, dtype=torch.long)
         expected = [n + sum(b.due(here) or 0 for here in b.regions) for b, n in zip(budgets, lost, strict=True)]
         gone = torch.where(self.told[:, None], gap_counts(remainder.keep, remainder.deleted), NOT_TOLD)
-        logits = self.model.gap_logits(remainder.skeleton, self._tensor(expected), gone)
-        temperature = self._tensor([budget.request.sampling.place_temperature for budget in budgets])
+        logits = self.model.gap_logits(remainder.skeleton, self.tensor(expected), gone)
+        temperature = self.tensor([budget.request.sampling.place_temperature for budget in budgets])
         gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
         score = allocate.count_scores(logits, temperature, gumbel)
+        score[..., 0] += self._reluctance(gone)
         regions = gather_regions(region, open_gaps)
         likely = regions.take(allocate.most_likely(score, open_gaps)).sum(1).tolist()
         rate = regions.take(gap_rate(logits, open_gaps)).sum(1).tolist()
         owners = list(zip(regions.row.tolist(), regions.region.tolist(), strict=True))
         total = [budgets[n].masks(r, lost[n], likely[i], rate[i]) for i, (n, r) in enumerate(owners)]
-        count = allocate.exact_total(regions.take(score), regions.exists, self._tensor(total, torch.long))
+        count = allocate.exact_total(regions.take(score), regions.exists, self.tensor(total, torch.long))
         for (row, here), number in zip(owners, count.sum(1).tolist(), strict=True):
             self.grown[row][here] = number
         return regions.put(count, open_gaps.shape)
+
+    def _reluctance(self, gone: Tensor) -> Tensor:
+        """[N, G] what the insert threshold adds to the log probability that nothing is missing in a gap, where nothing
+        was deleted. gone [N, G]: tokens deleted from each gap, NOT_TOLD in texts that are not mended."""
+        threshold = self.tensor([budget.request.point.insert_threshold for budget in self.budgets])
+        return torch.where(gone == 0, torch.logit(threshold, eps=1e-6)[:, None], 0.0)
 
     def fill(self, opened: Opened) -> Tensor:
         tokens, self.confidence = self._fill(self.drafts.opened(opened), opened, self.budgets)
@@ -178,7 +218,7 @@ class InferenceRules:
         width = slots.shape[1]
         uniform = noise.uniform(masked.key, f"fill {step}", budgets[0].round, width).flatten()
         spaced = torch.nn.functional.pad(masked.spaced[:, :-1], (1, 0)).flatten()
-        plain_only = self._tensor([budget.request.protection is not None for budget in budgets], torch.bool)
+        plain_only = self.tensor([budget.request.protection is not None for budget in budgets], torch.bool)
         params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +228,7 @@ class InferenceRules:
 
         return choose
 
-    def _tensor(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
+    def tensor(self, values: Sequence[float], dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(values, device=self.device, dtype=dtype)
 
 

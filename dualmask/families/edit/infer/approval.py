@@ -1,0 +1,127 @@
+"""A second look at what a round did: of its edits those stay that the model prefers to what stood there, and that write
+words which are known.
+
+An edit is a gap of the skeleton with what was deleted from it and what was written there. What is not approved is as if
+it had never been decided: the round is played again without it.
+"""
+
+# N drafts, L positions, W positions behind the round, G gaps
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, pad
+
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.core.words import WordList, words_of
+from dualmask.families.edit.round import Opened, Remainder, RoundResult, take
+from dualmask.ops.gaps import gap_counts, gap_index, gap_present
+
+REACH = 2  # tokens on either side of an edit whose doubts count, too
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """Rules (``round.Rules``) that decide as a round did, but for the gaps that are not ``approved`` [N, G]."""
+
+    result: RoundResult
+    approved: Tensor
+
+    def delete(self) -> Tensor:
+        remainder = self.result.opened.remainder
+        gap = gap_index(remainder.keep).clamp(0, self.approved.shape[1] - 1)
+        return remainder.deleted & self.approved.gather(1, gap)
+
+    def count(self, remainder: Remainder) -> Tensor:
+        before = self.result.opened
+        count = pad(before.count * self.approved, (0, 1))
+        in_front = torch.zeros_like(count).scatter_add(1, before.remainder.source, count)  # by position in the draft
+        exists = gap_present(remainder.skeleton.length, count.shape[1])
+        return take(in_front, remainder.source)[:, :-1] * exists
+
+    def fill(self, opened: Opened) -> Tensor:
+        return self.carried(opened, self.result.tokens)
+
+    def carried(self, opened: Opened, values: Tensor) -> Tensor:
+        """[N, W'] at the masks of ``opened`` the ``values`` [N, W] of the same masks of the result; elsewhere, of ids,
+        the text. Both have these masks in the same order."""
+        masked = self.result.opened.masked
+        gap = masked.gap.clamp(0, self.approved.shape[1] - 1)
+        stay = masked.is_mask & self.approved.gather(1, gap)
+        out = opened.masked.tokens.to(values.dtype).clone()
+        out[opened.masked.is_mask] = values[stay]
+        return out
+
+
+def edited(result: RoundResult) -> Tensor:
+    """[N, G] bool: gaps from which something was deleted or in which something was written."""
+    remainder = result.opened.remainder
+    return (gap_counts(remainder.keep, remainder.deleted) + result.count) > 0
+
+
+def unchanged(result: RoundResult, draft: Tensor) -> Tensor:
+    """[N, G] bool: gaps in which the round wrote just what it had deleted from the ``draft`` [N, L]."""
+    opened, masked = result.opened, result.opened.masked
+    gone = gap_counts(opened.remainder.keep, opened.remainder.deleted)
+    same = (opened.replaced >= 0) & (take(draft, opened.replaced.clamp_min(0)) == result.tokens)
+    gap = torch.where(masked.is_mask, masked.gap, gone.shape[1])  # the others: a column that is cut off
+    kept = gone.new_zeros(len(gone), gone.shape[1] + 1).scatter_add(1, gap, same.long())[:, :-1]
+    return (gone > 0) & (gone == opened.count) & (kept == opened.count)
+
+
+def gains(result: RoundResult, wrong_before: Tensor, wrong_after: Tensor) -> Tensor:
+    """[N, G] by how many nats the model finds each gap with its neighbours better than before: the sum of the log
+    probabilities that tokens are right, behind the round less in front of it.
+
+    wrong_before [N, L], wrong_after [N, W]: logits that the tokens of draft and result are wrong.
+    """
+    remainder, masked = result.opened.remainder, result.opened.masked
+    source, count = remainder.source, result.count
+    place = torch.arange(source.shape[1], device=source.device) + pad(count.cumsum(1), (1, 0))  # of kept tokens behind
+    return _between(wrong_after, place, masked.length) - _between(
+        wrong_before, source, remainder.keep.sum(1) + remainder.deleted.sum(1)
+    )
+
+
+def _between(wrong: Tensor, place: Tensor, length: Tensor) -> Tensor:
+    """[N, G] log probability that all is right between two kept tokens at ``place`` [N, L] and REACH tokens around."""
+    right = pad(logsigmoid(-wrong.float()).cumsum(1), (1, 0))
+    last = length[:, None] - 1
+    first = (place[:, :-1] + 1 - REACH).clamp_min(1)
+    behind = torch.minimum(place[:, 1:] + REACH, last).clamp_min(1)
+    most = right.shape[1] - 1
+    return right.gather(1, behind.clamp_max(most)) - right.gather(1, torch.minimum(first, behind).clamp_max(most))
+
+
+class WordCheck:
+    """Whether edits write words that are known."""
+
+    def __init__(self, tokenizer: Tokenizer, words: WordList) -> None:
+        self._tokenizer, self._words = tokenizer, words
+
+    def __call__(self, result: RoundResult, draft: Tensor, draft_length: Tensor) -> Tensor:
+        """[N, G] bool: no word that the edit of the gap wrote or changed is unknown. True where nothing was edited."""
+        asked = edited(result)
+        approved = torch.ones_like(asked)
+        count = result.count.tolist()
+        for row in asked.any(1).nonzero().squeeze(1).tolist():
+            before = draft[row, : int(draft_length[row])].tolist()
+            after = result.tokens[row, : int(result.length[row])].tolist()
+            for gap in asked[row].nonzero().squeeze(1).tolist():
+                place = gap + sum(count[row][:gap])
+                written = range(place + 1, place + 1 + count[row][gap])
+                approved[row, gap] = self._good(before, after, written)
+        return approved
+
+    def _good(self, before: Sequence[int], after: Sequence[int], written: range) -> bool:
+        """written: positions in ``after``; empty where something was only deleted."""
+        head = self._tokenizer.decode(after[: written.start])
+        middle = self._tokenizer.decode(after[: written.stop])
+        text = self._tokenizer.decode(after)
+        old = {word for _, _, word in words_of(self._tokenizer.decode(before))}
+        touched = [word for start, end, word in words_of(text) if start <= len(middle) and end >= len(head)]
+        return all(word in old or self._words.known(word) for word in touched)
