@@ -26,6 +26,7 @@ class Loaded(Generic[AnyModel]):
     model: AnyModel
     tokenizer: Tokenizer
     config: ModelConfig
+    folder: Path | None = None  # the exported folder that it lies in; None: it was made by hand
 
 
 def load(folder: str | Path, device: str = "auto", *, family: str = DEFAULT) -> Loaded[Any]:
@@ -42,7 +43,7 @@ def load(folder: str | Path, device: str = "auto", *, family: str = DEFAULT) -> 
     mesh.single_process()
     model = build(opened.config, opened.vocab_size)
     _fill_weights(model, opened.path / "model.safetensors")
-    return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, opened.config)
+    return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, opened.config, opened.path)
 
 
 def _resolve_device(device: str) -> torch.device:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dualmask.core.sampling import SamplingParams
-from dualmask.families.edit.cli.options import Care, Growth, Locks, Stops, Writing
+from dualmask.families.edit.cli.options import Care, Growth, Locks, Stops, Sureness, Writing
+from dualmask.families.edit.infer.operating_point import Decision, OperatingPoint
 from dualmask.families.edit.infer.request import HOLE_MARK, Mode, TextRequest
+from dualmask.inference.folder import open_folder
 from dualmask.serving.options import Setup, Source, with_options
 from dualmask.serving.results import PROGRESS_AFTER_SECONDS, check_page, show
 from dualmask.serving.texts import for_each, read_texts
@@ -23,9 +25,6 @@ app = typer.Typer()
 TEXTS_AT_ONCE = 256
 
 Rounds = Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")]
-EditThreshold = Annotated[
-    float, typer.Option(metavar="P", help="How sure the model must be that a token is wrong, 0 to 1.")
-]
 
 
 @app.command()
@@ -38,8 +37,8 @@ def edit(
         float | None,
         typer.Option(help="Share of the tokens that is kept, 0 to 1. Default: all but those that look wrong."),
     ] = None,
-    edit_threshold: EditThreshold = 0.5,
     rounds: Rounds = 1,
+    sureness: Sureness,
     growth: Growth,
     stops: Stops,
     locks: Locks,
@@ -57,8 +56,8 @@ def edit(
     dualmask edit --model M --keep-rate 0.9 --rounds 3 --lock "list of names" --file draft.txt
     cat drafts.txt | dualmask edit --model M --lines --json > edits.jsonl
     """
-    options = {"keep_rate": keep_rate, "edit_threshold": edit_threshold, "rounds": rounds}
-    _run("edit", source, setup, sampling, options | vars(growth) | vars(stops), locks, **vars(care))
+    options = {"keep_rate": keep_rate, "rounds": rounds} | sureness.given | vars(growth) | vars(stops)
+    _run("edit", source, setup, sampling, options, locks, sureness.precision, **vars(care))
 
 
 def generate(
@@ -74,11 +73,11 @@ def auto(
     source: Source,
     setup: Setup,
     *,
-    edit_threshold: EditThreshold = 0.5,
     gate_threshold: Annotated[
-        float, typer.Option(metavar="P", help="A round edits if the Gate's probability for that is above this.")
-    ] = 0.5,
+        float | None, typer.Option(metavar="P", help="A round edits if the Gate's probability for that is above this.")
+    ] = None,
     rounds: Rounds = 8,
+    sureness: Sureness,
     growth: Growth,
     stops: Stops,
     locks: Locks,
@@ -97,8 +96,8 @@ def auto(
     dualmask auto --model M --growth 20 "Returns the"
     dualmask auto --model M --gate-threshold 0.8 --stop-distance 0.05 --lines --json --file drafts.txt
     """
-    options = {"edit_threshold": edit_threshold, "gate_threshold": gate_threshold, "rounds": rounds}
-    _run("auto", source, setup, sampling, options | vars(growth) | vars(stops), locks, **vars(care))
+    options = {"gate_threshold": gate_threshold, "rounds": rounds} | sureness.given | vars(growth) | vars(stops)
+    _run("auto", source, setup, sampling, options, locks, sureness.precision, **vars(care))
 
 
 @app.command()
@@ -154,6 +153,7 @@ def _run(
     sampling: SamplingParams,
     options: dict[str, Any],
     locks: Locks,
+    precision: float | None = None,
     **further: Any,
 ) -> None:
     """Checks everything that can be checked without the model, then runs it. Raises ValueError, OSError."""
@@ -167,7 +167,11 @@ def _run(
         source,
         lambda text: TextRequest(text, mode, locks.lock or (), spans, sampling=sampling, options=options, **further),
     )
-    show(_results(requests, setup), len(requests), source, setup, _page(options.get("gate_threshold", 0.5)))
+    decision = Decision.read(open_folder(setup.model).path)  # before seconds are spent on starting torch
+    point = decision.chosen if precision is None else decision.at_precision(precision)
+    gate_threshold = options.get("gate_threshold")
+    page = _page(point.gate_threshold if gate_threshold is None else gate_threshold)
+    show(_results(requests, setup, point), len(requests), source, setup, page)
 
 
 def _page(gate_threshold: float) -> Callable[[list[TextResult], int], str]:
@@ -179,10 +183,7 @@ def _page(gate_threshold: float) -> Callable[[list[TextResult], int], str]:
     return page
 
 
-def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResult]:
-    from dualmask.inference.folder import open_folder
-
-    open_folder(setup.model)  # before seconds are spent on starting torch
+def _results(requests: Sequence[TextRequest], setup: Setup, point: OperatingPoint) -> Iterator[TextResult]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # megatron names optional packages that inference has no use for
         from tqdm import tqdm
@@ -197,7 +198,7 @@ def _results(requests: Sequence[TextRequest], setup: Setup) -> Iterator[TextResu
         bar.update(done)
 
     with bar:
-        writer = Writer(load(setup.model, setup.device), progress=progress)
+        writer = Writer(load(setup.model, setup.device), progress=progress, point=point)
         for first in range(0, len(requests), TEXTS_AT_ONCE):
             yield from writer.run(requests[first : first + TEXTS_AT_ONCE])
 

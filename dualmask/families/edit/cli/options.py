@@ -56,6 +56,35 @@ class Locks:
 
 
 @dataclass(frozen=True)
+class Sureness:
+    """How sure the model must be before it changes something. What is not given the model's own decision.json says."""
+
+    edit_threshold: Annotated[
+        float | None, typer.Option(metavar="P", help="How sure the model must be that a token is wrong, 0 to 1.")
+    ] = None
+    insert_threshold: Annotated[
+        float | None, typer.Option(metavar="P", help="How sure it must be that something is missing, 0 to 1.")
+    ] = None
+    preference: Annotated[
+        float | None,
+        typer.Option(metavar="NATS", help="By how much it must find an edit better than what stood there."),
+    ] = None
+    precision: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="Instead: the most edits of which this share was right on held-out texts."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.precision is not None and self.given:
+            raise ValueError(f"precision {self.precision} chooses the thresholds: leave {next(iter(self.given))} out")
+
+    @property
+    def given(self) -> dict[str, float]:
+        named = {name: getattr(self, name) for name in ("edit_threshold", "insert_threshold", "preference")}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Care:
     """What a correction leaves alone."""
 

@@ -32,13 +32,13 @@ from dualmask.families.edit.evaluate.correctors import RULES, FillerThreshold, O
 from dualmask.families.edit.evaluate.corrupted import Pairs, make_wrong
 from dualmask.families.edit.evaluate.rollouts import Rollout, roll_out
 from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.text import engine_of
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DualMask
 from dualmask.inference.loading import Loaded
 from dualmask.ops.alignment import align
 
 ROUNDS = (1, 2, 4)
-GATE_THRESHOLD = 0.5
 Curve = tuple[np.ndarray, np.ndarray]
 
 
@@ -66,7 +66,7 @@ def evaluate(
 ) -> tuple[list[Row], dict[str, Curve]]:
     """All rows, and ROC curves by name. right: the texts (``corrupted.right_texts``). Raises ValueError."""
     pairs = make_wrong(right, loaded, rate=rate, kinds=kinds)
-    engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
+    engine = engine_of(loaded, read_lexicon(loaded.tokenizer))
     most = max(rounds)
     wrong, clean = roll_out(engine, pairs.sources, "auto", most), roll_out(engine, pairs.targets, "auto", most)
     wrong_scores, right_scores = _filler_scores(loaded.model, pairs.wrong), _filler_scores(loaded.model, pairs.right)
@@ -105,7 +105,8 @@ def _model_outcomes(
     always = roll_out(engine, drafts, "auto", max(rounds), gate_threshold=0.0)
     never = roll_out(engine, drafts, "auto", 1, gate_threshold=1.0)
     by_gate = [*wrong, *clean]
-    dealt = np.random.default_rng(0).permutation([rollout.gate > GATE_THRESHOLD for rollout in by_gate])
+    threshold = engine.point.gate_threshold
+    dealt = np.random.default_rng(0).permutation([rollout.gate > threshold for rollout in by_gate])
     shuffled = [opened if open_ else closed for open_, opened, closed in zip(dealt, always, never, strict=True)]
 
     def outcome(method: str, turns: int, rollouts: Sequence[Rollout]) -> Outcome:

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from dualmask.core import words
 from dualmask.core.lexicon import Lexicon, character_starts, read_lexicon
 from dualmask.core.tokenizer import Tokenizer
+from dualmask.core.words import WordList
+from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.operating_point import Decision, OperatingPoint
 from dualmask.families.edit.infer.protect import Protection, Span, kept_runs, protected_spans
 from dualmask.families.edit.infer.request import Hole, Request, Result, TextRequest
 from dualmask.families.edit.infer.trace import Trace, describe
@@ -28,13 +32,28 @@ class TextResult:
     trace: Trace
 
 
+def engine_of(
+    loaded: Loaded, lexicon: Lexicon, *, progress: Progress | None = None, point: OperatingPoint | None = None
+) -> Engine:
+    """The engine of a model, with the thresholds and the known words of its folder."""
+    word_check = None
+    if loaded.folder is not None:
+        point = point or Decision.read(loaded.folder).chosen
+        if (loaded.folder / words.FILE).is_file():
+            word_check = WordCheck(loaded.tokenizer, WordList.load(loaded.folder / words.FILE))
+    return Engine(loaded.model, lexicon, progress=progress, point=point, word_check=word_check)
+
+
 class Writer:
     """A loaded model that edits, generates, summarizes and infills text."""
 
-    def __init__(self, loaded: Loaded, *, progress: Progress | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, *, progress: Progress | None = None, point: OperatingPoint | None = None
+    ) -> None:
+        """point: thresholds of requests that name none; None: those of the model's folder."""
         self.tokenizer = loaded.tokenizer
         self.lexicon = read_lexicon(loaded.tokenizer)
-        self.engine = Engine(loaded.model, self.lexicon, progress=progress)
+        self.engine = engine_of(loaded, self.lexicon, progress=progress, point=point)
 
     def run(self, requests: Sequence[TextRequest]) -> list[TextResult]:
         """One result a request, in order."""
