@@ -12,7 +12,7 @@ from dualmask.families.edit.evaluate import correctors, corrupted, editing
 from dualmask.families.edit.evaluate.baselines import filler_scores, likelihood_ratio
 from dualmask.families.edit.evaluate.correctors import FillerThreshold, cross_fitted
 from dualmask.inference.loading import load
-from dualmask.ops.corruption import KINDS
+from dualmask.ops.corruption import KINDS, LOOKED_UP
 from launcher.command import app
 
 LINES = [" ".join(text.split()) for text in sorted(pydoc_data.topics.topics.values())]
@@ -63,7 +63,7 @@ def test_right_places_and_wrong_words_count_for_detection_only():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_error_alone_changes_lengths_as_it_should(kind, loaded):
-    right = corrupted.right_texts(LINES, loaded, limit=24, typos=kind in ("typo", "confuse"))
+    right = corrupted.right_texts(LINES, loaded, limit=24, typos=kind in LOOKED_UP)
     pairs = corrupted.make_wrong(right, loaded, rate=0.3, kinds=[kind])
     assert pairs.sources != pairs.targets
     longer = [len(wrong) - len(text) for wrong, text in zip(pairs.sources, pairs.targets, strict=True)]
