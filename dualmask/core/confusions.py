@@ -106,8 +106,9 @@ class _Lexicon:
     """The words of a vocabulary, and what each of them is confused with."""
 
     def __init__(self, texts: Iterable[str]) -> None:
-        whole = (text.removeprefix(" ") for text in texts if text.startswith(" ") or text.istitle())
+        whole = [text.removeprefix(" ") for text in texts if text.startswith(" ") or text.istitle()]
         self.words = {word.lower() for word in whole if word.isalpha() and word.isascii()}
+        self.names = {word for word in whole if word.istitle()} - {word.title() for word in whole if word.islower()}
         self.forms = families(self.words)
         self.classes = _companions(english.CLASSES)
         self.confusables = _companions(english.CONFUSABLES)
@@ -120,7 +121,11 @@ class _Lexicon:
         space, word = (" ", text[1:]) if text.startswith(" ") else ("", text)
         if not (word.isalpha() and word.isascii() and (word.istitle() or (space and word.islower()))):
             return {}
-        errors = self._word_errors(word.lower(), bool(space))
+        errors = self._word_errors(word.lower())
+        if space and word in self.names:  # of which nobody writes the plural
+            errors["form"] = []
+        if space and word.islower():
+            errors["more"] = self._superfluous(word)
         wrong = {kind: [space + self._cased(other, word) for other in others] for kind, others in errors.items()}
         if space:
             wrong["missing"] = [""] if word in english.OMITTED else []
@@ -133,19 +138,21 @@ class _Lexicon:
         usual = len(word) >= 3 and word.isalpha() and word.isascii() and text != word
         return usual and all(word + suffix not in self.classes for suffix in SUFFIXES)
 
-    def _word_errors(self, word: str, inside: bool) -> dict[str, list[str]]:
-        errors = {
+    def _word_errors(self, word: str) -> dict[str, list[str]]:
+        return {
             "class": self.classes.get(word, []),
             "form": self.forms.get(word, []),
             "confusable": self.confusables.get(word, []),
             "homophone": self.homophones.get(word, []),
         }
-        if inside and len(word) > 3 and is_noun(word, self.words) and not is_verb(word, self.words):
-            article = "an " if word[0] in "aeiou" else "a "
-            errors["more"] = [article + word, "the " + word, word + ","]
-        elif inside and word.endswith("s") and word[:-1] in errors["form"]:
-            errors["more"] = [word[:-1] + "'s", "the " + word]
-        return errors
+
+    def _superfluous(self, word: str) -> list[str]:
+        """An article before, or a sign in or behind a noun."""
+        if len(word) > 3 and is_noun(word, self.words) and not is_verb(word, self.words):
+            return [("an " if word[0] in "aeiou" else "a ") + word, "the " + word, word + ","]
+        if word.endswith("s") and word[:-1] in self.forms.get(word, []):
+            return ["the " + word, word[:-1] + "'s"]
+        return []
 
     @staticmethod
     def _cased(other: str, word: str) -> str:

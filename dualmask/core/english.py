@@ -23,7 +23,7 @@ PREPOSITIONS = _sets(
     in on at | in on | in into | in within | into to | on onto | on upon | to for | to at | to towards | for of |
     of from | from by | with by | about of | about on | as like | from since | under below | above over |
     between among | through across | through over | across along | until by | till until | before until | during in |
-    during while | without with | before after | against to | against with | over on | around about
+    during while | without with | before after | against with | over on | around about
     """
 )
 PRONOUNS = _sets(
@@ -62,18 +62,17 @@ OMITTED = _words(  # by writers
 CONFUSABLES = _sets(
     """
     their there they're | its it's | your you're | than then | affect effect | affects effects | affected effected |
-    loose lose | loses looses | accept except | who's whose | were where we're | of off | quite quiet |
-    weather whether | passed past | here hear | now know | right write | principal principle | complement compliment |
-    advice advise | advices advises | practice practise | device devise | license licence | choose chose |
-    breath breathe | cloth clothe | later latter | desert dessert | council counsel | lead led | read red |
-    though through | thorough through | thought though | though tough | role roll | root route | ensure insure assure |
-    emit omit | adapt adopt | access excess | personal personnel | precede proceed | stationary stationery |
-    moral morale | lay lie | rise raise | sit set | beside besides | everyday every | altogether together |
-    discreet discrete | explicit implicit | explicitly implicitly | form from | trail trial | filed field |
-    though although | say tell | learn teach | borrow lend | make do | bring take | look see | high tall | big large |
-    small little | amount number | between among | especially specially | sometime sometimes | altered alternated |
-    respectfully respectively | economic economical | historic historical | alternate alternative | consist contain |
-    sensible sensitive
+    loose lose | loses looses | accept except | who's whose | were where we're | quite quiet | weather whether |
+    passed past | here hear | now know | right write | principal principle | complement compliment | advice advise |
+    advices advises | practice practise | device devise | license licence | choose chose | breath breathe |
+    cloth clothe | later latter | desert dessert | council counsel | lead led | read red | though through |
+    thorough through | thought though | though tough | role roll | root route | ensure insure assure | emit omit |
+    adapt adopt | access excess | personal personnel | precede proceed | stationary stationery | moral morale |
+    lay lie | rise raise | sit set | beside besides | everyday every | altogether together | discreet discrete |
+    explicit implicit | explicitly implicitly | form from | trail trial | filed field | though although | say tell |
+    learn teach | borrow lend | make do | bring take | look see | high tall | big large | small little | amount number |
+    between among | especially specially | sometime sometimes | altered alternated | respectfully respectively |
+    economic economical | historic historical | alternate alternative | consist contain | sensible sensitive
     """
 )
 HOMOPHONES = _sets(  # seldom confused

@@ -24,6 +24,7 @@ from dualmask.core.tokenizer import PAD_ID
 
 SUBSTITUTE, DROP, DOUBLE, SWAP, TYPO, CONFUSE = range(len(KINDS))
 UNHIT = -1
+LOOKED_UP = ("typo", "confuse")  # in ErrorTables; they write several tokens in the place of one
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def corrupt(
     """Corrupts every row of ``tokens`` [B, T]; returns tokens [B, T] (padded with PAD) and their length [B].
 
     In each row, a share of the inner tokens, uniform in [rate_low, rate_high], is corrupted, each by one kind drawn by
-    weight. A result never exceeds T: insertions that would not fit are undone at random positions. Without
-    a table of misspellings, without one of the token, or without room, a typo is a substitution. A confusion that is
-    not to be had leaves the token as it is: a random token would be no error that people make.
+    weight. A result never exceeds T: insertions that would not fit are undone at random positions. Without a table of
+    misspellings, without one of the token, or without room, a typo is a substitution. Where there is no confusion, the
+    token stays as it is: a random token is no error that people make. Fewer tokens than the rate are then hit.
     """
     errors = errors or ErrorTables()
     inner = deletable(length, tokens.shape[1])

@@ -10,9 +10,10 @@ from torch.nn.functional import pad
 
 from dualmask.config.corruption import CorruptionConfig
 from dualmask.core.batch import deletable, present
+from dualmask.core.confusions import Confusions
 from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from dualmask.ops.corruption import KINDS, by_weight, corrupt
+from dualmask.ops.corruption import KINDS, LOOKED_UP, by_weight, corrupt
 
 ROWS, WIDTH = 300, 48
 MORE = 1000
@@ -181,7 +182,7 @@ def test_nothing_depends_on_companions_or_on_padding():
         assert torch.equal(alone[:, :WIDTH], together[one])
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("typo", "confuse")])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LOOKED_UP])
 def test_other_steps_give_other_mistakes(kind):
     tokens, length, key = texts(low=18, high=24)
     first, second = (corrupt(tokens, length, key, step, only(kind, rate=0.5), None)[0] for step in (0, 1))
@@ -229,6 +230,64 @@ def test_a_typo_that_finds_no_room_becomes_a_substitute():
     assert wider.tolist()[0] in ([BOS_ID, 50, 51, 9, 8, EOS_ID], [BOS_ID, 9, 50, 51, 8, EOS_ID])
 
 
+def confusions(ids=20):
+    """Pieces of 20 ids: 6 is left out, 8 becomes 50, 10 becomes 51 52 or is left alone; the others have no confusion.
+    12 goes on with the word before, 14 is a suffix that becomes 53 behind the stem 16."""
+    table, count = torch.full((ids, 2, 3), -1), torch.full((ids, 2), -1)
+    count[6], count[8], count[10, 0], count[14] = 0, 1, 2, 1
+    table[8, :, 0], table[14, :, 0] = 50, 53
+    table[10, 0, :2] = torch.tensor([51, 52])
+    flags = {"goes_on": [12, 14], "open_end": [6, 8, 10, 12, 14, 16], "suffix": [14], "stem": [16]}
+    masks = {name: torch.isin(torch.arange(ids), torch.tensor(members)) for name, members in flags.items()}
+    return Confusions(table, count, **masks)
+
+
+def confuse(inner_tokens, width=16, rows=40):
+    """What becomes of a text in which every token is confused, over ``rows`` keys."""
+    text = torch.tensor([[BOS_ID, *inner_tokens, EOS_ID]])
+    length = torch.full((rows,), text.shape[1])
+    tokens = pad(text, (0, width - text.shape[1])).expand(rows, -1).contiguous()
+    found = corrupt(tokens, length, torch.arange(rows), 0, only("confuse"), ErrorTables(confusions=confusions()))
+    return {tuple(inner(*found, row)) for row in range(rows)}
+
+
+@pytest.mark.parametrize(
+    ("text", "results"),
+    [
+        ([7, 6, 7], {(7, 7)}),  # left out
+        ([6, 6, 6], {()}),
+        ([7, 8, 9], {(7, 50, 9)}),
+        ([7, 10, 7], {(7, 51, 52, 7), (7, 10, 7)}),  # one variant is none
+        ([8, 12, 8], {(8, 12, 50)}),  # the first 8 goes on: it is no whole word
+        ([16, 14, 7], {(16, 53, 7)}),  # a suffix behind a stem
+        ([8, 14, 7], {(8, 14, 7)}),  # behind none
+        ([16, 14, 12], {(16, 14, 12)}),  # the word goes on
+    ],
+)
+def test_a_confusion_happens_to_whole_words_and_suffixes(text, results):
+    assert confuse(text) == results
+
+
+def test_a_confusion_that_finds_no_room_does_not_happen():
+    assert confuse([10, 7], width=4) == {(10, 7)}
+    assert confuse([10, 7], width=5) == {(51, 52, 7), (10, 7)}
+    assert confuse([6, 10], width=4) == {(51, 52), (10,)}  # what is left out makes room
+
+
+def test_without_a_table_nothing_is_confused():
+    tokens, length, key = texts()
+    assert torch.equal(corrupt(tokens, length, key, 0, only("confuse"), None)[0], tokens)
+
+
+def test_a_kind_without_weight_changes_no_draw_of_the_others():
+    tokens, length, key = texts(high=WIDTH // 2, ids=14)
+    config = CorruptionConfig(rate_low=0.5, rate_high=0.9)
+    plain, plain_length = corrupt(tokens, length, key, 3, config, ErrorTables(table()))
+    both = corrupt(tokens, length, key, 3, config, ErrorTables(table(), confusions()))
+    assert torch.equal(both[0], plain)
+    assert torch.equal(both[1], plain_length)
+
+
 weight = st.sampled_from([0.0, 1.0, 3.0])
 
 
@@ -238,16 +297,16 @@ weight = st.sampled_from([0.0, 1.0, 3.0])
     st.sampled_from([0.0, 0.3, 1.0]),
     st.integers(2, 12),
     st.booleans(),
+    st.booleans(),
     st.integers(0, 1000),
 )
-def test_a_corrupted_text_is_a_text(weights, rate, width, with_typos, seed):
+def test_a_corrupted_text_is_a_text(weights, rate, width, with_typos, with_confusions, seed):
     tokens, length, key = texts(rows=6, width=width, ids=14, garbage=9, seed=seed)
     config = CorruptionConfig(
         rate_low=rate, rate_high=rate, shuffle_share=0.5, mean_span=3.0, **dict(zip(KINDS, weights, strict=True))
     )
-    corrupted, corrupted_length = corrupt(
-        tokens, length, key, seed, config, ErrorTables(table()) if with_typos else None
-    )
+    errors = ErrorTables(table() if with_typos else None, confusions() if with_confusions else None)
+    corrupted, corrupted_length = corrupt(tokens, length, key, seed, config, errors)
     assert corrupted.shape == tokens.shape
     assert ((corrupted_length >= 2) & (corrupted_length <= width)).all()
     assert (corrupted[:, 0] == BOS_ID).all()

@@ -38,13 +38,14 @@ def editing(
     from dualmask.families.edit.evaluate import corrupted, rounds_report
     from dualmask.families.edit.evaluate import editing as suite
     from dualmask.inference.loading import load
+    from dualmask.ops.corruption import LOOKED_UP
 
     turns = numbers("--rounds", rounds, int, lambda number: 1 <= number <= 1000, "whole numbers from 1 on, such as 1,4")
     errors = list(dict.fromkeys([*kinds.split(","), *(["typo"] if typos else [])]))
     corrupted.corruption(corruption_rate, errors)  # what is wrong is said before a model is loaded
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
-    right = corrupted.right_texts(lines, loaded, limit=limit, typos=not {"typo", "confuse"}.isdisjoint(errors))
+    right = corrupted.right_texts(lines, loaded, limit=limit, typos=not set(LOOKED_UP).isdisjoint(errors))
     rows, curves = suite.evaluate(loaded, right, rate=corruption_rate, kinds=errors, rounds=turns)
     measured.write("editing", rows, corruption_rate=corruption_rate, kinds=errors)
     if measured.plot:

@@ -14,10 +14,10 @@ from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
 from dualmask.evaluation import texts
 from dualmask.inference.loading import Loaded
-from dualmask.ops.corruption import corrupt
+from dualmask.ops.corruption import LOOKED_UP, corrupt
 
-TOKEN_KINDS = tuple(kind for kind in KINDS if kind not in ("typo", "confuse"))
-ROOM = {False: 8, True: 4}  # targets leave so large a part (1/8, 1/4) of max_length free; typos cost several tokens
+TOKEN_KINDS = tuple(kind for kind in KINDS if kind not in LOOKED_UP)
+ROOM = {False: 8, True: 4}  # targets leave so large a part (1/8, 1/4) of max_length free; LOOKED_UP cost several tokens
 
 
 @dataclass(frozen=True)

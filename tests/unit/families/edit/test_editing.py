@@ -12,7 +12,7 @@ from dualmask.families.edit.evaluate import correctors, corrupted, editing
 from dualmask.families.edit.evaluate.baselines import filler_scores, likelihood_ratio
 from dualmask.families.edit.evaluate.correctors import FillerThreshold, cross_fitted
 from dualmask.inference.loading import load
-from dualmask.ops.corruption import KINDS
+from dualmask.ops.corruption import KINDS, LOOKED_UP
 from launcher.command import app
 
 LINES = [" ".join(text.split()) for text in sorted(pydoc_data.topics.topics.values())]
@@ -63,7 +63,7 @@ def test_right_places_and_wrong_words_count_for_detection_only():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_error_alone_changes_lengths_as_it_should(kind, loaded):
-    right = corrupted.right_texts(LINES, loaded, limit=24, typos=kind == "typo")
+    right = corrupted.right_texts(LINES, loaded, limit=24, typos=kind in LOOKED_UP)
     pairs = corrupted.make_wrong(right, loaded, rate=0.3, kinds=[kind])
     assert pairs.sources != pairs.targets
     longer = [len(wrong) - len(text) for wrong, text in zip(pairs.sources, pairs.targets, strict=True)]
@@ -131,12 +131,12 @@ def test_the_command_writes_rows_and_a_plot(model_folder, tmp_path):
     data.write_text("".join(json.dumps({"text": text}) + "\n" for text in LINES[:20]))
     out, plot = tmp_path / "out.json", tmp_path / "roc.png"
     common = ["eval", "editing", "--model", str(model_folder), "--data", str(data), "--limit", "16", "--rounds", "1"]
-    result = CliRunner().invoke(app, [*common, "--kinds", "typo", "--json", str(out), "--plot", str(plot)])
+    result = CliRunner().invoke(app, [*common, "--kinds", "typo,confuse", "--json", str(out), "--plot", str(plot)])
     assert result.exit_code == 0, result.output
     assert "Recall by kind of error" in result.output
     written = json.loads(out.read_text())
     assert written["suite"] == "editing"
-    assert written["kinds"] == ["typo"]
+    assert written["kinds"] == ["typo", "confuse"]
     assert plot.read_bytes()[:4] == b"\x89PNG"
 
 
