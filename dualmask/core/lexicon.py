@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.core.words import BLANKS, is_plain
-
-_BLANK_BYTES = tuple(blank.encode() for blank in BLANKS)
+from dualmask.core.words import is_plain
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,6 @@ class Lexicon:
     plain         [V] bool: ASCII letters or marks, with at most one space in front (``words.is_plain``)
     fallback      [V] bool: a byte of a character that the vocabulary lacks
     begins_space  [V] bool: starts with a space
-    begins_blank  [V] bool: starts with one of ``words.BLANKS``
     ends_sentence [V] bool: ends with . ! ? or a line break
     """
 
@@ -37,7 +34,6 @@ class Lexicon:
     plain: Tensor
     fallback: Tensor
     begins_space: Tensor
-    begins_blank: Tensor
     ends_sentence: Tensor
 
     def to(self, device: torch.device) -> Lexicon:
@@ -53,7 +49,6 @@ def read_lexicon(tokenizer: Tokenizer) -> Lexicon:
         plain=torch.tensor([is_plain(content.decode("latin-1")) for content in contents]),
         fallback=torch.tensor([tokenizer.is_fallback(index) for index in range(len(contents))]),
         begins_space=torch.tensor([content.startswith(b" ") for content in contents]),
-        begins_blank=torch.tensor([content.startswith(_BLANK_BYTES) for content in contents]),
         ends_sentence=torch.tensor([content.endswith((b".", b"!", b"?", b"\n")) for content in contents]),
     )
 

@@ -22,7 +22,7 @@ from dualmask.inference.loading import Loaded
 RATE = 0.1  # share of the tokens that is wrong
 LEAST_UNTOUCHED = 0.997  # share of the tokens of right texts that stay
 
-# thresholds and the values tried in turn, each with the best of the others; thresholds on the edges need the most trials
+# thresholds and the values that are tried in turn, each with the best of the others
 GRID: Sequence[tuple[str, Sequence[float | None]]] = (
     ("edit_threshold", (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)),
     ("insert_threshold", (0.35, 0.5, 0.65, 0.8, 0.9)),

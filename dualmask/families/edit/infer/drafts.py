@@ -28,8 +28,8 @@ class Drafts:
     key             [N] random key: draws depend on it and on the position, on nothing else
     locked          [N, L] bool: never deleted
     region          [N, L] int64: the budget region of the gap behind the token, or CLOSED
-    spaced          [N, L] bool: what is inserted right behind the token must begin with a space, and no deletion
-                    may bring there what does not begin with a blank
+    spaced          [N, L] bool: what is inserted right behind the token must begin with a space, and so must
+                    what stands there when tokens are deleted
     written_prob    [N, L] probability with which an earlier round wrote the token; 1: it was given
     """
 

@@ -15,10 +15,12 @@ The law, for mode auto (and an edit without a keep rate), whatever the model say
 1. Without letters, marks and spaces, input and output are the same string.
 2. The protected spans of the input, which are whole chunks, are in the output: verbatim, in order, and each still a
    whole chunk, that is between blanks or the ends of the text.
-3. The blanks that are not a single space are in the output, verbatim and in order.
+3. The blanks that are not a single space are in the output, verbatim and in order; two of them may have a space in
+   common where all that stood between them went.
 
-So nothing is ever glued to an address or a number, and an edit that wants to is not made. A token is kept whole if any
-of its characters has to stay; of a token that the tokenizer wrote as single bytes every one is kept.
+So nothing is ever glued to an address or a number, and what is written is letters, marks and single spaces
+(``core.words.is_plain``). A token is kept whole if any of its characters has to stay, but for the last space of (2) and
+(3), which may be that of another word; and of a letter that the tokenizer wrote as bytes every byte is kept.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Protection:
     """What stays of a text, as ranges of its tokens.
 
     ranges  [start, end): never deleted, nothing is inserted inside
-    apart   tokens behind which a blank must follow, or the end of the text
+    apart   tokens behind which a space must follow unless what follows them is never deleted
     front   nothing is inserted in front of the text
     """
 

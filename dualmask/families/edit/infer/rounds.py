@@ -15,7 +15,7 @@ from torch import Tensor
 from dualmask.core import noise
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
-from dualmask.core.tokenizer import EOS_ID, MASK_ID
+from dualmask.core.tokenizer import MASK_ID
 from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, unchanged
 from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
@@ -147,11 +147,11 @@ class InferenceRules:
         return edits, prob.masked_fill(~read, 0.0).amax(1)
 
     def _apart(self, deleted: Tensor) -> Tensor:
-        """[N, L] ``deleted`` without the tokens behind a ``spaced`` one whose deletion would glue something to it."""
+        """[N, L] ``deleted`` without the tokens behind a ``spaced`` one where no space would follow it."""
         tokens, last = self.drafts.tokens, deleted.shape[1] - 1
         kept = torch.where(deleted, last, torch.arange(last + 1, device=self.device))
         behind = tokens.gather(1, kept.flip(1).cummin(1).values.flip(1)[:, 1:])
-        glued = self.drafts.spaced[:, :-1] & ~self.lexicon.begins_blank[behind] & (behind != EOS_ID)
+        glued = self.drafts.spaced[:, :-1] & ~self.lexicon.begins_space[behind]
         return torch.cat([deleted[:, :1], deleted[:, 1:] & ~glued], dim=1)
 
     def _first_byte(self, tokens: Tensor) -> Tensor:

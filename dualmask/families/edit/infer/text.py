@@ -111,12 +111,14 @@ def _locked_ranges(request: TextRequest, tokens: _Tokens) -> list[Span]:
 
 
 def _protection(text: str, ids: Sequence[int], tokens: _Tokens, lexicon: Lexicon) -> Protection:
-    """A protected span with the blank in front of it, which thus stays. The blank behind it may be a part of the next
-    word: there only a blank has to follow."""
-    spans = protected_spans(text)
-    ranges = [tokens.holding((max(start - 1, 0), end)) for start, end in spans]
-    apart = [behind - 1 for (_, behind), (_, end) in zip(ranges, spans, strict=True) if tokens.starts[behind] == end]
-    ranges += [tokens.holding(span) for span in kept_runs(text)]
+    """A protected span keeps the blank in front of it. The space behind it, and the last of several blanks, may be that
+    of the next word, which may change: there only a space has to follow."""
+    spans, runs = protected_spans(text), kept_runs(text)
+    followed = [(max(start - 1, 0), end) for start, end in spans]
+    followed += [(start, end - 1) for start, end in runs if text[end - 1] == " "]
+    ranges = [tokens.holding(part) for part in followed]
+    apart = [behind - 1 for (_, behind), (_, end) in zip(ranges, followed, strict=True) if tokens.starts[behind] == end]
+    ranges += [tokens.holding(run) for run in runs if text[run[1] - 1] != " "]
     ranges += [(number, number + 1) for number, byte in enumerate(lexicon.fallback[ids].tolist()) if byte]
     return Protection(tuple(ranges), tuple(apart), front=bool(spans) and spans[0][0] == 0)
 

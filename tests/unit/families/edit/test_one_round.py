@@ -48,7 +48,7 @@ def drafts() -> Batch:
 def everything_may_be_written() -> Lexicon:
     never = torch.zeros(VOCAB, dtype=torch.bool)
     writable = torch.arange(VOCAB) >= len(SPECIAL_IDS)
-    others = dict.fromkeys(("plain", "fallback", "begins_space", "begins_blank", "ends_sentence"), never)
+    others = dict.fromkeys(("plain", "fallback", "begins_space", "ends_sentence"), never)
     return Lexicon(torch.ones(VOCAB, dtype=torch.long), never, writable, **others)
 
 
