@@ -65,6 +65,9 @@ class Sureness:
     insert_threshold: Annotated[
         float | None, typer.Option(metavar="P", help="How sure it must be that something is missing, 0 to 1.")
     ] = None
+    fill_threshold: Annotated[
+        float | None, typer.Option(metavar="P", help="How probable all that an edit writes must be, 0 to 1.")
+    ] = None
     preference: Annotated[
         float | None,
         typer.Option(metavar="NATS", help="By how much it must find an edit better than what stood there."),
@@ -80,7 +83,8 @@ class Sureness:
 
     @property
     def given(self) -> dict[str, float]:
-        named = {name: getattr(self, name) for name in ("edit_threshold", "insert_threshold", "preference")}
+        names = ("edit_threshold", "insert_threshold", "fill_threshold", "preference")
+        named = {name: getattr(self, name) for name in names}
         return {name: value for name, value in named.items() if value is not None}
 
 

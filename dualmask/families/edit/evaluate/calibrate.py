@@ -23,14 +23,14 @@ RATE = 0.1  # share of the tokens that is wrong
 LEAST_UNTOUCHED = 0.997  # share of the tokens of right texts that stay
 
 # thresholds and the values that are tried in turn, each with the best of the others
-GRID: Sequence[tuple[str, Sequence[float | None]]] = (
-    ("edit_threshold", (0.2, 0.35, 0.5, 0.65, 0.8, 0.9)),
-    ("insert_threshold", (0.35, 0.5, 0.65, 0.8, 0.9)),
-    ("preference", (None, -1.0, 0.0, 1.0, 2.0)),
-    ("gate_threshold", (0.05, 0.2, 0.8)),
-    ("edit_threshold", (0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.7)),
-    ("insert_threshold", (0.25, 0.3, 0.4, 0.6, 0.7)),
-    ("preference", (-2.0, -0.5, 0.5, 1.5, 3.0)),
+GRID: Sequence[tuple[str, Sequence[float]]] = (
+    ("fill_threshold", (0.0, 0.1, 0.2, 0.35, 0.5)),
+    ("edit_threshold", (0.1, 0.2, 0.35, 0.65, 0.8)),
+    ("insert_threshold", (0.2, 0.35, 0.65, 0.8)),
+    ("preference", (-1.0, 0.0, 1.0)),
+    ("gate_threshold", (0.1, 0.3)),
+    ("fill_threshold", (0.15, 0.3, 0.4, 0.6, 0.7)),
+    ("edit_threshold", (0.05, 0.15, 0.25, 0.5, 0.75)),
 )
 
 

@@ -73,6 +73,14 @@ def unchanged(result: RoundResult, draft: Tensor) -> Tensor:
     return (gone > 0) & (gone == opened.count) & (kept == opened.count)
 
 
+def sureness(result: RoundResult, confidence: Tensor) -> Tensor:
+    """[N, G] probability of all that was written in each gap; 1 where nothing was. confidence [N, W]: of each token."""
+    masked = result.opened.masked
+    gap = torch.where(masked.is_mask, masked.gap, result.count.shape[1])  # the others: a column that is cut off
+    nats = confidence.float().clamp_min(1e-30).log()
+    return nats.new_zeros(len(nats), result.count.shape[1] + 1).scatter_add(1, gap, nats)[:, :-1].exp()
+
+
 def gains(result: RoundResult, wrong_before: Tensor, wrong_after: Tensor) -> Tensor:
     """[N, G] by how many nats the model finds each gap with its neighbours better than before: the sum of the log
     probabilities that tokens are right, behind the round less in front of it.

@@ -16,7 +16,7 @@ from dualmask.core import noise
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import MASK_ID
-from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, unchanged
+from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, sureness, unchanged
 from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.regions import gather_regions
@@ -76,7 +76,8 @@ def _approved(rules: InferenceRules, result: RoundResult, word_check: WordCheck 
     """The round of texts that are mended without the edits that do not stand a second look, and the confidences."""
     drafts, budgets, told = rules.drafts, rules.budgets, rules.told
     least = [budget.request.point.preference for budget in budgets]
-    approved = ~unchanged(result, drafts.tokens)
+    least_sure = rules.tensor([budget.request.point.fill_threshold for budget in budgets])
+    approved = ~unchanged(result, drafts.tokens) & (sureness(result, rules.confidence) >= least_sure[:, None])
     if any(value is not None for value in least):
         given, rate = torch.ones_like(result.tokens, dtype=torch.float32), torch.ones_like(told, dtype=torch.float32)
         scores = rules.model.read(result.tokens, result.length, rate, given)
