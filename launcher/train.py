@@ -51,10 +51,9 @@ def start(arguments: argparse.Namespace, stop: StopRequest) -> int:
     first = preflight.rank() == 0
     world = preflight.world_size()
     ready = preflight.check(arguments.config, arguments.set, arguments.deepspeed_config, world, arguments.stages)
-    if arguments.resume == "auto" and not arguments.dry_run and preflight.RunRecord(ready.run).complete:
-        if first:
-            print(f"{ready.run.output}: already complete")
-        return 0
+    complete = arguments.resume == "auto" and not arguments.dry_run and preflight.RunRecord(ready.run).complete
+    if complete and first:
+        print(f"{ready.run.output}: already complete")
     prepare_environment(ready.run.device)
     if arguments.dry_run:
         from launcher.dry_run import describe
@@ -62,9 +61,16 @@ def start(arguments: argparse.Namespace, stop: StopRequest) -> int:
         if first:
             print(describe(ready, preflight.world_size()))
         return 0
-    from launcher.session import train
+    if not complete:
+        from launcher.session import train
 
-    return train(ready, arguments.resume, stop)
+        if code := train(ready, arguments.resume, stop):
+            return code
+    if first:
+        from launcher.finish import finish
+
+        finish(ready.run)  # also if the run ended before it came to that
+    return 0
 
 
 def explain(error: Exception) -> int:

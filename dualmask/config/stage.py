@@ -25,6 +25,8 @@ class StageConfig(Section):
     TRAINABLE: ClassVar[tuple[str, ...]] = ()  # modules that this kind of stage can train
     TIED: ClassVar[Mapping[str, str]] = {}  # parameters that learn with a module of another name, such as a token table
 
+    DECIDES: ClassVar[bool] = False  # what it teaches is used by thresholds, which are chosen when the run ends
+
     name: str
     steps: Positive
     train: tuple[str, ...] = Field(min_length=1, description="modules that learn; the others are frozen")

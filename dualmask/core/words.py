@@ -70,9 +70,14 @@ class WordList:
                 raise ValueError(f"{path} line {number}: {line!r} is not a word; give one word a line, letters only")
         return cls(lines)
 
+    @property
+    def text(self) -> str:
+        """The file: one word a line."""
+        return "".join(f"{word}\n" for word in self.words)
+
     def save(self, path: Path) -> None:
-        """One word a line, UTF-8, written whole."""
-        write_file(path, "".join(f"{word}\n" for word in self.words))
+        """UTF-8, written whole."""
+        write_file(path, self.text)
 
 
 def _plain(word: str) -> str:

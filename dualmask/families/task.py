@@ -9,7 +9,7 @@ its backward passes, its losses, and what it wants to remember from one step to 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -118,6 +118,15 @@ def as_they_are(weights: dict[str, Tensor], stage: StageConfig) -> dict[str, Ten
 
 
 @dataclass(frozen=True)
+class Finish:
+    """What lies beside the weights of a model that has learnt to decide."""
+
+    # (loaded model, texts that it has not seen, texts that it has learnt from) → contents by file name
+    files: Callable[[Any, list[str], Iterable[str]], dict[str, str]]
+    mark: str  # the file by which one sees that this was done
+
+
+@dataclass(frozen=True)
 class Runtime:
     """What a family does with torch. Models of all families have ``config`` and ``vocab_size``."""
 
@@ -125,6 +134,7 @@ class Runtime:
     task: MakeTask  # tokenizer None: ids only, no text is known
     begin_stage: Callable[[dict[str, Tensor], Any], dict[str, Tensor]] = as_they_are  # weights a stage begins with
     writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
+    finish: Finish | None = None
 
 
 def build(config: ModelConfig, vocab_size: int, *, activation_checkpointing: bool = False) -> nn.Module:

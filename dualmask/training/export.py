@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors.torch import save_file
@@ -79,6 +80,17 @@ def export_checkpoint(checkpoint: Path, out_folder: Path, *, training: bool = Fa
     weights = {name.removeprefix(MODEL): shards.whole(name).float() for name in names}
     tokenizer = run.data.path / "tokenizer.model"
     write_export(out_folder, weights, run.model, state.vocab_size, tokenizer, checkpoint if training else None)
+
+
+def add_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Adds texts to an exported folder by name, digests and all; who reads it meanwhile sees the one or the other."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(folder, aside)
+    for name, text in files.items():
+        (aside / name).write_text(text, encoding="utf-8")
+    manifest.seal(aside)
+    _replace(aside, folder)
 
 
 def _checkpoint(folder: Path) -> Path:

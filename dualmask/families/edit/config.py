@@ -234,6 +234,7 @@ class RoundStage(EditStage):
 
     TRAINABLE: ClassVar[tuple[str, ...]] = ("filler", "inserter", "picker", "gate")
     plays_rounds: ClassVar[bool] = True
+    DECIDES: ClassVar[bool] = True
 
     name: Literal["picker", "joint"]
     rollout: RolloutConfig = RolloutConfig()

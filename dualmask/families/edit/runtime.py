@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
 
 from dualmask.config.schema import RunConfig
+from dualmask.core import words
 from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import Tokenizer
+from dualmask.core.words import WordList
 from dualmask.families.edit.config import EditAlarms, EditStage, RewardStage, RoundStage
+from dualmask.families.edit.infer import operating_point
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.reward import RewardTask, ScoredEditsTask, make_reward
 from dualmask.families.edit.scored import ScoredTexts
 from dualmask.families.edit.task import EditTask, RoundsTask
-from dualmask.families.task import Runtime
+from dualmask.families.task import Finish, Runtime
+
+LEAST_SEEN = 3  # times that a word stands in the texts before it counts as one: what is rarer may be a misprint
 
 
 def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer | None) -> EditTask:
@@ -51,4 +57,14 @@ def writers(loaded: Any, settings: Any) -> list[Any]:
     return writers(loaded, settings)
 
 
-RUNTIME = Runtime(build=DualMask, task=task, begin_stage=begin_stage, writers=writers)
+def finish(loaded: Any, held_out: list[str], learnt: Iterable[str]) -> dict[str, str]:
+    """The words that edits may write, and the thresholds by which they are made."""
+    from dualmask.families.edit.evaluate.calibrate import calibrate
+
+    known = WordList.of(learnt, least=LEAST_SEEN)
+    return {words.FILE: known.text, operating_point.FILE: calibrate(loaded, held_out, known=known).text}
+
+
+RUNTIME = Runtime(
+    build=DualMask, task=task, begin_stage=begin_stage, writers=writers, finish=Finish(finish, operating_point.FILE)
+)

@@ -26,6 +26,7 @@ def initialize(tensor: int = 1, timeout_seconds: float = 1800) -> None:
 def single_process() -> None:
     """Groups of one process, for inference and tests: no launcher, environment variables or rendezvous port needed."""
     if not dist.is_initialized():
+        parallel_state.destroy_model_parallel()  # of a training that is over
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     initialize(1)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from dualmask.core.lexicon import read_lexicon
+from dualmask.core.words import WordList
 from dualmask.families.edit.evaluate import edits
 from dualmask.families.edit.evaluate.corrupted import TOKEN_KINDS, Pairs, make_wrong, right_texts
 from dualmask.families.edit.infer.engine import Engine
@@ -34,13 +35,14 @@ GRID: Sequence[tuple[str, Sequence[float]]] = (
 )
 
 
-def calibrate(loaded: Loaded, lines: list[str], *, limit: int = 192) -> Decision:
-    """From texts that the model has not seen. Raises ValueError if they are too few to choose by."""
+def calibrate(loaded: Loaded, lines: list[str], *, known: WordList | None = None, limit: int = 192) -> Decision:
+    """From texts that the model has not seen. ``known``: the words that its edits may write; None: those of its folder.
+    Raises ValueError if the texts are too few to choose by."""
     right = right_texts(lines, loaded, limit=limit, typos=False)
     if sum(len(batch.length) for batch in right) < 8:
         raise ValueError("too few held-out texts to choose thresholds by: at least 8 are needed")
     pairs = make_wrong(right, loaded, rate=RATE, kinds=TOKEN_KINDS)
-    engine = engine_of(loaded, read_lexicon(loaded.tokenizer), point=OperatingPoint())
+    engine = engine_of(loaded, read_lexicon(loaded.tokenizer), point=OperatingPoint(), known=known)
     best = measure(engine, pairs, OperatingPoint())
     tried = {best.point: best}
     for name, values in GRID:

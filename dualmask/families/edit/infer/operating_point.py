@@ -72,9 +72,10 @@ class Decision:
             raise ValueError(f"precision {least} is out of this model's reach: give at most {best:.3f}")
         return max(good, key=lambda each: each.recall).point
 
-    def write(self, folder: Path) -> None:
-        tree = {"format": FORMAT, **asdict(self)}
-        (folder / FILE).write_text(json.dumps(tree, indent=1), encoding="utf-8")
+    @property
+    def text(self) -> str:
+        """The file."""
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Decision:

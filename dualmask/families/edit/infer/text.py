@@ -33,14 +33,19 @@ class TextResult:
 
 
 def engine_of(
-    loaded: Loaded, lexicon: Lexicon, *, progress: Progress | None = None, point: OperatingPoint | None = None
+    loaded: Loaded,
+    lexicon: Lexicon,
+    *,
+    progress: Progress | None = None,
+    point: OperatingPoint | None = None,
+    known: WordList | None = None,
 ) -> Engine:
-    """The engine of a model, with the thresholds and the known words of its folder."""
-    word_check = None
+    """The engine of a model, with the thresholds and the known words of its folder where none are given."""
     if loaded.folder is not None:
         point = point or Decision.read(loaded.folder).chosen
-        if (loaded.folder / words.FILE).is_file():
-            word_check = WordCheck(loaded.tokenizer, WordList.load(loaded.folder / words.FILE))
+        if known is None and (loaded.folder / words.FILE).is_file():
+            known = WordList.load(loaded.folder / words.FILE)
+    word_check = None if known is None else WordCheck(loaded.tokenizer, known)
     return Engine(loaded.model, lexicon, progress=progress, point=point, word_check=word_check)
 
 

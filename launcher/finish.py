@@ -1,0 +1,43 @@
+"""What is added to a finished model before people use it: decided on held-out texts, by one process."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Iterator
+
+from data_pipeline.reader import ShardReader
+from dualmask.config.schema import RunConfig
+from dualmask.core.tokenizer import Tokenizer
+from dualmask.evaluation import texts
+from dualmask.inference.loading import load
+from dualmask.training.export import add_files
+
+SEQUENCES = 40_000  # of the training data that are read
+READ_AT_ONCE = 512
+HELD_OUT = "dev.jsonl"  # in the data folder
+
+
+def finish(run: RunConfig) -> None:
+    """Lays what the family chooses on held-out texts beside the exported weights. Does nothing if that was done, if the
+    family has nothing to choose, or if its last stage taught nothing that decides."""
+    folder, rule = run.output / "export", run.family.load_runtime().finish
+    if rule is None or not run.stages[-1].DECIDES or (folder / rule.mark).is_file():
+        return
+    held_out = run.data.path / HELD_OUT
+    if not held_out.is_file():
+        print(f"{folder}: thresholds stay as they are, {held_out} does not exist", file=sys.stderr, flush=True)
+        return
+    loaded = load(folder, family=run.model.family)
+    add_files(folder, rule.files(loaded, texts.read_texts(held_out), learnt(run, loaded.tokenizer)))
+
+
+def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:
+    """Texts of the training data, as they are cut into sequences."""
+    reader = ShardReader(run.data.path, "train", batch_size=READ_AT_ONCE, seed=run.data.shuffle_seed, epochs=1)
+    try:
+        for batch in itertools.islice(reader, -(-SEQUENCES // READ_AT_ONCE)):
+            for tokens, length in zip(batch.tokens.tolist(), batch.length.tolist(), strict=True):
+                yield tokenizer.decode(tokens[:length])
+    finally:
+        reader.close()
