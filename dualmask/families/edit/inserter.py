@@ -40,6 +40,7 @@ class Inserter(nn.Module):
         if gone is None:
             gone = torch.full(h_BTD[:, 1:, 0].shape, NOT_TOLD, device=h_BTD.device)
         row = torch.where(gone == NOT_TOLD, self.most + 1, gone.clamp_max(self.most))
-        told_BGD = self.gone(nn.functional.one_hot(row, self.most + 2).to(h_BTD.dtype))
+        is_row = row[..., None] == torch.arange(self.most + 2, device=row.device)  # `one_hot` would make the host wait
+        told_BGD = self.gone(is_row.to(h_BTD.dtype))
         h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]) + told_BGD, approximate="tanh")
         return InserterOut(self.count(h_BGD).float(), gap_present(length, width))
