@@ -197,7 +197,7 @@ def judge(
 ) -> DraftScores:
     """Picker and Gate on a draft whose masked-LM scores are known. Where the filler has not read it, the Gate looks at
     the picker's states."""
-    logits, states = picker(x_BTD, batch.present, keep_rate, masked_lm, written_prob)
+    logits, states = picker(x_BTD, batch, keep_rate, masked_lm, written_prob)
     features = statistics(logits, masked_lm.prob, written_prob, batch.deletable)
     pooled = masked_lm.pooled
     if pooled is None:

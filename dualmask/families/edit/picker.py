@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from dualmask.core.batch import Batch
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.filler import RARELY
 from dualmask.families.edit.masked_lm import MaskedLMScores
@@ -18,6 +19,7 @@ from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
 from dualmask.ops.estimators import calibrate, relaxed_keep, straight_through
 from dualmask.ops.gaps import contiguous_positions
+from dualmask.ops.repeats import FEATURES, REACH, repeats
 
 RATE_FEATURES = 16
 COLDEST = 0.1  # temperature below which decisions are described as at this one
@@ -70,6 +72,9 @@ class Picker(nn.Module):
         # the picker starts as the heuristics do. To restore: of the filler's logit of the token; to doubt: of that, of
         # its logit of the likeliest token, and of how sure the model was when it wrote the token itself
         self.trust = nn.Parameter(torch.tensor([1.0, -0.5, 0.5, -0.5]))
+        self.repeats = nn.Linear(FEATURES, config.hidden, bias=False)
+        # nats of doubt about the second of two equal blocks of tokens, and about the first
+        self.twice = nn.Parameter(torch.tensor([4.0] * REACH + [0.0] * REACH))
         self.delete = nn.Linear(config.hidden, 1 + len(deletion.OFFSETS))
         self.doubt = nn.Linear(config.hidden, 1)
         # a copied trunk must first do what it did before
@@ -77,13 +82,14 @@ class Picker(nn.Module):
         nn.init.zeros_(self.rate.bias)
         nn.init.zeros_(self.opinion.weight)
         nn.init.zeros_(self.opinion.bias)
+        nn.init.zeros_(self.repeats.weight)
         nn.init.normal_(self.delete.weight, std=config.init_std)
         nn.init.zeros_(self.delete.bias)
         nn.init.normal_(self.doubt.weight, std=config.init_std)
         nn.init.constant_(self.doubt.bias, RARELY)
 
     def forward(
-        self, x_BTD: Tensor, present: Tensor, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
+        self, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor
     ) -> tuple[DeleteLogits, Tensor]:
         """Logits in float32, and states [B, T, D], from the embeddings of the whole text, the requested keep rate [B],
         the masked-LM scores of each token (all 0.5 where there are none) and the probability [B, T] with which the
@@ -92,12 +98,14 @@ class Picker(nn.Module):
         written = is_written * torch.logit(written_prob.float(), eps=1e-4)
         believed, best = (torch.logit(prob.float(), eps=1e-4) for prob in (masked_lm.prob, masked_lm.best))
         rate = self.rate(rate_features(keep_rate).to(x_BTD.dtype))
-        position = contiguous_positions(present)
+        position = contiguous_positions(batch.present)
+        twice = repeats(batch.tokens, batch.deletable)
         opinion = self.opinion(torch.stack([believed, best, is_written, written], dim=-1).to(x_BTD.dtype))
-        h_BTD = self.trunk(x_BTD + rate[:, None] + opinion, position, present)
+        known = rate[:, None] + opinion + self.repeats(twice.to(x_BTD.dtype))
+        h_BTD = self.trunk(x_BTD + known, position, batch.present)
         logits = self.delete(h_BTD).float()
         unary = logits[..., 0] + self.trust[0] * believed
-        doubt = self.doubt(h_BTD).squeeze(-1).float()
+        doubt = self.doubt(h_BTD).squeeze(-1).float() + twice @ self.twice.float()
         wrong = doubt + self.trust[1] * believed + self.trust[2] * best + self.trust[3] * written
         return DeleteLogits(unary, logits[..., 1:], wrong), h_BTD
 

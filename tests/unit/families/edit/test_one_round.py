@@ -30,7 +30,7 @@ from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.task import unroll
 
-DRAFTS, LONGEST, WIDTH, ROUNDS = 200, 10, 96, 3
+DRAFTS, LONGEST, WIDTH, ROUNDS = 200, 10, 144, 3
 MOST = 2  # masks a gap
 
 
@@ -88,7 +88,7 @@ def inferred(model: DualMask, batch: Batch, rounds: int) -> list[list[Round]]:
 def undecided(model: DualMask) -> DualMask:
     """A picker that takes about a tenth of these tokens for wrong, a Gate that opens for about half of these texts."""
     with torch.no_grad():
-        model.picker.doubt.bias += 11.2
+        model.picker.doubt.bias += 8.4
         model.gate.decide.bias -= 0.43
     return model
 

@@ -55,6 +55,7 @@ def make_model() -> DualMask:
     model = DualMask(small, VOCAB)
     with torch.no_grad():
         model.picker.trust.zero_()
+        model.picker.twice.zero_()
         model.picker.delete.bias.zero_()
         model.picker.doubt.bias[:] = -1.0
     return model
