@@ -7,6 +7,7 @@ Values that could not be sent are still in ``metrics.jsonl``.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 from dualmask.config.load import flatten
 from dualmask.config.schema import RunConfig
-from dualmask.training.metrics import StepRecord
+from dualmask.training.metrics import EvalRecord, StepRecord
 from dualmask.training.plots import plot_losses
 
 KEY_TAG = "dualmask.key"  # by which a resumed process finds its MLflow runs again
@@ -46,6 +47,10 @@ class Tracker:
         if record.step % self._every == 0 or last_of_stage or not record.taken or record.alarms:
             now = int(time.time() * 1000)
             self._put(lambda store: store.log(record, now))
+
+    def on_eval(self, record: EvalRecord) -> None:
+        now = int(time.time() * 1000)
+        self._put(lambda store: store.log_eval(record, now))
 
     def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         self._put(lambda store: store.end_stage(stage_index, stage, texts))
@@ -114,7 +119,8 @@ class _Store:
         self._client = MlflowClient(self._uri)
         self._experiment = self._find_experiment()
         self._stages: dict[int, str] = {}
-        self._parent, known = self._find_or_create({}, run.name)
+        above = {} if run.tracking.parent is None else {"mlflow.parentRunId": run.tracking.parent}
+        self._parent, known = self._find_or_create(above, run.name)
         if not known:
             self._describe(dataset)
         self._monitor = self._watch_system(resumed=known)
@@ -133,6 +139,20 @@ class _Store:
             for run_id in (stage, self._parent):
                 self._client.set_tag(run_id, f"alarm.{alarm.name}", alarm.text[:_TAG_LENGTH])
         self._client.log_batch(self._parent, metrics=[m for m in metrics if m.key in ("loss/total", "lr")])
+
+    def log_eval(self, record: EvalRecord, milliseconds: int) -> None:
+        """``dev/f05`` and the like, in the run of the stage and in the parent's."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(f"dev/{name.removeprefix('dev_')}", value, milliseconds, record.step)
+            for name, value in record.figures.items()
+            if math.isfinite(value)
+        ]
+        for run_id in (self._stage(record.stage_index, record.stage), self._parent):
+            self._client.log_batch(run_id, metrics=metrics)
+        if record.is_best:
+            self._client.set_tag(self._parent, "best", f"{record.metric} {record.value:.6g}, step {record.step}")
 
     def end_stage(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         run_id = self._stage(stage_index, stage)
