@@ -13,6 +13,7 @@ import queue
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,32 @@ class Tracker:
                 pause = min(2 * pause, _MAX_PAUSE)
 
 
+class SweepRun:
+    """The MLflow run above those of a sweep's trials, which name its ``id`` as ``tracking.parent``.
+
+    ``id`` is None where the server does not answer: the sweep goes on, and its trials are runs by themselves.
+    """
+
+    def __init__(self, run: RunConfig, *, dataset: dict[str, str]) -> None:
+        quiet = run.tracking.model_copy(update={"system_metrics": False})
+        self._run = run.model_copy(update={"name": f"{run.name}-sweep", "tracking": quiet})
+        self._store = self._try(lambda: _Store(self._run, uuid.uuid4().hex, dataset))
+        self.id = None if self._store is None else self._store.parent
+
+    def close(self, best: dict[str, Any], metric: str, value: float | None) -> None:
+        """best: keys of the best trial; value: its figure, None if there is no such trial."""
+        if self._store is not None:
+            store = self._store
+            self._try(lambda: store.end_sweep(best, f"dev/{metric.removeprefix('dev_')}", value))
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:  # see Tracker._retry
+            _say(f"{self._run.tracking.uri} does not take what is sent; {' '.join(str(error).split())[:200]}")
+            return None
+
+
 class _Store:
     """The calls of MLflow, in the tracker's thread. Every method may raise, and may then be called again."""
 
@@ -161,6 +188,20 @@ class _Store:
         figure = plot_losses(self._run.output / "metrics.jsonl", stage_index, self._run.stages)
         self._client.log_figure(run_id, figure, "losses.png")
         self._client.set_terminated(run_id, "FINISHED")
+
+    @property
+    def parent(self) -> str:
+        """Id of the run that the others belong to."""
+        return self._parent
+
+    def end_sweep(self, best: dict[str, Any], metric: str, value: float | None) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(f"best.{key}", str(chosen)[:_PARAM_LENGTH]) for key, chosen in best.items()]
+        self._client.log_batch(self._parent, params=params)
+        if value is not None:
+            self._client.log_metric(self._parent, metric, value)
+        self._client.set_terminated(self._parent, "FINISHED" if value is not None else "FAILED")
 
     def finish(self, status: str) -> None:
         if self._monitor is not None:
