@@ -29,7 +29,7 @@ from launcher.preflight import Preflight, check
 from launcher.trial import Job, Trial, trial_row
 
 KINDS = {"loguniform": "two numbers above 0, the lower first", "uniform": "two numbers, the lower first"}
-Space = dict[str, tuple[str, list[Any]]]  # key → (loguniform | uniform | choice, bounds or choices)
+Space = dict[str, tuple[str, list[Any]]]  # key → (loguniform | uniform | choice | grid, bounds or values)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,9 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="sweep", description=__doc__.splitlines()[0])
     parser.add_argument("--config", required=True, help="YAML file of the run; it needs eval.every_steps")
-    parser.add_argument("--space", required=True, help="YAML: key of the run → {loguniform|uniform|choice: [...]}")
+    parser.add_argument("--space", required=True, help="YAML: key of the run → {loguniform|uniform|choice|grid: [...]}")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key in every trial")
-    parser.add_argument("--samples", type=int, default=8, metavar="N", help="trials (default: 8)")
+    parser.add_argument(
+        "--samples", type=int, default=8, metavar="N", help="trials, for each point of the grid (default: 8)"
+    )
     parser.add_argument("--concurrent", type=int, default=1, metavar="M", help="trials at the same time (default: 1)")
     parser.add_argument("--metric", help="which dev figure is searched for (default: eval.metric, else dev_loss)")
     parser.add_argument("--grace", type=int, metavar="STEPS", help="of a trial before it may be stopped (a quarter)")
@@ -112,8 +114,8 @@ def read_space(path: str, config: str, overrides: list[str]) -> Space:
     space: Space = {}
     for key, entry in tree.items():
         kind, values = next(iter(entry.items())) if isinstance(entry, dict) and len(entry) == 1 else ("", None)
-        if kind not in (*KINDS, "choice") or not isinstance(values, list) or not values:
-            raise ConfigError(f"{path}: {key} = {show(entry)}: give {{loguniform|uniform|choice: [...]}}")
+        if kind not in (*KINDS, "choice", "grid") or not isinstance(values, list) or not values:
+            raise ConfigError(f"{path}: {key} = {show(entry)}: give {{loguniform|uniform|choice|grid: [...]}}")
         if kind in KINDS and not _are_bounds(values, positive=kind == "loguniform"):
             raise ConfigError(f"{path}: {key}.{kind} = {show(values)}: give {KINDS[kind]}")
         for value in values:
@@ -137,14 +139,16 @@ def search(job: Job, space: Space, options: argparse.Namespace, steps: int, high
         from ray.tune.schedulers import ASHAScheduler
         from ray.tune.search.basic_variant import BasicVariantGenerator
 
-        draws = {"loguniform": tune.loguniform, "uniform": tune.uniform}
+        draws: dict[str, Any] = {
+            "loguniform": lambda values: tune.loguniform(*values),
+            "uniform": lambda values: tune.uniform(*values),
+            "choice": tune.choice,
+            "grid": tune.grid_search,
+        }
         gpus = min(1.0, ray.cluster_resources().get("GPU", 0) / options.concurrent)
         tuner = tune.Tuner(
             tune.with_resources(tune.with_parameters(_trainable(), job=job), {"cpu": 1, "gpu": gpus}),
-            param_space={
-                key: tune.choice(values) if kind == "choice" else draws[kind](*values)
-                for key, (kind, values) in space.items()
-            },
+            param_space={key: draws[kind](values) for key, (kind, values) in space.items()},
             tune_config=tune.TuneConfig(
                 metric=job.metric,
                 mode="max" if higher else "min",
