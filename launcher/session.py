@@ -21,6 +21,7 @@ from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError
+from dualmask.core import manifest
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import Tokenizer
@@ -165,13 +166,22 @@ def export_result(ready: Preflight, engine: StageEngine, best: Path | None) -> N
     """The model folder of the finished run: its last weights or, with ``eval.export_best``, the best ones.
     Collective."""
     out, first = ready.run.output / "export", dist.get_rank() == 0
-    if ready.run.eval.export_best and best is not None:
+    if ready.run.eval.export_best and best is not None and _is_whole(best):
         if first:
             export_checkpoint(best, out)
         return
     weights = engine.whole_weights()
     if first:
         write_export(out, weights, ready.run.model, ready.vocab_size, ready.tokenizer)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The same on every rank, which may see the disk at another moment; the first says what is wrong."""
+    trouble: list[str | None] = [manifest.problem(checkpoint) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(trouble)
+    if trouble[0] and dist.get_rank() == 0:
+        print(f"eval.export_best: {checkpoint}: {trouble[0]}; the last step is exported", file=sys.stderr, flush=True)
+    return trouble[0] is None
 
 
 def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:

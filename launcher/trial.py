@@ -107,6 +107,6 @@ def trial_row(folder: Path, metric: str, last_stage: str, higher: bool) -> dict[
         "keys": json.loads((folder / TRIAL).read_text(encoding="utf-8"))["keys"],
         "value": (max if higher else min)(known) if known else None,
         "steps": records[-1]["step"] + 1 if records else 0,
-        "status": {"preempted": "stopped"}.get(status, status),
+        "status": {"preempted": "stopped", "running": "failed"}.get(status, status),
         "output": str(folder),
     }

@@ -86,7 +86,8 @@ class Measure:
         return {"loss": ratio(total * rows, rows)}
 
     def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
-        """Figures by name (see ``Family.dev_figures``) from the sums over everything, float64 on the CPU. Pure."""
+        """Figures by name, all of them in ``Family.dev_figures`` and ``dev_loss`` among them, from the sums over
+        everything, float64 on the CPU. Pure."""
         return {f"dev_{name}": float(pair[0] / pair[1]) for name, pair in sums.items() if pair.shape == (2,)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,12 @@ def test_the_best_is_kept_and_exported_and_training_is_not_changed(dev_data: Pat
     model = "model.safetensors"
     assert manifest.digest(best / "export" / model) == manifest.digest(folder / "exported" / model)
     assert manifest.digest(best / "export" / model) != manifest.digest(plain / "export" / model)
+    for gone in (best / "export", best / "checkpoints" / kept[0]):
+        shutil.rmtree(gone)
+    assert "eval.export_best: " in warm.train(2, folder / "best.yaml"), (
+        "the best is lost: it is said, and the last is taken"
+    )
+    assert manifest.digest(best / "export" / model) == manifest.digest(plain / "export" / model)
 
 
 def test_data_without_a_dev_part(data: Path, folder: Path) -> None:
