@@ -206,6 +206,29 @@ def evaluation_batches(
         start += len(part)
 
 
+def spread_batch(folder: str | Path, split: str, limit: int) -> Batch:
+    """At most ``limit`` good rows of ``split``, evenly spread over the whole of it: always the same ones.
+
+    Reads only the members that hold them. Raises ManifestError if there is none.
+    """
+    store = MemberStore(folder, split)
+    number = min(limit, store.rows)
+    wanted = np.arange(number) * store.rows // max(number, 1)
+    places = [(shard, member) for shard, info in enumerate(store.shards) for member in range(len(info.members))]
+    ends = np.cumsum([store.shards[shard].members[member].rows for shard, member in places])
+    tokens, lengths, kept = [], [], []
+    for position in wanted.tolist():
+        index = int(np.searchsorted(ends, position, side="right"))
+        if (block := store.read(*places[index])) is not None:
+            row = position - int(ends[index])  # from the end of the member
+            tokens.append(block[0][row].astype(np.int64))
+            lengths.append(int(block[1][row]))
+            kept.append(position)
+    if not kept:
+        raise ManifestError(f"{folder}: split {split!r} has no good sequence: build it again")
+    return _to_batch(np.stack(tokens), np.array(lengths, np.int64), mix(0, 0, np.array(kept), _KEY))
+
+
 def _good_rows(store: MemberStore) -> Iterator[tuple[NDArray[np.unsignedinteger], int]]:
     for shard, info in enumerate(store.shards):
         for member in range(len(info.members)):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest
+from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError
 from dualmask.config.deepspeed import load_user_config, micro_batches
 from dualmask.config.load import ConfigError, flatten, load_run
 from dualmask.config.resume import require_same_run
@@ -53,6 +53,7 @@ def check(
     micro_batches(run, world // tensor)
     data = Manifest.load(run.data.path)
     data.split("train")
+    _require_dev(config, run, data)
     tokenizer = run.data.path / TOKENIZER_FILE
     if not tokenizer.is_file() or manifest.digest(tokenizer) != data.tokenizer_digest:
         raise ConfigError(
@@ -74,6 +75,19 @@ def check(
     files = [run.data.path / MANIFEST_FILE, *(file for stage in run.stages for file in stage.files)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return Preflight(run, data.vocab_size, tokenizer, digest, extra, init)
+
+
+def _require_dev(config: str, run: RunConfig, data: Manifest) -> None:
+    """Raises ConfigError where the run is to be judged and there is nothing to judge it by."""
+    if run.eval.every_steps is None:
+        return
+    try:
+        data.split("dev")
+    except ManifestError as error:
+        raise ConfigError(
+            f"{config}: eval.every_steps={run.eval.every_steps} measures the dev part of {run.data.path}, but {error}: "
+            "build it with split.dev above 0 or source.dev_paths, or remove eval.every_steps"
+        ) from None
 
 
 def _initial_weights(config: str, run: RunConfig, tokenizer_digest: str) -> Path:

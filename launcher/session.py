@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import shutil
@@ -15,18 +16,20 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from data_pipeline.reader import Cursor, ShardReader
+from data_pipeline.reader import Cursor, ShardReader, spread_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError
+from dualmask.core import manifest
+from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import total_steps
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
-from dualmask.training.engine import init_distributed
-from dualmask.training.export import TRAINING, write_export
+from dualmask.training.engine import StageEngine, init_distributed
+from dualmask.training.export import TRAINING, export_checkpoint, write_export
 from dualmask.training.heartbeat import Heartbeat
 from dualmask.training.metrics import MetricsFile, Observer
 from dualmask.training.preemption import EXIT_CODE, StopRequest
@@ -51,6 +54,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     tokenizer = Tokenizer(ready.tokenizer)
     data = open_data(run, resume, tokenizer)
     observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
+    dev = open_dev(run)
     stages = Stages(
         run,
         ready.vocab_size,
@@ -66,6 +70,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         tracking={"key": key},
         observers=observers,
         stop_wanted=lambda: stop.wanted,
+        dev=dev,
     )
     heartbeat.follow(lambda: trainer.step)
     status = "failed"
@@ -73,9 +78,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         _note(record, "running", step, key)
         engine = trainer.fit(resume)
         if engine is not None:
-            weights = engine.whole_weights()
-            if dist.get_rank() == 0:
-                write_export(run.output / "export", weights, run.model, ready.vocab_size, ready.tokenizer)
+            export_result(ready, engine, checkpoints.at(best) if (best := trainer.judge.best_step) else None)
         status = "complete" if engine is not None else "preempted"
     finally:
         data.close()
@@ -143,6 +146,42 @@ def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardRead
         sentence_ends=read_lexicon(tokenizer).ends_sentence.numpy(),
         exclude=[shard.file for shard in bad],
     )
+
+
+def open_dev(run: RunConfig) -> Batch | None:
+    """The texts by which the run is judged; None if it asks for none. Raises ManifestError."""
+    if run.eval.every_steps is None:
+        return None
+    texts = spread_batch(run.data.path, "dev", run.eval.sequences)
+    everyones: list[str] = [""] * dist.get_world_size()
+    dist.all_gather_object(everyones, hashlib.sha256(texts.tokens.numpy().tobytes()).hexdigest())
+    if len(set(everyones)) > 1:
+        raise ConfigError(
+            f"{run.data.path}: ranks read other dev texts than each other: copy the folder to all nodes again"
+        )
+    return texts
+
+
+def export_result(ready: Preflight, engine: StageEngine, best: Path | None) -> None:
+    """The model folder of the finished run: its last weights or, with ``eval.export_best``, the best ones.
+    Collective."""
+    out, first = ready.run.output / "export", dist.get_rank() == 0
+    if ready.run.eval.export_best and best is not None and _is_whole(best):
+        if first:
+            export_checkpoint(best, out)
+        return
+    weights = engine.whole_weights()
+    if first:
+        write_export(out, weights, ready.run.model, ready.vocab_size, ready.tokenizer)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """The same on every rank, which may see the disk at another moment; the first says what is wrong."""
+    trouble: list[str | None] = [manifest.problem(checkpoint) if dist.get_rank() == 0 else None]
+    dist.broadcast_object_list(trouble)
+    if trouble[0] and dist.get_rank() == 0:
+        print(f"eval.export_best: {checkpoint}: {trouble[0]}; the last step is exported", file=sys.stderr, flush=True)
+    return trouble[0] is None
 
 
 def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:

@@ -79,8 +79,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make_data(folder: Path) -> Path:
-    """Two shards of random words, a tokenizer and a manifest, as ``dualmask data build`` leaves them."""
+def make_data(folder: Path, dev: int = 0) -> Path:
+    """Two shards of random words, a tokenizer and a manifest, as ``dualmask data build`` leaves them. dev: rows of that
+    part, which is left out if there are none."""
     folder.mkdir(parents=True)
     draw = np.random.default_rng(5)
     words = ["".join(chr(97 + letter) for letter in draw.integers(0, 26, 4)) for _ in range(60)]
@@ -89,10 +90,16 @@ def make_data(folder: Path) -> Path:
     tokenizer = Tokenizer(folder / "tokenizer.model")
     stream = [token for line in lines for token in tokenizer.encode(line)]
     inside = LENGTH - 2
-    rows = [[BOS_ID, *stream[at : at + inside], EOS_ID] for at in range(0, len(stream) - inside, inside)][: 4 * ROWS]
+    rows = [[BOS_ID, *stream[at : at + inside], EOS_ID] for at in range(0, len(stream) - inside, inside)]
+    held_out, rows = rows[4 * ROWS : 4 * ROWS + dev], rows[: 4 * ROWS]
     blocks = np.array(rows, dtype=token_dtype(VOCAB)).reshape(4, ROWS, LENGTH)
     shards = tuple(write_shard(folder, f"train-00000{number}.tar", blocks[2 * number :][:2]) for number in range(2))
-    split = SplitInfo(documents=len(lines), tokens=len(rows) * inside, rows=len(rows), shards=shards)
+    splits = {"train": SplitInfo(documents=len(lines), tokens=len(rows) * inside, rows=len(rows), shards=shards)}
+    if dev:
+        block = np.array(held_out, dtype=token_dtype(VOCAB))[None]
+        assert len(held_out) == dev
+        shards = (write_shard(folder, "dev-000000.tar", block),)
+        splits["dev"] = SplitInfo(documents=1, tokens=dev * inside, rows=dev, shards=shards)
     Manifest(
         source="test",
         config_digest="0" * 64,
@@ -100,7 +107,7 @@ def make_data(folder: Path) -> Path:
         vocab_size=VOCAB,
         max_length=LENGTH,
         dtype="uint16",
-        splits={"train": split},
+        splits=splits,
     ).save(folder)
     return folder
 

@@ -14,6 +14,7 @@ _HARMLESS = (
     "device",
     "tracking.",
     "checkpoint.",
+    "eval.",  # but for the end of a stage (patience), which may be set anew as its `steps` may
     "alarms.",
     "data.path",
     "data.verify",

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from dualmask.config.alarms import AlarmConfig
+from dualmask.config.evaluation import EvalConfig
 from dualmask.config.model import ModelConfig
 from dualmask.config.section import Positive, Section, Share
 from dualmask.config.stage import StageConfig
@@ -76,6 +77,7 @@ class TrackingConfig(Section):
     experiment: str = "dualmask"
     every_steps: Positive = 20
     system_metrics: bool = True
+    parent: str | None = Field(None, description="id of the MLflow run that this one belongs to, such as a sweep's")
 
 
 def _stage_of_the_family(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
@@ -109,6 +111,7 @@ class RunConfig(Section):
         min_length=1
     )
     checkpoint: CheckpointConfig = CheckpointConfig()
+    eval: EvalConfig = EvalConfig()
     alarms: SerializeAsAny[AlarmConfig] = Field({}, validate_default=True)
     tracking: TrackingConfig = TrackingConfig()
 
@@ -147,6 +150,15 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _model_and_stages_agree(self) -> RunConfig:
         self.model.check_stages(self.stages)
+        return self
+
+    @model_validator(mode="after")
+    def _metric_is_measured(self) -> RunConfig:
+        metric, known = self.eval.metric, self.family.dev_figures
+        if metric is not None and metric not in known:
+            raise ValueError(
+                f"eval.metric={metric} is not measured in family {self.family.name}: give {', '.join(known)}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -8,10 +8,10 @@ family up starts neither torch nor an engine: configurations are checked first.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dualmask.config.alarms import AlarmConfig
 from dualmask.config.model import ModelConfig
@@ -53,6 +53,8 @@ class Family:
     runtime: str  # a ``families.task.Runtime``: everything that needs torch
     alarms: type[AlarmConfig] = AlarmConfig  # the section ``alarms``
     shown: tuple[str, ...] = ()  # losses that people see while a run trains, beside the total
+    # what can be measured on the dev part of the data, and which way is better (``families.task.Measure``)
+    dev_figures: Mapping[str, Literal["min", "max"]] = field(default_factory=lambda: {"dev_loss": "min"})
     check: str | None = None  # (RunConfig, Tokenizer) → None before anything starts; raises ValueError
     generate: Generate | None = None  # None: its models do not write
     commands: str | None = None  # a typer app: commands of this family alone

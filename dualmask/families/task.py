@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from dualmask.config.model import ModelConfig
@@ -62,6 +63,40 @@ class AfterStep:
     alarms: tuple[Alarm, ...] = ()
 
 
+class Measure:
+    """How a stage is judged on held-out texts: by sums over texts, so that neither ranks nor batches change a figure.
+
+    This one serves any family: the mean loss of a text, each read by itself, because parts of a loss may be ratios.
+    """
+
+    best = "dev_loss"  # the figure by which evaluations are compared if the run names no other
+    texts_at_once: int | None = 1  # None: as many as a micro-batch holds
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+
+    def sums(self, batch: Batch, plan: StepPlan) -> dict[str, Tensor]:
+        """By name: what adds up over batches and ranks, float, of any shape. Collective; without gradient, in
+        evaluation mode. [2]: numerator and denominator of the figure ``dev_NAME``."""
+        total, state = torch.zeros((), device=batch.tokens.device), None
+        for rounds in self.task.windows(plan):
+            out = self.task.window(batch, plan, rounds, state)
+            total, state = total + out.total, out.state
+        rows = len(batch.length)
+        return {"loss": ratio(total * rows, rows)}
+
+    def figures(self, sums: Mapping[str, Tensor]) -> dict[str, float]:
+        """Figures by name, all of them in ``Family.dev_figures`` and ``dev_loss`` among them, from the sums over
+        everything, float64 on the CPU. Pure."""
+        return {f"dev_{name}": float(pair[0] / pair[1]) for name, pair in sums.items() if pair.shape == (2,)}
+
+
+def ratio(numerator: Tensor, denominator: Tensor | int) -> Tensor:
+    """[2] float64: parts of a ratio that add up."""
+    above = numerator.double()
+    return torch.stack([above, torch.as_tensor(denominator, dtype=above.dtype, device=above.device)])
+
+
 class Task(nn.Module):
     """A model with what one stage teaches it.
 
@@ -91,6 +126,10 @@ class Task(nn.Module):
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
         """Collective. Without gradient, in evaluation mode."""
         return Preview()
+
+    def measure(self) -> Measure:
+        """How the stage is judged while it runs (section ``eval`` of a run)."""
+        return Measure(self)
 
     def batch(self, plan: StepPlan) -> Batch | None:
         """This rank's batch of the step, on the CPU; None: the next one of the run's data."""

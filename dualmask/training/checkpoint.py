@@ -31,7 +31,7 @@ _SAVING = ".saving"
 class TrainingState:
     """The state of a run, except for its tensors."""
 
-    step: int  # optimizer steps done, which is also the number of the next one
+    step: int  # the number of the next one: optimizer steps done, and those that ended stages have left out
     stage_index: int  # the stage whose engine wrote the shards
     cursor: dict[str, Any]  # of the batch source
     config: dict[str, Any]  # the resolved run configuration
@@ -41,6 +41,7 @@ class TrainingState:
     tracking: dict[str, Any]
     skipped: int = 0  # steps skipped so far because a loss or gradient was not finite
     memory: dict[str, Any] = field(default_factory=dict)  # of the stage's task (``families.task.AfterStep``)
+    judged: dict[str, Any] = field(default_factory=dict)  # the best so far (``judge.Standing``)
 
     @staticmethod
     def read(folder: Path) -> TrainingState:
@@ -59,8 +60,13 @@ class Checkpoints:
         self._error: Exception | None = None
         self._group: dist.ProcessGroup | None = None
 
-    def save(self, pieces: Sequence[Piece], state: TrainingState, updates: int) -> None:
+    def at(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def save(self, pieces: Sequence[Piece], state: TrainingState, updates: int, *, spared: int | None = None) -> None:
         """Writes a temporary folder, seals it, renames it into place, and removes all but the last ``keep_last``.
+
+        spared: step of one that is kept beside these.
 
         pieces: copies of this rank's part of the tensors; updates: number of updates that Adam has made. Waits for the
         previous save, but not for this one. Raises TrainingError if the previous save failed (for instance, on a full
@@ -69,7 +75,7 @@ class Checkpoints:
         self.wait()
         if self._group is None and _world() > 1:
             self._group = dist.new_group(backend="gloo")  # the thread's collectives must not mix with those of training
-        self._writing = threading.Thread(target=self._try_write, args=(pieces, state, updates), daemon=True)
+        self._writing = threading.Thread(target=self._try_write, args=(pieces, state, updates, spared), daemon=True)
         self._writing.start()
         if not self._background:
             self.wait()
@@ -83,10 +89,10 @@ class Checkpoints:
             error, self._error = self._error, None
             raise error
 
-    def _try_write(self, pieces: Sequence[Piece], state: TrainingState, updates: int) -> None:
-        final = self.folder / f"step-{state.step:08d}"
+    def _try_write(self, pieces: Sequence[Piece], state: TrainingState, updates: int, spared: int | None) -> None:
+        final = self.at(state.step)
         try:
-            self._write(final, pieces, state, updates)
+            self._write(final, pieces, state, updates, spared)
         except OSError as error:
             reason = " ".join(str(error).split())
             self._error = TrainingError(
@@ -95,7 +101,9 @@ class Checkpoints:
         except Exception as error:  # a rank was lost, or a bug: raised by ``wait`` in the main thread
             self._error = error
 
-    def _write(self, final: Path, pieces: Sequence[Piece], state: TrainingState, updates: int) -> None:
+    def _write(
+        self, final: Path, pieces: Sequence[Piece], state: TrainingState, updates: int, spared: int | None
+    ) -> None:
         aside = self.folder / _SAVING
 
         def begin() -> None:
@@ -114,7 +122,8 @@ class Checkpoints:
             digests = {name: _kept_digest(aside / name) for name in ("state.json", INDEX)}
             manifest.seal(aside, digests | {name: value for _, part in written for name, value in part.items()})
             _replace(aside, final)
-            _drop(self._all()[: -self.keep_last])
+            others = [folder for folder in self._all() if spared is None or folder != self.at(spared)]
+            _drop(others[: -self.keep_last])
 
         first = _rank() == 0
         self._on_all_ranks(begin if first else None)

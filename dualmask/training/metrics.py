@@ -1,4 +1,5 @@
-"""The record of a run: one JSON line a step, in ``OUTPUT/metrics.jsonl``. Knows neither torch nor a clock."""
+"""The record of a run, in ``OUTPUT/metrics.jsonl``: one JSON line a step, and one an evaluation. Knows neither torch
+nor a clock."""
 
 from __future__ import annotations
 
@@ -51,10 +52,43 @@ class StepRecord:
         return json.dumps(record)
 
 
+@dataclass(frozen=True)
+class EvalRecord:
+    """What the dev part of the data says of the weights behind a step."""
+
+    step: int  # behind which it was made
+    stage_index: int
+    stage: str
+    figures: dict[str, float]  # dev_…
+    metric: str  # the figure by which the best is chosen
+    is_best: bool  # of the stage so far
+    ends_stage: bool  # there has been no new best for too long
+    seconds: float
+
+    @property
+    def value(self) -> float:
+        return self.figures[self.metric]
+
+    def line(self) -> str:
+        """JSON; a figure that is not finite becomes null."""
+        record = {
+            "step": self.step,
+            "stage": self.stage,
+            "eval": {name: _finite(value) for name, value in self.figures.items()},
+            "metric": self.metric,
+            "best": self.is_best,
+            "ends_stage": self.ends_stage,
+            "seconds": round(self.seconds, 2),
+        }
+        return json.dumps(record)
+
+
 class Observer(Protocol):
     """Watches a run from global rank 0; whatever it does, it neither changes nor stops the training."""
 
     def on_step(self, record: StepRecord) -> None: ...
+
+    def on_eval(self, record: EvalRecord) -> None: ...
 
     def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         """``texts``: file name → content, made by the run's sampler."""
@@ -67,15 +101,16 @@ class MetricsFile:
     """Appends to the record; what lies behind ``first_step`` belongs to a start that was cut off, and is dropped."""
 
     def __init__(self, path: Path, first_step: int) -> None:
-        kept = [line for line, record in read_lines(path) if record["step"] < first_step]
+        kept = [line for line, record in _parsed(path) if record["step"] < first_step]
         path.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_file(path, "".join(f"{line}\n" for line in kept))
         self._path, self._stream = path, path.open("a", encoding="utf-8")
 
     def on_step(self, record: StepRecord) -> None:
-        with manifest.naming(self._path):
-            self._stream.write(record.line() + "\n")
-            self._stream.flush()
+        self._write(record.line())
+
+    def on_eval(self, record: EvalRecord) -> None:
+        self._write(record.line())
 
     def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         pass
@@ -84,9 +119,24 @@ class MetricsFile:
         with manifest.naming(self._path):
             self._stream.close()
 
+    def _write(self, line: str) -> None:
+        with manifest.naming(self._path):
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
 
 def read_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(line, parsed line) of a record; a line that a crash cut short is left out. Nothing if there is no file."""
+    """(line, parsed line) of each step of a record. Nothing if there is no file."""
+    return (pair for pair in _parsed(path) if "eval" not in pair[1])
+
+
+def read_evals(path: Path) -> Iterator[dict[str, Any]]:
+    """The evaluations of a record, as ``EvalRecord.line`` wrote them. Nothing if there is no file."""
+    return (record for _, record in _parsed(path) if "eval" in record)
+
+
+def _parsed(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(line, parsed line); a line that a crash cut short is left out."""
     if not path.is_file():
         return
     for line in path.read_text(encoding="utf-8").splitlines():

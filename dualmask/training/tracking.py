@@ -7,18 +7,20 @@ Values that could not be sent are still in ``metrics.jsonl``.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dualmask.config.load import flatten
 from dualmask.config.schema import RunConfig
-from dualmask.training.metrics import StepRecord
+from dualmask.training.metrics import EvalRecord, StepRecord
 from dualmask.training.plots import plot_losses
 
 KEY_TAG = "dualmask.key"  # by which a resumed process finds its MLflow runs again
@@ -46,6 +48,10 @@ class Tracker:
         if record.step % self._every == 0 or last_of_stage or not record.taken or record.alarms:
             now = int(time.time() * 1000)
             self._put(lambda store: store.log(record, now))
+
+    def on_eval(self, record: EvalRecord) -> None:
+        now = int(time.time() * 1000)
+        self._put(lambda store: store.log_eval(record, now))
 
     def on_stage_end(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         self._put(lambda store: store.end_stage(stage_index, stage, texts))
@@ -97,6 +103,32 @@ class Tracker:
                 pause = min(2 * pause, _MAX_PAUSE)
 
 
+class SweepRun:
+    """The MLflow run above those of a sweep's trials, which name its ``id`` as ``tracking.parent``.
+
+    ``id`` is None where the server does not answer: the sweep goes on, and its trials are runs by themselves.
+    """
+
+    def __init__(self, run: RunConfig, *, dataset: dict[str, str]) -> None:
+        quiet = run.tracking.model_copy(update={"system_metrics": False})
+        self._run = run.model_copy(update={"name": f"{run.name}-sweep", "tracking": quiet})
+        self._store = self._try(lambda: _Store(self._run, uuid.uuid4().hex, dataset))
+        self.id = None if self._store is None else self._store.parent
+
+    def close(self, best: dict[str, Any], metric: str, value: float | None) -> None:
+        """best: keys of the best trial; value: its figure, None if there is no such trial."""
+        if self._store is not None:
+            store = self._store
+            self._try(lambda: store.end_sweep(best, f"dev/{metric.removeprefix('dev_')}", value))
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except Exception as error:  # see Tracker._retry
+            _say(f"{self._run.tracking.uri} does not take what is sent; {' '.join(str(error).split())[:200]}")
+            return None
+
+
 class _Store:
     """The calls of MLflow, in the tracker's thread. Every method may raise, and may then be called again."""
 
@@ -114,7 +146,8 @@ class _Store:
         self._client = MlflowClient(self._uri)
         self._experiment = self._find_experiment()
         self._stages: dict[int, str] = {}
-        self._parent, known = self._find_or_create({}, run.name)
+        above = {} if run.tracking.parent is None else {"mlflow.parentRunId": run.tracking.parent}
+        self._parent, known = self._find_or_create(above, run.name)
         if not known:
             self._describe(dataset)
         self._monitor = self._watch_system(resumed=known)
@@ -134,6 +167,20 @@ class _Store:
                 self._client.set_tag(run_id, f"alarm.{alarm.name}", alarm.text[:_TAG_LENGTH])
         self._client.log_batch(self._parent, metrics=[m for m in metrics if m.key in ("loss/total", "lr")])
 
+    def log_eval(self, record: EvalRecord, milliseconds: int) -> None:
+        """``dev/f05`` and the like, in the run of the stage and in the parent's."""
+        from mlflow.entities import Metric
+
+        metrics = [
+            Metric(f"dev/{name.removeprefix('dev_')}", value, milliseconds, record.step)
+            for name, value in record.figures.items()
+            if math.isfinite(value)
+        ]
+        for run_id in (self._stage(record.stage_index, record.stage), self._parent):
+            self._client.log_batch(run_id, metrics=metrics)
+        if record.is_best:
+            self._client.set_tag(self._parent, "best", f"{record.metric} {record.value:.6g}, step {record.step}")
+
     def end_stage(self, stage_index: int, stage: str, texts: dict[str, str]) -> None:
         run_id = self._stage(stage_index, stage)
         for name, text in texts.items():
@@ -141,6 +188,20 @@ class _Store:
         figure = plot_losses(self._run.output / "metrics.jsonl", stage_index, self._run.stages)
         self._client.log_figure(run_id, figure, "losses.png")
         self._client.set_terminated(run_id, "FINISHED")
+
+    @property
+    def parent(self) -> str:
+        """Id of the run that the others belong to."""
+        return self._parent
+
+    def end_sweep(self, best: dict[str, Any], metric: str, value: float | None) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(f"best.{key}", str(chosen)[:_PARAM_LENGTH]) for key, chosen in best.items()]
+        self._client.log_batch(self._parent, params=params)
+        if value is not None:
+            self._client.log_metric(self._parent, metric, value)
+        self._client.set_terminated(self._parent, "FINISHED" if value is not None else "FAILED")
 
     def finish(self, status: str) -> None:
         if self._monitor is not None:

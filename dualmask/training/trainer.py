@@ -24,6 +24,7 @@ from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, StepResult, load_slices, run_step
 from dualmask.training.errors import TrainingError
 from dualmask.training.initial import begin_with
+from dualmask.training.judge import Judge
 from dualmask.training.metrics import Observer, StepRecord
 from dualmask.training.shards import ShardFolder
 
@@ -81,11 +82,14 @@ class Trainer:
         tracking: Mapping[str, Any] | None = None,
         observers: Sequence[Observer] = (),
         stop_wanted: Callable[[], bool] = lambda: False,
+        dev: Batch | None = None,
     ) -> None:
-        """data_digest, tracking: kept in checkpoints, for whoever goes on from them. observers: on global rank 0."""
+        """data_digest, tracking: kept in checkpoints, for whoever goes on from them. observers: on global rank 0.
+        dev: the texts by which the run is judged, the same on every rank."""
         self.run, self.stages, self.data, self.checkpoints = stages.run, stages, data, checkpoints
         self._kept: dict[str, Any] = {"data_digest": data_digest, "tracking": dict(tracking or {})}
         self.observers, self.stop_wanted = observers, stop_wanted
+        self.judge = Judge(self.run, dev)
         self.total = total_steps(self.run.stages)
         self.step = 0
         self.skipped = 0
@@ -124,10 +128,12 @@ class Trainer:
             self._observe(plan, result, after, batch, seconds=time.perf_counter() - began, waited=waited)
             self.memory = after.memory
             self.step += 1
-            if plan.is_last_of_stage:
+            ended, best = self._judge(engine, plan)
+            if ended:
+                self.step = first_step(self.run.stages, plan.stage_index + 1)
                 self._end_stage(engine, batch, plan)
             stop = result.stop or (bool(after.alarms) and self.run.alarms.stop)
-            if stop or plan.is_last_of_stage or self.step % self.run.checkpoint.every_steps == 0:
+            if stop or ended or best or self.step % self.run.checkpoint.every_steps == 0:
                 self._save(engine)
             if after.alarms and self.run.alarms.stop:
                 raise TrainingError(f"{after.alarms[0].text} The run ends here, behind a checkpoint (alarms.stop)")
@@ -141,6 +147,7 @@ class Trainer:
         folder, state = resume
         self.step, self.skipped, self._stage_index = state.step, state.skipped, state.stage_index
         self.memory = state.memory
+        self.judge.restore(state.judged)
         engine = self.stages.build(state.stage_index)
         engine.partition.fill(ShardFolder(folder))
         return engine
@@ -195,6 +202,18 @@ class Trainer:
                 "and resume from a checkpoint before it"
             )
 
+    def _judge(self, engine: StageEngine, plan: StepPlan) -> tuple[bool, bool]:
+        """Whether the stage ends behind this step, and whether the weights are the best that are to be kept."""
+        if not self.judge.due(plan):
+            return plan.is_last_of_stage, False
+        record = self.judge.judge(engine, plan)
+        for observer in self.observers:
+            observer.on_eval(record)
+        if record.ends_stage and not plan.is_last_of_stage and dist.get_rank() == 0:
+            what = f"{record.metric} is no better than {self.run.eval.patience} evaluations ago"
+            print(f"stage {record.stage} ends behind step {plan.step}: {what}", file=sys.stderr, flush=True)
+        return plan.is_last_of_stage or record.ends_stage, self.judge.best_step == plan.step + 1
+
     def _end_stage(self, engine: StageEngine, batch: Batch, plan: StepPlan) -> None:
         texts = {}
         if self.stages.tokenizer is not None:
@@ -214,10 +233,11 @@ class Trainer:
             ranks={"data": mesh.data_size(), "tensor": mesh.tensor_size()},
             skipped=self.skipped,
             memory=dict(self.memory),
+            judged=self.judge.state,
             **self._kept,
         )
         partition = engine.partition
-        self.checkpoints.save(list(partition.pieces()), state, partition.updates)
+        self.checkpoints.save(list(partition.pieces()), state, partition.updates, spared=self.judge.best_step)
 
 
 def steps_done_in_stage(run: RunConfig, state: TrainingState) -> int:

@@ -28,12 +28,13 @@ from dualmask.families.edit.decisions import RoundInput
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.gate import gate_open
 from dualmask.families.edit.losses.total import round_loss, window_loss
+from dualmask.families.edit.measure import HolesMeasure, RoundsMeasure
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundOut, RoundState
 from dualmask.families.edit.reference import Reference
 from dualmask.families.edit.round import RoundResult, play_round
 from dualmask.families.edit.training_rules import TrainingRules
-from dualmask.families.task import AfterStep, Preview, Task, WindowLoss
+from dualmask.families.task import AfterStep, Measure, Preview, Task, WindowLoss
 from dualmask.ops import deletion
 from dualmask.ops.alignment import align, edit_distance
 from dualmask.ops.corruption import corrupt
@@ -70,6 +71,9 @@ class EditTask(Task):
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
         return preview.holes(self.with_holes(batch, EditPlan.of(plan)), batch, tokenizer)
 
+    def measure(self) -> Measure:
+        return HolesMeasure(self)
+
     def after_step(self, plan: StepPlan, metrics: Mapping[str, float]) -> AfterStep:
         """Adds ``gate_open``; counts towards further rounds (`add_round_at`) and towards alarms."""
         metrics = dict(metrics) | gate_open(metrics)
@@ -102,6 +106,9 @@ class RoundsTask(EditTask):
         plan = EditPlan.of(plan)
         outs, state = self.play(batch, plan, range(plan.rounds))
         return preview.rounds(outs, state, batch, plan, tokenizer)
+
+    def measure(self) -> Measure:
+        return RoundsMeasure(self)
 
     @property
     def reference(self) -> Reference | None:

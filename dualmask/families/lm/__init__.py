@@ -11,5 +11,6 @@ AUTOREGRESSIVE = Family(
     stages=(LanguageModelStage,),
     runtime="dualmask.families.lm.runtime:AUTOREGRESSIVE",
     shown=("nll",),
+    dev_figures={"dev_loss": "min", "dev_bits": "min"},  # nats and bits a token
 )
 DIFFUSION = replace(AUTOREGRESSIVE, name="diffusion", runtime="dualmask.families.lm.runtime:DIFFUSION")

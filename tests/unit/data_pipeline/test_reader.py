@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from shard_folders import LENGTH, VOCAB, make_block, row_number, write_folder
 
 from data_pipeline.manifest import Manifest, ManifestError, Member
-from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, evaluation_batches
+from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, evaluation_batches, spread_batch
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import EOS_ID
 
@@ -303,3 +303,25 @@ def forge(folder: Path, content: bytes) -> None:
     forged = shard.model_copy(update={"bytes": len(buffer.getvalue()), "members": (member,)})
     split = manifest.splits["train"].model_copy(update={"shards": (forged, *manifest.splits["train"].shards[1:])})
     manifest.model_copy(update={"splits": {"train": split}}).save(folder)
+
+
+# --- a sample of a split ---------------------------------------------------------------------------------------------
+
+
+def test_sample_is_spread_over_the_whole(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, rows=150)
+    assert numbers([spread_batch(folder, "train", 5)]) == [0, 30, 60, 90, 120]
+    assert numbers([spread_batch(folder, "train", 999)]) == list(range(150))
+    assert same(spread_batch(folder, "train", 7), spread_batch(folder, "train", 7))
+
+
+def test_sample_leaves_out_what_is_bad(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, rows=150)
+    (folder / "train-000001.tar").unlink()
+    whole, rest = spread_batch(write_folder(tmp_path / "good"), "train", 15), spread_batch(folder, "train", 15)
+    assert numbers([rest]) == [number for number in numbers([whole]) if not 40 <= number < 80]
+    assert set(rest.key.tolist()) < set(whole.key.tolist()), "a text draws the same, whatever else is there"
+    for shard in folder.glob("*.tar"):
+        shard.unlink()
+    with pytest.raises(ManifestError, match="no good sequence"):
+        spread_batch(folder, "train", 15)

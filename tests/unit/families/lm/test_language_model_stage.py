@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import plain_language_model
 import pytest
 import torch
-from stages import make_engine
+from stages import make_engine, make_task
 
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
@@ -56,3 +58,21 @@ def test_the_engine_learns_what_a_plain_loop_learns(family: str) -> None:
     assert weights.keys() == wanted.keys()
     for name, weight in wanted.items():
         assert (weights[name] - weight).abs().max() < 1e-5, name
+
+
+@pytest.mark.parametrize("family", ["autoregressive", "diffusion"])
+def test_judged_by_nats_a_token_however_texts_are_divided(family: str) -> None:
+    run = make_run(family)
+    torch.manual_seed(run.seed)
+    model = build(run.model, VOCAB)
+    measure, plan, batch = make_task(model, run.stages[0], run).measure(), plan_at(run.stages, 0), batch_of(0)
+    with torch.no_grad():
+        whole = measure.sums(batch, plan)
+        halves = [measure.sums(batch.rows(part), plan) for part in (slice(0, 1), slice(1, 4))]
+        out = model(batch, plan)
+    figures = measure.figures(whole)
+    joined = measure.figures({name: halves[0][name] + halves[1][name] for name in whole})
+    assert figures == pytest.approx(joined, rel=1e-6)
+    tokens = int((batch.length - (1 if family == "autoregressive" else 2)).sum())
+    assert figures["dev_loss"] == pytest.approx(float((out.loss * out.slot_weight).sum()) / tokens, rel=1e-5)
+    assert figures["dev_bits"] == pytest.approx(figures["dev_loss"] / math.log(2))
