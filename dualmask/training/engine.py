@@ -61,7 +61,7 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
 def _quieten() -> None:
     """Leaves out what nobody can act on: skipped steps are the trainer's to report, and modules that return named
     tensors work under ZeRO-3 as long as they own no parameter themselves."""
-    known = ("OVERFLOW! Skipping step", "A module has unknown inputs or outputs type")
+    known = ("OVERFLOW! Skipping step", "A module has unknown inputs or outputs type", "an untested optimizer")
     # DeepSpeed still calls collectives by the names that torch 2.13 renames
     warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
     logger = logging.getLogger("DeepSpeed")

@@ -52,6 +52,8 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
     DeepSpeed knows its own.
     """
 
+    param_groups: list[dict[str, Any]]
+
     def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float, dtype: torch.dtype, **adamw: Any) -> None:
         """``dtype``: of the Newton-Schulz iteration."""
         super().__init__(groups, **adamw)
@@ -65,7 +67,7 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
         self._places, self._divided = places, divided
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Collective, if anything is divided."""
         groups = self.param_groups
         try:
@@ -85,7 +87,8 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
             state[MOMENTUM] = torch.zeros_like(tensor, memory_format=torch.preserve_format)
         state["step"] += 1
         state[MOMENTUM].lerp_(tensor.grad, 1 - self._momentum)
-        direction = tensor.grad.lerp(state[MOMENTUM], self._momentum).view(-1)  # Nesterov's
+        # Nesterov's direction, in the gradient's memory: nobody reads a gradient behind a step
+        direction = tensor.grad.lerp_(state[MOMENTUM], self._momentum).view(-1)
         tensor.mul_(1 - lr * weight_decay)
         flat = tensor.view(-1)
         places = self._places.get(tensor, ())  # none yet: DeepSpeed's first step, which makes states of zero gradients
