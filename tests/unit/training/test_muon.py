@@ -1,4 +1,4 @@
-"""Muon: whose matrices, which update, what a checkpoint keeps of it. Over ranks: tests/distributed/test_muon.py."""
+"""Muon: whose matrices, which update, what a checkpoint keeps of it. Over ranks: distributed/test_parity_muon.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from dualmask.families.task import build
 from dualmask.nn.hidden import Rows, rows_of
 from dualmask.training.engine import StageEngine, init_distributed, parameter_groups, run_step
 from dualmask.training.muon import HiddenMatrixAdamW, Place, orthogonalised
-from dualmask.training.shards import MOMENTS, MOMENTUM, FlatRange, ShardFolder, write_index, write_pieces
+from dualmask.training.shards import MOMENTS, MOMENTUM, WEIGHT, FlatRange, ShardFolder, write_index, write_pieces
+from launcher.planner.muon import moments
+from launcher.planner.parameters import learning, parameters
 
 VOCAB = 64
 SMALL = {"hidden": 16, "heads": 2, "filler_layers": 1, "inserter_layers": 1, "picker_layers": 1, "max_length": 12}
@@ -148,11 +150,14 @@ def test_zero_stages_learn_the_same(precision: str) -> None:
         engine.close()
 
 
-def test_it_learns() -> None:
+def test_it_learns_with_the_states_that_the_planner_counts() -> None:
     run = make_run(zero_stage=1)
     engine = make_engine(run)
     losses = steps(engine, run, range(100))
+    kept = [piece.tensors for piece in engine.partition.pieces()]
     engine.close()
+    states = sum(value.numel() for tensors in kept for kind, value in tensors.items() if kind != WEIGHT)
+    assert states == moments(run, learning(parameters(run.model, VOCAB), run.stages[0]))
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 
