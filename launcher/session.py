@@ -73,7 +73,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         _note(record, "running", step, key)
         engine = trainer.fit(resume)
         if engine is not None:
-            weights = engine.whole_weights()
+            weights = engine.whole_weights(run.checkpoint.export)
             if dist.get_rank() == 0:
                 write_export(run.output / "export", weights, run.model, ready.vocab_size, ready.tokenizer)
         status = "complete" if engine is not None else "preempted"

@@ -62,7 +62,7 @@ class Checkpoints:
     def save(self, pieces: Sequence[Piece], state: TrainingState, updates: int) -> None:
         """Writes a temporary folder, seals it, renames it into place, and removes all but the last ``keep_last``.
 
-        pieces: copies of this rank's part of the tensors; updates: number of updates that Adam has made. Waits for the
+        pieces: copies of this rank's part of the tensors; updates: how many the optimizer has made. Waits for the
         previous save, but not for this one. Raises TrainingError if the previous save failed (for instance, on a full
         disk); earlier checkpoints are then intact.
         """

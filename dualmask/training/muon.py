@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dualmask.config.schema import RunConfig
 from dualmask.nn.hidden import Rows
 from dualmask.nn.parallel import mesh
 from dualmask.training.shards import MOMENTUM, FlatRange
@@ -131,6 +132,13 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
         if axis is not None:
             update = update.chunk(mesh.tensor_size(), dim=axis)[mesh.tensor_rank()]
         return update.to(direction.dtype).reshape(-1)
+
+
+def make_muon(run: RunConfig, ds_config: Mapping[str, Any], groups: Iterable[dict[str, Any]]) -> HiddenMatrixAdamW:
+    """The optimizer of the ``groups``, with AdamW's settings as DeepSpeed's configuration has them."""
+    adamw = {key: value for key, value in ds_config["optimizer"]["params"].items() if key != "torch_adam"}
+    dtype = torch.bfloat16 if run.parallel.precision == "bf16" else torch.float32
+    return HiddenMatrixAdamW(groups, momentum=run.optimizer.momentum, dtype=dtype, **adamw)
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:

@@ -35,7 +35,7 @@ class Memory:
 
     weights: float = 0.0
     gradients: float = 0.0
-    master: float = 0.0  # the optimizer's own float32 copy of what learns
+    master: float = 0.0  # the optimizer's own float32 copy of what learns, and its average if there is one
     adam: float = 0.0  # its two moments; one for what Muon updates
     gathered: float = 0.0  # whole parameters that ZeRO-3 holds at a time
     buckets: float = 0.0  # buffers in which gradients are reduced
@@ -77,10 +77,11 @@ def _states(every: Iterable[Parameter], taught: Sequence[Parameter], run: RunCon
     held, learns = (_elements(some, parallel.tensor) for some in (every, taught))
     width, zero = element(parallel), parallel.zero_stage
     shared = data_size if zero else 1
+    copied, averaged = bool(zero) or width < SINGLE, run.optimizer.ema_decay is not None
     return Memory(
         weights=held * width / (data_size if zero == 3 else 1),
         gradients=learns * width / shared,
-        master=learns * SINGLE / shared if zero or width < SINGLE else 0.0,
+        master=(copied + averaged) * learns * SINGLE / shared,
         adam=muon.moments(run, taught) * SINGLE / shared,
     )
 

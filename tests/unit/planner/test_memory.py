@@ -45,6 +45,14 @@ def test_muon_keeps_one_moment_of_its_matrices():
     assert 0.5 < two.adam / one.adam < 0.6
 
 
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_an_average_is_a_float32_copy_of_what_learns(zero_stage: int):
+    zero = f"parallel.zero_stage={zero_stage}"
+    without, with_one = (step(load_run(QUICKSTART, [zero, *more]), 2) for more in ([], ["optimizer.ema_decay=0.99"]))
+    assert with_one.master - without.master == with_one.adam / 2
+    assert with_one.total - without.total == with_one.master - without.master
+
+
 def test_rounded_weights_keep_a_whole_copy():
     single, rounded = (step(load_run(QUICKSTART, [f"parallel.precision={p}"]), 1) for p in ("fp32", "bf16"))
     assert rounded.weights == single.weights / 2
