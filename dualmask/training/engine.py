@@ -237,6 +237,8 @@ class StageEngine:
             full = safe_get_full_fp32_param(parameter)  # the optimizer's float32 copy
             assert full is not None
             return full.detach().float().cpu().clone()
+        if self._zero_stage == 0:
+            return self.partition.weight(parameter).view(parameter.shape).detach().float().cpu().clone()
         partitioned = self._zero_stage == 3
         with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
             return parameter.detach().float().cpu().clone()

@@ -102,20 +102,21 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
             for place in places:
                 yield place, self._whole_update(place, place.of(direction))
             return
-        group, rank = mesh.data_group(), mesh.data_rank()
+        group, rank, device = mesh.data_group(), mesh.data_rank(), _device(direction)
         for first in range(0, len(places), mesh.data_size()):
             window = places[first : first + mesh.data_size()]
-            own = torch.empty(0)
+            own = direction
             for owner, place in enumerate(window):
                 # a sum of parts beside zeros: exact, and the same for every layout that DeepSpeed has
-                whole = direction.new_zeros(math.prod(place.flat_range.shape), device=_device(direction))
+                whole = direction.new_zeros(math.prod(place.flat_range.shape), device=device)
                 place.within(whole).copy_(place.of(direction))
                 dist.reduce(whole, group=group, group_dst=owner)
                 own = whole if owner == rank else own
             if rank < len(window):
                 own = self._whole_update(window[rank], own)
             for owner, place in enumerate(window):
-                update = own if owner == rank else own.new_empty(math.prod(place.flat_range.shape))
+                size = math.prod(place.flat_range.shape)
+                update = own if owner == rank else direction.new_empty(size, device=device)
                 dist.broadcast(update, group=group, group_src=owner)
                 yield place, update
 

@@ -53,6 +53,13 @@ class Partition:
         self._optimizer = optimizer
         self._base: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
         self._copies, self._average = copies, average
+        # without ZeRO DeepSpeed's optimizer of bfloat16 weights has float32 copies of them, one by one
+        rounded, single = (getattr(optimizer, name, ()) for name in ("fp16_groups", "fp32_groups"))
+        self._masters: dict[nn.Parameter, Tensor] = {
+            parameter: master
+            for parameters, masters in zip(rounded, single, strict=False)
+            for parameter, master in zip(parameters, masters, strict=True)
+        }
 
     @property
     def updates(self) -> int:
@@ -119,7 +126,7 @@ class Partition:
         own = {}
         for name, parameter in self._parameters.items():
             if parameter.requires_grad and (flat_range := self._flat_range(name, parameter)):
-                own[parameter] = self._weight(parameter)[: flat_range.count]
+                own[parameter] = self.weight(parameter)[: flat_range.count]
         return own
 
     def averaged_slice(self, name: str, device: torch.device) -> Tensor:
@@ -173,19 +180,20 @@ class Partition:
 
     def _views(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         """kind → flat tensor in the optimizer's memory, or a copy of it if that was offloaded; or in the average's."""
-        views = {WEIGHT: self._weight(parameter)} | self._moments(parameter)
+        views = {WEIGHT: self.weight(parameter)} | self._moments(parameter)
         if self._average and parameter in self._average.kept:
             views[AVERAGE] = self._average.kept[parameter]
         return views
 
-    def _weight(self, parameter: nn.Parameter) -> Tensor:
+    def weight(self, parameter: nn.Parameter) -> Tensor:
+        """This rank's flat part: the optimizer's float32 one, if the parameter learns."""
         if not parameter.requires_grad:
             own = parameter.ds_tensor if _is_divided(parameter) else parameter
             return self._copies.get(parameter, own.data).view(-1)
         if _is_divided(parameter):
             return safe_get_local_fp32_param(parameter).data
         if not hasattr(parameter, "_hp_mapping"):  # no ZeRO
-            return parameter.data.view(-1)
+            return self._masters.get(parameter, parameter).data.view(-1)
         return parameter._hp_mapping.get_hp_fragment().data
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
@@ -196,7 +204,7 @@ class Partition:
         if _is_divided(parameter):
             return {kind: safe_get_local_optimizer_state(parameter, kind) for kind in kinds}
         if not hasattr(parameter, "_hp_mapping"):  # no ZeRO
-            state = self._base.state.get(parameter, {})
+            state = self._base.state.get(self._masters.get(parameter, parameter), {})
             return {kind: state[kind].view(-1) for kind in kinds if kind in state}
         mapping = parameter._hp_mapping
         address = mapping.hp_fragment_address

@@ -161,7 +161,7 @@ def test_it_learns_with_the_states_that_the_planner_counts() -> None:
     assert sum(losses[-10:]) < 0.85 * sum(losses[:10])
 
 
-@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (1, "fp32"), (1, "bf16"), (2, "bf16"), (3, "bf16")])
+@pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (0, "bf16"), (1, "fp32"), (2, "bf16"), (3, "bf16")])
 def test_a_checkpoint_holds_one_momentum(zero_stage: int, precision: str, tmp_path: Path) -> None:
     """In the stead of two moments; training goes on from it bit for bit."""
     run = make_run(zero_stage=zero_stage, precision=precision)
@@ -172,7 +172,6 @@ def test_a_checkpoint_holds_one_momentum(zero_stage: int, precision: str, tmp_pa
     expected = steps(engine, run, range(2, 5))
     engine.close()
     shards = ShardFolder(tmp_path)
-    assert shards.updates == 2
     assert shards.kinds("model.inserter.left.weight") == [MOMENTUM, "weight"]
     assert shards.kinds("model.inserter.count.weight") == [*MOMENTS, "weight"]
     assert shards.whole("model.inserter.left.weight", MOMENTUM).abs().max() > 0
