@@ -21,6 +21,7 @@ STAGES = [
 WHAT: dict[str, Any] = {"stages": STAGES, "optimizer": {"name": "muon", "eps": 1e-4}}
 TWO_RANKS = {
     "zero3": {"set": [], "deepspeed": SPLIT_ALL},
+    "zero3_parts_of_groups": {"set": [], "deepspeed": {"zero_optimization": {"sub_group_size": 1500}}},
     "zero2": {"set": ["parallel.zero_stage=2"]},
     "zero1_accumulation": {"set": ["parallel.zero_stage=1", "batch.micro=2"]},
     "zero0": {"set": ["parallel.zero_stage=0"]},
