@@ -44,12 +44,19 @@ def first_step(stages: Sequence[StageConfig], index: int) -> int:
 
 
 def learning_rate(stage: StageConfig, step_in_stage: int) -> float:
-    """Linear warm-up, then constant, linear or half-cosine decay to ``final_share`` of the peak at the last step."""
+    """Linear warm-up, then constant, linear or half-cosine decay to ``final_share`` of the peak at the last step.
+
+    ``wsd`` (warm-up, stable, decay) stays at the peak and falls linearly over the stage's last steps only.
+    """
     lr = stage.lr
     if step_in_stage < lr.warmup_steps:
         return lr.peak * (step_in_stage + 1) / lr.warmup_steps
     if lr.decay == "constant":
         return lr.peak
+    if lr.decay == "wsd":
+        falling = lr.falling_steps(stage.steps)
+        fallen = max(step_in_stage + 1 - (stage.steps - falling), 0) / falling
+        return Schedule(start=lr.peak, end=lr.peak * lr.final_share).at(fallen)
     rest = max(stage.steps - 1 - lr.warmup_steps, 1)
     line = Schedule(start=lr.peak, end=lr.peak * lr.final_share, shape=lr.decay)
     return line.at((step_in_stage - lr.warmup_steps) / rest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -39,11 +39,19 @@ def export(
             help="With the optimizer's state: training goes on from there with --resume OUT, on any ranks.",
         ),
     ] = False,
+    weights: Annotated[
+        Literal["last", "average"] | None,
+        typer.Option(
+            help="From a checkpoint: the weights of its last step, or their average over the steps of its stage "
+            "(optimizer.ema_decay). Without it those of the run's checkpoint.export.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run or from one checkpoint."""
     from dualmask.training.export import export as export_run
 
-    export_run(run, out, training=training)
+    export_run(run, out, training=training, weights=weights)
     typer.echo(f"model folder: {out}", err=True)
 
 

@@ -163,14 +163,14 @@ def open_dev(run: RunConfig) -> Batch | None:
 
 
 def export_result(ready: Preflight, engine: StageEngine, best: Path | None) -> None:
-    """The model folder of the finished run: its last weights or, with ``eval.export_best``, the best ones.
+    """The model folder of the finished run: of its end or, with ``eval.export_best``, of the best evaluation.
     Collective."""
     out, first = ready.run.output / "export", dist.get_rank() == 0
     if ready.run.eval.export_best and best is not None and _is_whole(best):
         if first:
             export_checkpoint(best, out)
         return
-    weights = engine.whole_weights()
+    weights = engine.whole_weights(ready.run.checkpoint.export)
     if first:
         write_export(out, weights, ready.run.model, ready.vocab_size, ready.tokenizer)
 

@@ -39,6 +39,8 @@ _ZERO_3 = {
     "stage3_prefetch_bucket_size": 5 * 10**7,
 }
 _REFUSED = {"scheduler": "stages.*.lr"}
+# deepspeed 0.19.8 links parameters to the optimizer's flat tensors as if they stood there in their own order
+_ROUND_ROBIN = "zero_optimization.round_robin_gradients"
 
 
 def micro_batches(run: RunConfig, data_size: int) -> int:
@@ -96,6 +98,7 @@ def deepspeed_config(
     }
     if optimizer.name == "muon":  # ours, which DeepSpeed has not tested; with its states on the CPU, too
         ours |= {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+        _refuse_beside_muon(flatten(user or {}))
     return _merge(ours, user or {})
 
 
@@ -111,11 +114,26 @@ def load_user_config(path: str | Path) -> dict[str, Any]:
     return tree
 
 
+def _refuse_beside_muon(given: Mapping[str, Any]) -> None:
+    """Raises ConfigError for what would be ignored, or is not known to work."""
+    for key, known in (("optimizer.type", "AdamW"), ("zero_optimization.offload_optimizer.device", "cpu")):
+        if given.get(key) not in (None, "auto", "none", known):
+            raise ConfigError(
+                f"--deepspeed_config: {key} = {given[key]!r} does not go with optimizer.name=muon: "
+                f"give {known}, remove it, or set optimizer.name=adamw"
+            )
+
+
 def _merge(ours: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
     for section, owner in _REFUSED.items():
         if user.get(section):
             raise ConfigError(f"--deepspeed_config: {section} is decided by the run file ({owner}); remove it")
     decided, given = flatten(ours), flatten(user)
+    if given.get(_ROUND_ROBIN) not in (None, False, "auto"):
+        raise ConfigError(
+            f"--deepspeed_config: {_ROUND_ROBIN} = {given[_ROUND_ROBIN]!r}: checkpoints and exports would hold wrong "
+            "weights, because this DeepSpeed does not find them again; remove it"
+        )
     for key, owner in _OWNED.items():
         if key in given and given[key] not in ("auto", decided[key]):
             raise ConfigError(

@@ -7,7 +7,7 @@ from typing import Any
 from dualmask.config.load import ConfigError, flatten
 from dualmask.config.schema import RunConfig
 
-# what changes neither the numbers, but for their rounding, nor the data, which is compared by its digest
+# what changes neither the numbers of training, but for their rounding, nor the data, which is compared by its digest
 _HARMLESS = (
     "name",
     "output",
@@ -19,6 +19,7 @@ _HARMLESS = (
     "data.path",
     "data.verify",
     "batch.micro",
+    "optimizer.ema_decay",
     "parallel.tensor",
     "parallel.zero_stage",
     "parallel.activation_checkpointing",

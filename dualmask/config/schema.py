@@ -63,12 +63,19 @@ class OptimizerConfig(Section):
     eps: Annotated[float, Field(gt=0.0)] = 1e-8
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     clip: Annotated[float, Field(gt=0.0)] = Field(1.0, description="largest norm of the whole gradient")
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="of an exponential moving average of what learns, begun anew in each stage; None: there is none",
+    )
 
 
 class CheckpointConfig(Section):
     every_steps: Positive = 200
     keep_last: Positive = 2
     background: bool = Field(True, description="written while training goes on, from a copy in the host's memory")
+    export: Literal["last", "average"] = Field(
+        "last", description="the exported weights: those of the last step, or the average of optimizer.ema_decay"
+    )
 
 
 class TrackingConfig(Section):
@@ -158,6 +165,14 @@ class RunConfig(Section):
         if metric is not None and metric not in known:
             raise ValueError(
                 f"eval.metric={metric} is not measured in family {self.family.name}: give {', '.join(known)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _exports_what_there_is(self) -> RunConfig:
+        if self.checkpoint.export == "average" and self.optimizer.ema_decay is None:
+            raise ValueError(
+                "checkpoint.export=average needs an average: set optimizer.ema_decay (such as 0.999), or export last"
             )
         return self
 

@@ -17,8 +17,18 @@ from dualmask.config.section import Positive, Section, Share
 class LearningRate(Section):
     peak: Annotated[float, Field(gt=0.0)]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
-    decay: Literal["constant", "linear", "cosine"] = "linear"
+    decay: Literal["constant", "linear", "cosine", "wsd"] = Field(
+        "linear",
+        description="behind the warm-up; wsd: stays at the peak, then falls linearly over the last decay_share",
+    )
+    decay_share: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.2, description="share of the stage's steps in which wsd falls"
+    )
     final_share: Share = Field(0.1, description="learning rate at the last step over the peak")
+
+    def falling_steps(self, steps: int) -> int:
+        """How many of a stage's last steps ``wsd`` falls in: one at least."""
+        return max(round(self.decay_share * steps), 1)
 
 
 class StageConfig(Section):
@@ -50,6 +60,12 @@ class StageConfig(Section):
     def _trains_what_it_can(self) -> StageConfig:
         if self.lr.warmup_steps > self.steps:
             raise ValueError(f"lr.warmup_steps={self.lr.warmup_steps} must not exceed steps={self.steps}")
+        falling = self.lr.falling_steps(self.steps) if self.lr.decay == "wsd" else 0
+        if self.lr.warmup_steps + falling > self.steps:
+            raise ValueError(
+                f"lr.warmup_steps={self.lr.warmup_steps} and the {falling} steps of lr.decay_share="
+                f"{self.lr.decay_share} must not exceed steps={self.steps}: lower one of them"
+            )
         if foreign := sorted(set(self.train) - set(self.TRAINABLE)):
             raise ValueError(f"stage {self.name} cannot train {foreign}: it trains some of {list(self.TRAINABLE)}")
         if frozen := sorted(set(self.lr_scale) - set(self.train)):

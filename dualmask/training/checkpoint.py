@@ -68,7 +68,7 @@ class Checkpoints:
 
         spared: step of one that is kept beside these.
 
-        pieces: copies of this rank's part of the tensors; updates: number of updates that Adam has made. Waits for the
+        pieces: copies of this rank's part of the tensors; updates: how many the optimizer has made. Waits for the
         previous save, but not for this one. Raises TrainingError if the previous save failed (for instance, on a full
         disk); earlier checkpoints are then intact.
         """

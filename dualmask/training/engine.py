@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import deepspeed
 import torch
@@ -35,10 +35,11 @@ from dualmask.families.task import Preview, Task
 from dualmask.nn.hidden import rows_of
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
-from dualmask.training.average import MovingAverage
+from dualmask.training.average import MovingAverage, WeightAverage
 from dualmask.training.errors import TrainingError
-from dualmask.training.muon import HiddenMatrixAdamW
+from dualmask.training.muon import make_muon
 from dualmask.training.partition import Partition, split_axis
+from dualmask.training.shards import MODEL
 
 Result = TypeVar("Result")
 
@@ -61,7 +62,7 @@ def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device)
 def _quieten() -> None:
     """Leaves out what nobody can act on: skipped steps are the trainer's to report, and modules that return named
     tensors work under ZeRO-3 as long as they own no parameter themselves."""
-    known = ("OVERFLOW! Skipping step", "A module has unknown inputs or outputs type")
+    known = ("OVERFLOW! Skipping step", "A module has unknown inputs or outputs type", "an untested optimizer")
     # DeepSpeed still calls collectives by the names that torch 2.13 renames
     warnings.filterwarnings("ignore", message="`torch.distributed.", category=FutureWarning)
     logger = logging.getLogger("DeepSpeed")
@@ -98,13 +99,6 @@ def parameter_groups(
     return list(groups.values())
 
 
-def _muon(run: RunConfig, ds_config: dict[str, Any]) -> Callable[[Any], HiddenMatrixAdamW]:
-    """Makes the optimizer of some groups, with AdamW's settings as DeepSpeed's configuration has them."""
-    adamw = {key: value for key, value in ds_config["optimizer"]["params"].items() if key != "torch_adam"}
-    dtype = torch.bfloat16 if run.parallel.precision == "bf16" else torch.float32
-    return partial(HiddenMatrixAdamW, momentum=run.optimizer.momentum, dtype=dtype, **adamw)
-
-
 class StageEngine:
     """A task whose model learns. Every method is collective: all ranks call it, in the same order."""
 
@@ -121,12 +115,15 @@ class StageEngine:
             model_parameters=groups,
             config=ds_config,
             mpu=deepspeed_mpu(),
-            optimizer=_muon(run, ds_config) if muon else None,
+            optimizer=partial(make_muon, run, ds_config) if muon else None,
         )
-        self._average: MovingAverage | None = None
+        self._follower: MovingAverage | None = None
         if (follower := task.follower()) is not None:
             copy, decay = follower
-            self._average = MovingAverage(copy, self.model, decay)
+            self._follower = MovingAverage(copy, self.model, decay)
+        self._average: WeightAverage | None = None
+        if run.optimizer.ema_decay is not None:
+            self._average = WeightAverage(self.partition.weights(), run.optimizer.ema_decay)
         if muon:
             self.partition.locate(formed)
         self._learning = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
@@ -182,8 +179,10 @@ class StageEngine:
         self.deepspeed_engine.step()
         norm = float(self.deepspeed_engine.get_global_grad_norm()) if norm is None else norm
         taken = math.isfinite(norm)
+        if taken and self._follower is not None:
+            self._follower.follow()
         if taken and self._average is not None:
-            self._average.follow()
+            self._average.follow(self.partition.weights())
         return norm, taken
 
     @torch.no_grad()
@@ -204,11 +203,16 @@ class StageEngine:
         """This tensor-parallel rank's part of every parameter: float32, on the CPU; gathered one by one."""
         return {name: self._gather(parameter) for name, parameter in self.model.named_parameters()}
 
-    def whole_weights(self) -> dict[str, Tensor]:
-        """Every parameter, joined over tensor-parallel ranks: float32, on the CPU of global rank 0 ({} elsewhere)."""
-        whole = {}
+    def whole_weights(self, which: Literal["last", "average"] = "last") -> dict[str, Tensor]:
+        """Every parameter, joined over tensor-parallel ranks: float32, on the CPU of global rank 0 ({} elsewhere).
+
+        "average": where a parameter learns, the average of its weights (needs optimizer.ema_decay).
+        """
+        whole, partition = {}, self.partition
         for name, parameter in self.model.named_parameters():
-            part = join(self._gather(parameter), split_axis(parameter), self.device)
+            averaged = which == "average" and parameter.requires_grad
+            own = partition.averaged_slice(MODEL + name, self.device) if averaged else self._gather(parameter)
+            part = join(own, split_axis(parameter), self.device)
             if dist.get_rank() == 0:
                 whole[name] = part
         return whole
@@ -216,13 +220,13 @@ class StageEngine:
     @property
     def partition(self) -> Partition:
         """This rank's share of parameters and optimizer, for checkpoints."""
-        averages = self._average.kept if self._average else {}
-        return Partition(self.deepspeed_engine.module, self.deepspeed_engine.optimizer, averages)
+        copies = self._follower.kept if self._follower else {}
+        return Partition(self.deepspeed_engine.module, self.deepspeed_engine.optimizer, copies, self._average)
 
     def close(self) -> None:
         """Frees everything, hooks included; the object is of no use afterwards."""
         self.deepspeed_engine.destroy()
-        del self.deepspeed_engine, self.task, self.model, self._learning, self._average
+        del self.deepspeed_engine, self.task, self.model, self._learning, self._follower, self._average
         gc.collect()
 
     def _note(self, name: str) -> Any:
@@ -233,6 +237,8 @@ class StageEngine:
             full = safe_get_full_fp32_param(parameter)  # the optimizer's float32 copy
             assert full is not None
             return full.detach().float().cpu().clone()
+        if self._zero_stage == 0:
+            return self.partition.weight(parameter).view(parameter.shape).detach().float().cpu().clone()
         partitioned = self._zero_stage == 3
         with deepspeed.zero.GatheredParameters([parameter]) if partitioned else nullcontext():
             return parameter.detach().float().cpu().clone()

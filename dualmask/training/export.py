@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,10 +20,10 @@ from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
 from dualmask.inference.folder import FORMAT
 from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merged
-from dualmask.training.shards import ShardFolder
+from dualmask.training.shards import AVERAGE, MODEL, WEIGHT, ShardFolder
 
 TRAINING = "training"
-MODEL = "model."  # prefix of the model's weights in a checkpoint
+Which = Literal["last", "average"]
 
 
 def write_export(
@@ -50,17 +51,20 @@ def write_export(
     _replace(aside, folder)
 
 
-def export(run_folder: str | Path, out_folder: str | Path, *, training: bool = False) -> None:
+def export(
+    run_folder: str | Path, out_folder: str | Path, *, training: bool = False, weights: Which | None = None
+) -> None:
     """``dualmask export RUN OUT``: copies a finished run's export, or makes one from its newest undamaged checkpoint.
 
     RUN may also be the folder of a checkpoint. ``training``: include the state of training, always from a checkpoint.
-    Raises ValueError if RUN holds neither, if it is damaged, or if OUT is not new or empty.
+    ``weights``: these, always from a checkpoint, too; None: those of the run's checkpoint.export. Raises ValueError if
+    RUN holds neither, if it is damaged or has no such weights, or if OUT is not new or empty.
     """
     run_folder, out_folder = Path(run_folder), Path(out_folder)
     if out_folder.is_dir() and any(out_folder.iterdir()):
         raise ValueError(f"{out_folder} is not empty: give a new folder")
     finished = run_folder / "export"
-    if finished.is_dir() and not training:
+    if finished.is_dir() and not training and weights is None:
         if problem := manifest.problem(finished):
             raise ValueError(f"{finished}: {problem}; remove that folder to export from a checkpoint instead")
         aside = out_folder.with_name(f".{out_folder.name}.partial")
@@ -68,18 +72,30 @@ def export(run_folder: str | Path, out_folder: str | Path, *, training: bool = F
         shutil.copytree(finished, aside)
         _replace(aside, out_folder)
         return
-    export_checkpoint(_checkpoint(run_folder), out_folder, training=training)
+    export_checkpoint(_checkpoint(run_folder), out_folder, training=training, weights=weights)
 
 
-def export_checkpoint(checkpoint: Path, out_folder: Path, *, training: bool = False) -> None:
-    """Writes ``out_folder`` from one checkpoint, whose digests the caller has checked."""
+def export_checkpoint(
+    checkpoint: Path, out_folder: Path, *, training: bool = False, weights: Which | None = None
+) -> None:
+    """Writes ``out_folder`` from one checkpoint, whose digests the caller has checked. ``weights``: as for ``export``.
+
+    Raises ValueError if it holds no average and that is asked for.
+    """
     state, shards = TrainingState.read(checkpoint), ShardFolder(checkpoint)
     run = RunConfig.model_validate(state.config)
     # an objective may hold other weights, such as a teacher's, which are not part of the model
     names = [name for name in shards.names if name.startswith(MODEL)]
-    weights = {name.removeprefix(MODEL): shards.whole(name).float() for name in names}
+    averaged = {name for name in names if AVERAGE in shards.kinds(name)}
+    which = weights or run.checkpoint.export
+    if which == "average" and not averaged:
+        raise ValueError(
+            f"{checkpoint} holds no average, because optimizer.ema_decay was not set: export with --weights last"
+        )
+    kinds = {name: AVERAGE if which == "average" and name in averaged else WEIGHT for name in names}
+    whole = {name.removeprefix(MODEL): shards.whole(name, kind).float() for name, kind in kinds.items()}
     tokenizer = run.data.path / "tokenizer.model"
-    write_export(out_folder, weights, run.model, state.vocab_size, tokenizer, checkpoint if training else None)
+    write_export(out_folder, whole, run.model, state.vocab_size, tokenizer, checkpoint if training else None)
 
 
 def add_files(folder: Path, files: Mapping[str, str]) -> None:

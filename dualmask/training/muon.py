@@ -19,6 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dualmask.config.schema import RunConfig
 from dualmask.nn.hidden import Rows
 from dualmask.nn.parallel import mesh
 from dualmask.training.shards import MOMENTUM, FlatRange
@@ -52,6 +53,8 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
     DeepSpeed knows its own.
     """
 
+    param_groups: list[dict[str, Any]]
+
     def __init__(self, groups: Iterable[dict[str, Any]], *, momentum: float, dtype: torch.dtype, **adamw: Any) -> None:
         """``dtype``: of the Newton-Schulz iteration."""
         super().__init__(groups, **adamw)
@@ -65,7 +68,7 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
         self._places, self._divided = places, divided
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:
         """Collective, if anything is divided."""
         groups = self.param_groups
         try:
@@ -85,7 +88,8 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
             state[MOMENTUM] = torch.zeros_like(tensor, memory_format=torch.preserve_format)
         state["step"] += 1
         state[MOMENTUM].lerp_(tensor.grad, 1 - self._momentum)
-        direction = tensor.grad.lerp(state[MOMENTUM], self._momentum).view(-1)  # Nesterov's
+        # Nesterov's direction, in the gradient's memory: nobody reads a gradient behind a step
+        direction = tensor.grad.lerp_(state[MOMENTUM], self._momentum).view(-1)
         tensor.mul_(1 - lr * weight_decay)
         flat = tensor.view(-1)
         places = self._places.get(tensor, ())  # none yet: DeepSpeed's first step, which makes states of zero gradients
@@ -98,20 +102,21 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
             for place in places:
                 yield place, self._whole_update(place, place.of(direction))
             return
-        group, rank = mesh.data_group(), mesh.data_rank()
+        group, rank, device = mesh.data_group(), mesh.data_rank(), _device(direction)
         for first in range(0, len(places), mesh.data_size()):
             window = places[first : first + mesh.data_size()]
-            own = torch.empty(0)
+            own = direction
             for owner, place in enumerate(window):
                 # a sum of parts beside zeros: exact, and the same for every layout that DeepSpeed has
-                whole = direction.new_zeros(math.prod(place.flat_range.shape), device=_device(direction))
+                whole = direction.new_zeros(math.prod(place.flat_range.shape), device=device)
                 place.within(whole).copy_(place.of(direction))
                 dist.reduce(whole, group=group, group_dst=owner)
                 own = whole if owner == rank else own
             if rank < len(window):
                 own = self._whole_update(window[rank], own)
             for owner, place in enumerate(window):
-                update = own if owner == rank else own.new_empty(math.prod(place.flat_range.shape))
+                size = math.prod(place.flat_range.shape)
+                update = own if owner == rank else direction.new_empty(size, device=device)
                 dist.broadcast(update, group=group, group_src=owner)
                 yield place, update
 
@@ -128,6 +133,13 @@ class HiddenMatrixAdamW(torch.optim.AdamW):
         if axis is not None:
             update = update.chunk(mesh.tensor_size(), dim=axis)[mesh.tensor_rank()]
         return update.to(direction.dtype).reshape(-1)
+
+
+def make_muon(run: RunConfig, ds_config: Mapping[str, Any], groups: Iterable[dict[str, Any]]) -> HiddenMatrixAdamW:
+    """The optimizer of the ``groups``, with AdamW's settings as DeepSpeed's configuration has them."""
+    adamw = {key: value for key, value in ds_config["optimizer"]["params"].items() if key != "torch_adam"}
+    dtype = torch.bfloat16 if run.parallel.precision == "bf16" else torch.float32
+    return HiddenMatrixAdamW(groups, momentum=run.optimizer.momentum, dtype=dtype, **adamw)
 
 
 def orthogonalised(matrices: Tensor, dtype: torch.dtype) -> Tensor:

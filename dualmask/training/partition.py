@@ -7,10 +7,12 @@ for frozen parameters below ZeRO-3, every rank keeps the whole, and one of them 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from deepspeed.utils import (
     safe_get_local_fp32_param,
     safe_get_local_optimizer_state,
@@ -21,8 +23,9 @@ from torch import Tensor, nn
 
 from dualmask.nn.hidden import Rows, rows_of
 from dualmask.nn.parallel import mesh
+from dualmask.training.average import WeightAverage
 from dualmask.training.muon import HiddenMatrixAdamW, Place
-from dualmask.training.shards import MOMENTS, MOMENTUM, WEIGHT, FlatRange, Piece, ShardFolder
+from dualmask.training.shards import AVERAGE, MOMENTS, MOMENTUM, WEIGHT, FlatRange, Piece, ShardFolder
 
 
 def split_axis(parameter: Tensor) -> int | None:
@@ -35,14 +38,28 @@ def split_axis(parameter: Tensor) -> int | None:
 class Partition:
     """This rank's part of ``module`` under DeepSpeed's ``optimizer``.
 
-    ``averages``: parameter → float32 tensor of the same layout to be written in its stead (see average.py).
+    ``copies``: parameter → float32 tensor of the same layout to be written in its stead; ``average``: of what learns
+    (both: see average.py).
     """
 
-    def __init__(self, module: nn.Module, optimizer: Any, averages: Mapping[nn.Parameter, Tensor]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        optimizer: Any,
+        copies: Mapping[nn.Parameter, Tensor],
+        average: WeightAverage | None = None,
+    ) -> None:
         self._parameters = dict(module.named_parameters())
         self._optimizer = optimizer
         self._base: torch.optim.Optimizer = getattr(optimizer, "optimizer", optimizer)
-        self._averages = averages
+        self._copies, self._average = copies, average
+        # without ZeRO DeepSpeed's optimizer of bfloat16 weights has float32 copies of them, one by one
+        rounded, single = (getattr(optimizer, name, ()) for name in ("fp16_groups", "fp32_groups"))
+        self._masters: dict[nn.Parameter, Tensor] = {
+            parameter: master
+            for parameters, masters in zip(rounded, single, strict=False)
+            for parameter, master in zip(parameters, masters, strict=True)
+        }
 
     @property
     def updates(self) -> int:
@@ -63,6 +80,8 @@ class Partition:
         """Restores this rank's part from ``source``, which any number of ranks may have written."""
         if source.updates:
             self._make_moments(source.updates)
+        if self._average:
+            self._average.updates = source.updates
         for name, parameter in self._parameters.items():
             if not _is_divided(parameter):  # every rank computes with the whole, whatever part its optimizer holds
                 shape = tuple(parameter.shape)
@@ -102,9 +121,32 @@ class Partition:
                 mapping = parameter._hp_mapping
                 yield group["params"][0], parameter, mapping.hp_fragment_address.start if mapping else 0
 
+    def weights(self) -> dict[nn.Parameter, Tensor]:
+        """The optimizer's flat float32 part of each parameter that learns and has an element here."""
+        own = {}
+        for name, parameter in self._parameters.items():
+            if parameter.requires_grad and (flat_range := self._flat_range(name, parameter)):
+                own[parameter] = self.weight(parameter)[: flat_range.count]
+        return own
+
+    def averaged_slice(self, name: str, device: torch.device) -> Tensor:
+        """This tensor-parallel rank's whole slice of the average of a parameter that learns, on the CPU. Collective."""
+        assert self._average is not None
+        parameter = self._parameters[name]
+        flat_range = self._range(name, parameter)
+        whole = torch.zeros(math.prod(flat_range.shape), device=device)
+        if flat_range.count:
+            whole[flat_range.start : flat_range.start + flat_range.count] = self._average.kept[parameter]
+        if _is_divided(parameter) or hasattr(parameter, "_hp_mapping"):  # a sum of parts beside zeros is exact
+            dist.all_reduce(whole, group=mesh.data_group())
+        return whole.view(flat_range.shape).cpu()
+
     def _fill(self, parameter: nn.Parameter, flat_range: FlatRange, source: ShardFolder) -> None:
         for kind, view in self._views(parameter).items():
-            if kind == WEIGHT or source.updates:
+            if kind == AVERAGE:
+                held = AVERAGE if AVERAGE in source.kinds(flat_range.name) else WEIGHT  # a run that had none until now
+                view.copy_(source.part(flat_range, mesh.tensor_size(), held))
+            elif kind == WEIGHT or source.updates:
                 view[: flat_range.count].copy_(source.part(flat_range, mesh.tensor_size(), kind))
                 self._store(parameter, kind, view)
         if _is_divided(parameter):
@@ -137,29 +179,41 @@ class Partition:
         return own_part or number % mesh.data_size() == mesh.data_rank()
 
     def _views(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """kind → flat tensor in the optimizer's memory, or a copy of it if that was offloaded."""
+        """kind → flat tensor in the optimizer's memory, or a copy of it if that was offloaded; or in the average's."""
+        views = {WEIGHT: self.weight(parameter)} | self._moments(parameter)
+        if self._average and parameter in self._average.kept:
+            views[AVERAGE] = self._average.kept[parameter]
+        return views
+
+    def weight(self, parameter: nn.Parameter) -> Tensor:
+        """This rank's flat part: the optimizer's float32 one, if the parameter learns."""
         if not parameter.requires_grad:
             own = parameter.ds_tensor if _is_divided(parameter) else parameter
-            return {WEIGHT: self._averages.get(parameter, own.data).view(-1)}
+            return self._copies.get(parameter, own.data).view(-1)
         if _is_divided(parameter):
-            views = {WEIGHT: safe_get_local_fp32_param(parameter).data}
-            for kind in self._kinds(parameter) if self._base.state else ():
-                views[kind] = safe_get_local_optimizer_state(parameter, kind)
-            return views
+            return safe_get_local_fp32_param(parameter).data
         if not hasattr(parameter, "_hp_mapping"):  # no ZeRO
-            state = self._base.state.get(parameter, {})
-            moments = {kind: state[kind].view(-1) for kind in self._kinds(parameter) if kind in state}
-            return {WEIGHT: parameter.data.view(-1)} | moments
+            return self._masters.get(parameter, parameter).data.view(-1)
+        return parameter._hp_mapping.get_hp_fragment().data
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """{} before the first step, and for what does not learn."""
+        if not (parameter.requires_grad and self._base.state):
+            return {}
+        kinds = self._kinds(parameter)
+        if _is_divided(parameter):
+            return {kind: safe_get_local_optimizer_state(parameter, kind) for kind in kinds}
+        if not hasattr(parameter, "_hp_mapping"):  # no ZeRO
+            state = self._base.state.get(self._masters.get(parameter, parameter), {})
+            return {kind: state[kind].view(-1) for kind in kinds if kind in state}
         mapping = parameter._hp_mapping
         address = mapping.hp_fragment_address
         state = self._base.state.get(self._base.param_groups[mapping.param_group_index]["params"][0], {})
-        kinds = [kind for kind in self._kinds(parameter) if kind in state]
-        moments = {kind: state[kind].narrow(0, address.start, address.numel) for kind in kinds}
-        return {WEIGHT: mapping.get_hp_fragment().data} | moments
+        return {kind: state[kind].narrow(0, address.start, address.numel) for kind in kinds if kind in state}
 
     def _store(self, parameter: nn.Parameter, kind: str, values: Tensor) -> None:
         """Writes ``values`` back under ZeRO-3, where ``_views`` may have returned a copy."""
-        if not (_is_divided(parameter) and parameter.requires_grad):
+        if kind == AVERAGE or not (_is_divided(parameter) and parameter.requires_grad):
             return
         if kind == WEIGHT:
             safe_set_local_fp32_param(parameter, values)

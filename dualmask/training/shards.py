@@ -26,8 +26,10 @@ INDEX = "index.json"
 FOLDER = "shards"
 FORMAT = 1
 WEIGHT = "weight"
+MODEL = "model."  # what names of the model's own parameters begin with: those of its task have other names
 MOMENTS = ("exp_avg", "exp_avg_sq")  # of Adam
 MOMENTUM = "momentum_buffer"  # of Muon
+AVERAGE = "average"  # of the weight over the steps of a stage
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class FlatRange:
 
 @dataclass(frozen=True)
 class Piece:
-    """``tensors``: kind → [count]: ``weight``, and Adam's moments if the parameter is trained."""
+    """``tensors``: kind → [count]: ``weight``; if it is trained, what the optimizer keeps, its average."""
 
     flat_range: FlatRange
     tensors: Mapping[str, Tensor]
@@ -62,7 +64,7 @@ def write_pieces(folder: Path, rank: int, pieces: Sequence[Piece]) -> list[dict[
 
 
 def write_index(folder: Path, entries: Iterable[Mapping[str, Any]], *, tensor_size: int, updates: int) -> None:
-    """``entries``: those of all ranks; ``updates``: number of Adam's updates, which its bias correction needs."""
+    """``entries``: those of all ranks; ``updates``: number of updates, which Adam's bias correction needs."""
     content = {"format": FORMAT, "tensor_size": tensor_size, "updates": updates, "pieces": list(entries)}
     (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
 

@@ -12,10 +12,11 @@ from functools import cached_property
 from typing import Any
 
 from dualmask.config.deepspeed import deepspeed_config
-from dualmask.config.schema import ParallelConfig, RunConfig
+from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from dualmask.families.edit.config import RewardStage
 from dualmask.families.span.config import SpanStage
+from launcher.planner import muon
 from launcher.planner.activations import Sizes
 from launcher.planner.gathers import Distances
 from launcher.planner.parameters import SINGLE, Parameter, element, learning, parameters
@@ -34,8 +35,8 @@ class Memory:
 
     weights: float = 0.0
     gradients: float = 0.0
-    master: float = 0.0  # the optimizer's own float32 copy of what learns
-    adam: float = 0.0  # its two moments
+    master: float = 0.0  # the optimizer's own float32 copy of what learns, and its average if there is one
+    adam: float = 0.0  # its two moments; one for what Muon updates
     gathered: float = 0.0  # whole parameters that ZeRO-3 holds at a time
     buckets: float = 0.0  # buffers in which gradients are reduced
     activations: float = 0.0  # kept for backward
@@ -70,18 +71,18 @@ def peaks(
     return [*during, rank.step()]
 
 
-def _states(
-    every: Iterable[Parameter], taught: Iterable[Parameter], parallel: ParallelConfig, data_size: int
-) -> Memory:
+def _states(every: Iterable[Parameter], taught: Sequence[Parameter], run: RunConfig, data_size: int) -> Memory:
     """Behind the last backward pass of a step. ``taught``: those of the parameters ``every`` that learn."""
+    parallel = run.parallel
     held, learns = (_elements(some, parallel.tensor) for some in (every, taught))
     width, zero = element(parallel), parallel.zero_stage
     shared = data_size if zero else 1
+    copied, averaged = bool(zero) or width < SINGLE, run.optimizer.ema_decay is not None
     return Memory(
         weights=held * width / (data_size if zero == 3 else 1),
         gradients=learns * width / shared,
-        master=learns * SINGLE / shared if zero or width < SINGLE else 0.0,
-        adam=2 * learns * SINGLE / shared,
+        master=(copied + averaged) * learns * SINGLE / shared,
+        adam=muon.moments(run, taught) * SINGLE / shared,
     )
 
 
@@ -126,10 +127,9 @@ class _Rank:
 
     @cached_property
     def held(self) -> Memory:
-        parallel = self.run.parallel
-        held = _states([*self.every, *self.copies], self.taught, parallel, self.data_size)
+        held = _states([*self.every, *self.copies], self.taught, self.run, self.data_size)
         if self.copies and isinstance(self.stage, SpanStage) and self.width < SINGLE:
-            own = _states(self.copies, [], parallel, self.data_size).weights
+            own = _states(self.copies, [], self.run, self.data_size).weights
             return replace(held, weights=held.weights + own * SINGLE / self.width)  # the average itself, as float32
         return held
 
@@ -205,19 +205,20 @@ class _Rank:
     def step(self) -> Memory:
         """The optimizer's: gradients once more, flat, as float32, one group after the other. AdamW is fused."""
         stage, tensor = self.zero["stage"], self.run.parallel.tensor
+        matrix = muon.workspace(self.run, self.taught)
         if stage == 0:
             reduced = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
             single = self.learns * SINGLE if self.width < SINGLE else 0.0
-            return replace(self.held, workspace=max(reduced, single))
-        groups: dict[tuple[str | None, bool], int] = {}
+            return replace(self.held, workspace=max(reduced, single + matrix))
+        groups: dict[tuple[str | None, bool, bool], int] = {}
         for p in self.taught:  # as training/engine.py forms them
-            group = self.stage.module_of(p.name), len(p.shape) > 1
+            group = self.stage.module_of(p.name), len(p.shape) > 1, muon.is_muons(self.run, p)
             groups[group] = groups.get(group, 0) + p.size(tensor)
         largest = max(groups.values()) / self.data_size
         if stage < 3:
-            return replace(self.held, workspace=largest * SINGLE)
+            return replace(self.held, workspace=largest * SINGLE + matrix)
         buckets = self.zero["reduce_bucket_size"] * self.width
-        return replace(self.held, buckets=buckets, workspace=min(largest, SUB_GROUP) * SINGLE)
+        return replace(self.held, buckets=buckets, workspace=min(largest, SUB_GROUP) * SINGLE + matrix)
 
 
 def _elements(some: Iterable[Parameter], tensor: int) -> int:

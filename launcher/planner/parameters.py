@@ -12,6 +12,7 @@ from dualmask.config.model import ModelConfig
 from dualmask.config.schema import ParallelConfig
 from dualmask.config.stage import StageConfig
 from dualmask.families.task import build
+from dualmask.nn.hidden import rows_of
 from dualmask.nn.parallel import mesh
 
 SINGLE = 4  # bytes of a float32
@@ -22,6 +23,7 @@ class Parameter:
     name: str
     shape: tuple[int, ...]
     split: int | None = None  # the axis that lies over the tensor-parallel ranks; None: whole on each
+    hidden: bool = False  # maps hidden states to hidden states: one of Muon's, if the run has it
 
     @property
     def module(self) -> str:
@@ -47,7 +49,12 @@ def parameters(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
     with torch.device("meta"):
         model = build(config, vocab_size)
     return tuple(
-        Parameter(name, tuple(p.shape), int(p.partition_dim) if getattr(p, "tensor_model_parallel", False) else None)
+        Parameter(
+            name,
+            tuple(p.shape),
+            int(p.partition_dim) if getattr(p, "tensor_model_parallel", False) else None,
+            hidden=rows_of(p) is not None,
+        )
         for name, p in model.named_parameters()
     )
 

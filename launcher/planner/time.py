@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from dualmask.config.hardware import Hardware
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
+from launcher.planner import muon
 from launcher.planner.flops import step_cost
 from launcher.planner.parameters import learning, parameters
 from launcher.planner.passes import Shape
 from launcher.planner.traffic import Traffic, traffic
 
 ADAM = 34  # bytes that AdamW reads and writes of each parameter: two moments, a copy, a gradient, a weight
+MUON = 38  # a momentum, a copy, a weight, a gradient that becomes a direction, the update
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class StepTime:
     """Seconds of an optimizer step."""
 
     compute: float  # matrix products, repeated ones included
-    optimizer: float  # reading and writing what AdamW keeps
+    optimizer: float  # reading and writing what it keeps; for Muon its products, and sending matrices to and fro
     data: float  # parameters and gradients, between data-parallel ranks
     tensor: float  # activations, between tensor-parallel ranks: a layer waits for them
 
@@ -61,19 +63,33 @@ class StepTime:
 
 def step_time(run: RunConfig, stage: StageConfig, site: Site) -> StepTime:
     """Raises ValueError where the batch does not divide."""
-    tensor, data, hardware = run.parallel.tensor, site.cluster.gpus // run.parallel.tensor, site.hardware
+    data, hardware = site.cluster.gpus // run.parallel.tensor, site.hardware
     sent = traffic(run, stage, site.vocab_size, data)
     shape = Shape(run.model, site.vocab_size, run.batch.sequences, run.parallel.activation_checkpointing)
     rate = hardware.peak(run.parallel.precision) * hardware.compute_share
-    learns = sum(p.size(tensor) for p in learning(parameters(run.model, site.vocab_size), stage))
-    held = learns / (data if run.parallel.zero_stage else 1)
     return StepTime(
         compute=step_cost(shape, stage).total / site.cluster.gpus / rate,
-        optimizer=ADAM * held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share),
+        optimizer=_optimizer(run, stage, site, data),
         data=_between_data_ranks(sent, hardware, site.cluster),
-        tensor=sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share)
-        + sent.tensor_calls * 2 * (tensor - 1) * hardware.hop_microseconds * 1e-6,
+        tensor=_between_tensor_ranks(sent, hardware),
     )
+
+
+def _optimizer(run: RunConfig, stage: StageConfig, site: Site, data: int) -> float:
+    taught, hardware = learning(parameters(run.model, site.vocab_size), stage), site.hardware
+    moved = sum((MUON if muon.is_muons(run, p) else ADAM) * p.size(run.parallel.tensor) for p in taught)
+    held = moved / (data if run.parallel.zero_stage else 1)
+    products = muon.operations(run, taught, data) / (hardware.peak(run.parallel.precision) * hardware.compute_share)
+    sent = muon.sent(run, taught, data)
+    between = _between_data_ranks(sent, hardware, site.cluster) + _between_tensor_ranks(sent, hardware)
+    return held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share) + products + between
+
+
+def _between_tensor_ranks(sent: Traffic, hardware: Hardware) -> float:
+    """Their groups lie within nodes."""
+    hops = sent.tensor_calls * 2 * (sent.tensor - 1)
+    volume = sent.activations / (hardware.node_gb_per_s * 1e9 * hardware.bandwidth_share)
+    return volume + hops * hardware.hop_microseconds * 1e-6
 
 
 def _between_data_ranks(sent: Traffic, hardware: Hardware, cluster: Cluster) -> float:

@@ -58,6 +58,26 @@ def test_precision_and_stage() -> None:
     assert made["zero_optimization"]["stage"] == 2
 
 
+@pytest.mark.parametrize(
+    ("user", "optimizer", "named"),
+    [
+        ({"zero_optimization": {"round_robin_gradients": True}}, "adamw", "round_robin_gradients = True"),
+        ({"optimizer": {"type": "Muon"}}, "muon", r"optimizer\.type = 'Muon' does not go with optimizer\.name=muon"),
+        ({"zero_optimization": {"offload_optimizer": {"device": "nvme"}}}, "muon", "device = 'nvme' does not go"),
+    ],
+)
+def test_what_would_go_wrong_unnoticed(user: dict[str, Any], optimizer: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        settings(user, optimizer={"name": optimizer})
+
+
+def test_muon_may_lie_on_the_cpu() -> None:
+    user = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}, "round_robin_gradients": False}}
+    made = settings(user, optimizer={"name": "muon"})
+    assert made["zero_allow_untested_optimizer"]
+    assert not made["zero_force_ds_cpu_optimizer"]
+
+
 def test_user_adds_and_wins() -> None:
     user = {
         "zero_optimization": {"stage3_param_persistence_threshold": 0, "reduce_bucket_size": 7, "stage": "auto"},

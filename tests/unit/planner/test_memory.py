@@ -7,6 +7,7 @@ import pytest
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from launcher.planner.memory import Memory, memory, peaks
+from launcher.planner.parameters import learning, parameters
 
 QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
 SPAN = Path(__file__).parents[3] / "configs" / "spanfusion_small.yaml"
@@ -33,6 +34,23 @@ def test_tensor_ranks_share_what_is_split():
     one = step(load_run(QUICKSTART), 1)
     two = step(load_run(QUICKSTART, ["parallel.tensor=2"]), 1)
     assert 0.5 < two.adam / one.adam < 0.6  # norms and small layers are whole on every rank
+
+
+def test_muon_keeps_one_moment_of_its_matrices():
+    adamw, muon = (load_run(QUICKSTART, [f"optimizer.name={name}"]) for name in ("adamw", "muon"))
+    hidden = sum(p.size() for p in learning(parameters(muon.model, 2048), muon.stages[-1]) if p.hidden)
+    one, two = (step(run, 4) for run in (adamw, muon))
+    assert one.adam - two.adam == hidden * 4 / 4  # bytes, ranks
+    assert (two.master, two.gradients, two.weights) == (one.master, one.gradients, one.weights)
+    assert 0.5 < two.adam / one.adam < 0.6
+
+
+@pytest.mark.parametrize("zero_stage", [0, 3])
+def test_an_average_is_a_float32_copy_of_what_learns(zero_stage: int):
+    zero = f"parallel.zero_stage={zero_stage}"
+    without, with_one = (step(load_run(QUICKSTART, [zero, *more]), 2) for more in ([], ["optimizer.ema_decay=0.99"]))
+    assert with_one.master - without.master == with_one.adam / 2
+    assert with_one.total - without.total == with_one.master - without.master
 
 
 def test_rounded_weights_keep_a_whole_copy():

@@ -45,6 +45,15 @@ def test_time_of_a_step():
     assert time.least <= time.most == pytest.approx(time.compute + time.data + time.optimizer)
 
 
+def test_muon_takes_products_which_data_ranks_share_out():
+    adamw, muon = (load_run(CONFIGS / "dualmask_1.3b.yaml", [f"optimizer.name={name}"]) for name in ("adamw", "muon"))
+    plain, one, eight = (
+        step_time(run, run.stages[0], site(1, gpus)).optimizer for run, gpus in ((adamw, 1), (muon, 1), (muon, 8))
+    )
+    assert one > 2 * plain
+    assert one / 8 < eight < one / 2  # they also send the matrices to and fro
+
+
 def test_tensor_parallel_ranks_wait_for_each_other():
     run = load_run(CONFIGS / "dualmask_125m.yaml", ["parallel.tensor=2"])
     time = step_time(run, run.stages[0], site(1, 8))

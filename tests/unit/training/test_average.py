@@ -58,8 +58,8 @@ def steps(engine: StageEngine, run: RunConfig, numbers: range) -> list[StepResul
 
 
 def teacher_of(engine: StageEngine) -> list[Tensor]:
-    assert engine._average is not None
-    return [value.clone() for value in engine._average._average]
+    assert engine._follower is not None
+    return [value.clone() for value in engine._follower._average]
 
 
 def save(engine: StageEngine, folder: Path) -> None:

@@ -30,13 +30,26 @@ def test_steps_map_to_stages_in_order():
             plan_at(stages, outside)
 
 
-@pytest.mark.parametrize(("decay", "last"), [("linear", 0.1), ("cosine", 0.1), ("constant", 1.0)])
+@pytest.mark.parametrize(("decay", "last"), [("linear", 0.1), ("cosine", 0.1), ("wsd", 0.1), ("constant", 1.0)])
 def test_learning_rate_warms_up_and_decays_to_its_share(decay, last):
     stages = [stage(20, lr={"peak": 1.0, "warmup_steps": 4, "decay": decay, "final_share": 0.1})]
     rates = [plan_at(stages, step).lr for step in range(20)]
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert rates[-1] == pytest.approx(last)
     assert all(a >= b - 1e-12 for a, b in pairwise(rates[4:]))
+
+
+def test_wsd_stays_at_its_peak_and_falls_at_the_end():
+    stages = [stage(20, lr={"peak": 1.0, "warmup_steps": 4, "decay": "wsd", "decay_share": 0.25, "final_share": 0.0})]
+    rates = [plan_at(stages, step).lr for step in range(20)]
+    assert rates[3:15] == [1.0] * 12
+    assert rates[15:] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
+
+
+def test_a_longer_wsd_stage_repeats_the_steps_before_it_falls():
+    """So that a run may go on from a checkpoint of its stable part."""
+    short, long = ([stage(steps, lr={"peak": 1.0, "warmup_steps": 2, "decay": "wsd"})] for steps in (10, 50))
+    assert [plan_at(short, step).lr for step in range(8)] == [plan_at(long, step).lr for step in range(8)]
 
 
 def test_annealed_values_follow_the_progress_of_their_stage():
@@ -50,6 +63,8 @@ def test_annealed_values_follow_the_progress_of_their_stage():
 def test_contradictions_fail_with_both_numbers():
     with pytest.raises(ValueError, match=r"warmup_steps=9 must not exceed steps=4"):
         stage(4, lr={"peak": 1.0, "warmup_steps": 9})
+    with pytest.raises(ValueError, match=r"warmup_steps=9 and the 2 steps of lr.decay_share=0.2 .* steps=10"):
+        stage(10, lr={"peak": 1.0, "warmup_steps": 9, "decay": "wsd"})
     with pytest.raises(ValueError, match="leaves frozen"):
         stage(4, lr_scale={"picker": 0.1})
     with pytest.raises(ValueError, match="exceeds keep_rate_high"):
