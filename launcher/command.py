@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -53,6 +54,28 @@ def export(
 
     export_run(run, out, training=training, weights=weights)
     typer.echo(f"model folder: {out}", err=True)
+
+
+@app.command()
+def calibrate(
+    model: Annotated[
+        Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder; is changed.", show_default=False)
+    ],
+    data: Annotated[Path, typer.Option(metavar="F.jsonl", help="Right texts, new to the model.", show_default=False)],
+) -> None:
+    """Choose anew how sure a model must be before it changes a text.
+
+    Mistakes are made in the texts of --data; the thresholds with the best F0.5 of edits among those that leave right
+    texts alone go into DIR/decision.json, with the curve that --precision picks from. A finished run has done that with
+    the dev part of its data.
+
+    \b
+    dualmask calibrate --model runs/quickstart --data letters.jsonl
+    """
+    from dualmask.evaluation.texts import read_texts
+    from launcher.finish import choose_again
+
+    choose_again(model, read_texts(data))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from data_pipeline.reader import ShardReader
 from dualmask.config.schema import RunConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import texts
+from dualmask.families.registry import find
+from dualmask.inference.folder import family_of, open_folder
 from dualmask.inference.loading import load
 from dualmask.training.export import add_files
 
@@ -22,7 +25,8 @@ def finish(run: RunConfig) -> None:
     """Lays what the family chooses on held-out texts beside the exported weights. Does nothing if that was done, if the
     family has nothing to choose, or if its last stage taught nothing that decides."""
     folder, rule = run.output / "export", run.family.load_runtime().finish
-    if rule is None or not run.stages[-1].DECIDES or (folder / rule.mark).is_file():
+    wanted = run.eval.thresholds and run.stages[-1].DECIDES
+    if rule is None or not wanted or (folder / rule.mark).is_file():
         return
     held_out = run.data.path / HELD_OUT
     if not held_out.is_file():
@@ -30,6 +34,15 @@ def finish(run: RunConfig) -> None:
         return
     loaded = load(folder, family=run.model.family)
     add_files(folder, rule.files(loaded, texts.read_texts(held_out), learnt(run, loaded.tokenizer)))
+
+
+def choose_again(folder: Path, held_out: list[str]) -> None:
+    """The same for a model folder that exists, on other texts. Raises ValueError if its family chooses nothing."""
+    opened = open_folder(folder, family_of(folder))
+    rule = find(opened.config.family).load_runtime().finish
+    if rule is None:
+        raise ValueError(f"{folder}: a model of the family {opened.config.family} has no thresholds")
+    add_files(opened.path, rule.files(load(opened.path, family=opened.config.family), held_out, None))
 
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:

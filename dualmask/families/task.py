@@ -160,8 +160,8 @@ def as_they_are(weights: dict[str, Tensor], stage: StageConfig) -> dict[str, Ten
 class Finish:
     """What lies beside the weights of a model that has learnt to decide."""
 
-    # (loaded model, texts that it has not seen, texts that it has learnt from) → contents by file name
-    files: Callable[[Any, list[str], Iterable[str]], dict[str, str]]
+    # (loaded model, texts that it has not seen, texts that it has learnt from, if they are at hand) → contents by file
+    files: Callable[[Any, list[str], Iterable[str] | None], dict[str, str]]
     mark: str  # the file by which one sees that this was done
 
 

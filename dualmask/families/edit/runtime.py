@@ -57,12 +57,13 @@ def writers(loaded: Any, settings: Any) -> list[Any]:
     return writers(loaded, settings)
 
 
-def finish(loaded: Any, held_out: list[str], learnt: Iterable[str]) -> dict[str, str]:
-    """The words that edits may write, and the thresholds by which they are made."""
+def finish(loaded: Any, held_out: list[str], learnt: Iterable[str] | None) -> dict[str, str]:
+    """The words that edits may write, and the thresholds by which they are made. learnt None: the words stay."""
     from dualmask.families.edit.evaluate.calibrate import calibrate
 
-    known = WordList.of(learnt, least=LEAST_SEEN)
-    return {words.FILE: known.text, operating_point.FILE: calibrate(loaded, held_out, known=known).text}
+    known = None if learnt is None else WordList.of(learnt, least=LEAST_SEEN)
+    files = {} if known is None else {words.FILE: known.text}
+    return files | {operating_point.FILE: calibrate(loaded, held_out, known=known).text}
 
 
 RUNTIME = Runtime(
