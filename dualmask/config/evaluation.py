@@ -21,7 +21,7 @@ class EvalConfig(Section):
     keep_best: bool = Field(True, description="the last stage's best checkpoint is kept beside checkpoint.keep_last")
     thresholds: bool = Field(
         True,
-        description="when the run ends, one process chooses the thresholds of the exported model on the dev part; false "
+        description="when the run ends, one process chooses the exported model's thresholds on the dev part; false "
         "where one process cannot hold the model (`dualmask calibrate` does it later)",
     )
     export_best: bool = Field(False, description="the export holds that checkpoint, not the last step")

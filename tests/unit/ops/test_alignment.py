@@ -148,3 +148,36 @@ def test_edit_distance_is_levenshteins_over_the_longer_length(pairs):
     actual = edit_distance(*draft, *target)
     assert actual.dtype == torch.float32
     assert torch.allclose(actual, torch.tensor(expected))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.integers(6, 30), min_size=1, max_size=9, unique=True), st.data())
+def test_of_a_token_that_is_written_several_times_all_but_the_first_are_wrong(text, data):
+    place, times = data.draw(st.integers(0, len(text) - 1)), data.draw(st.integers(2, 4))
+    _, _, match = aligned([([*text[:place], *[text[place]] * times, *text[place + 1 :]], text)])
+    wrong = (match[0] < 0).nonzero().squeeze(1).tolist()
+    assert wrong == list(range(place + 2, place + 1 + times))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.integers(6, 30), min_size=2, max_size=9, unique=True), st.data())
+def test_of_swapped_tokens_always_the_second_is_wrong(text, data):
+    place = data.draw(st.integers(0, len(text) - 2))
+    swapped = [*text[:place], text[place + 1], text[place], *text[place + 2 :]]
+    _, _, match = aligned([(swapped, text)])
+    assert (match[0] < 0).nonzero().squeeze(1).tolist() == [place + 2]
+
+
+@settings(deadline=None, max_examples=100)
+@given(PAIRS)
+def test_matches_stand_as_far_left_as_they_can(pairs):
+    (draft, _), (target, _), match = aligned(pairs)
+    for row, (draft_ids, target_ids) in enumerate(pairs):
+        common = draft[row, 1 : len(draft_ids) + 1][match[row, 1 : len(draft_ids) + 1] >= 0].tolist()
+        places = (match[row, : len(draft_ids) + 1] >= 0).nonzero().squeeze(1).tolist()[1:]
+        for ids, where in ((draft_ids, places), (target_ids, match[row][places].tolist())):
+            start = 0
+            for token, place in zip(common, where, strict=True):
+                start = ids.index(token, start) + 1
+                assert place == start
+    assert target.shape[0] == len(pairs)

@@ -103,6 +103,7 @@ def test_training_and_inference_play_the_same_round() -> None:
     with torch.no_grad():
         state, outs = trained(model, batch, rounds=ROUNDS)
     played = inferred(model, batch, rounds=ROUNDS)
+    copies = 0
     behind = [*((out.draft, out.length) for out in outs[1:]), (state.tokens, state.length)]
     assert state.length.max() < WIDTH * 0.75  # within all bounds
     for number, (out, (tokens, length)) in enumerate(zip(outs, behind, strict=True)):
@@ -114,9 +115,16 @@ def test_training_and_inference_play_the_same_round() -> None:
             before, after = int(out.length[row]), int(length[row])
             assert done.draft == out.draft[row, :before].tolist()
             assert (done.gate > 0.5) == bool(out.gate.value[row] > 0.5)
-            assert done.deleted == out.deleted[row].nonzero().squeeze(1).tolist()
-            assert done.inserted == inserted(out, tokens, length, row)
             assert done.result == tokens[row, :after].tolist()
+            gone, opened = out.deleted[row].nonzero().squeeze(1).tolist(), inserted(out, tokens, length, row)
+            # inference does not count as an edit what writes just what it had deleted
+            copied = [position for position in gone if position not in done.deleted]
+            assert set(done.deleted) <= set(gone)
+            assert sum(count for _, count in done.inserted) == sum(count for _, count in opened) - len(copied)
+            if not copied:
+                assert (done.deleted, done.inserted) == (gone, opened)
+            copies += bool(copied)
+    assert 0 < copies < 20
 
 
 def inserted(out: RoundOut, tokens: Tensor, length: Tensor, row: int) -> list[tuple[int, int]]:
