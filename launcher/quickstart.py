@@ -28,16 +28,19 @@ from dualmask.families.edit.evaluate import (
     deletion_report,
     deletion_suites,
     editing,
+    everyday,
     example,
     rounds_report,
 )
 from dualmask.families.edit.evaluate.reconstruction import RATES
-from dualmask.families.edit.infer.text import TextResult
+from dualmask.families.edit.infer.text import TextResult, Writer
 from dualmask.inference.folder import weights_digest
 from dualmask.inference.loading import Loaded, load
 
 SEQUENCES = 512
 TEXTS = 128  # of the suites that play rounds
+ROUNDS = 8  # most of them, as `dualmask auto` has it
+WORST_SHOWN = 2
 RULE = "confidence"  # the stop rule that is reported
 
 
@@ -54,6 +57,8 @@ def main() -> None:
     console.print(verdict(result["rows"]))
     show(console, "One round, 30 % deleted", example.show(loaded, lines, keep_rate=0.7))
     console.print(rounds_table(result["rows"]))
+    console.print(everyday_table(result["rows"]))
+    show(console, "What it mends (dualmask auto), of those sentences", dict(result["mended"]))
     examples = example.auto_rounds(loaded, lines)
     write_file(run.output / "example.html", trace_page(examples, gate_threshold=0.5))
     show(console, "Round by round, as the Gate decides (dualmask auto)", from_round_to_round(examples[0]))
@@ -75,14 +80,33 @@ def figures(run: RunConfig, loaded: Loaded, lines: list[str]) -> dict[str, Any]:
     right = corrupted.right_texts(lines, loaded, limit=TEXTS, typos=False)
     edited, curves = editing.evaluate(loaded, right, rate=0.1, kinds=corrupted.TOKEN_KINDS, rounds=(1,))
     rounds_report.plot_editing(curves, run.output / "editing.png")
+    ordinary, mended = everyday_sentences(loaded)
     stopped = adaptive.evaluate(loaded, right)
     rounds_report.plot_adaptive(stopped, run.output / "adaptive.png")
     rows = [
         {"suite": suite, **row}
-        for suite, part in {"quickstart": restored, "editing": edited, "adaptive": stopped}.items()
+        for suite, part in {
+            "quickstart": restored,
+            "editing": edited,
+            "everyday": ordinary,
+            "adaptive": stopped,
+        }.items()
         for row in part
     ]
-    return report.write(path, "quickstart", rows, model_sha256=digest, data=str(run.data.path / "test.jsonl"))
+    data_file = str(run.data.path / "test.jsonl")
+    return report.write(path, "quickstart", rows, model_sha256=digest, data=data_file, mended=mended)
+
+
+def everyday_sentences(loaded: Loaded) -> tuple[list[Row], list[tuple[str, str]]]:
+    """The rows of the suite, and a few of the wrong sentences with what they became: such as were put right exactly, of
+    as many kinds of errors as there are, and such as were made worse, if there are any."""
+    auto = everyday.model(Writer(loaded), ROUNDS)
+    cases, sentences = everyday.read_cases(everyday.CASES), everyday.read_sentences(everyday.SENTENCES)
+    rows, outcomes = everyday.evaluate({"auto": auto}, cases, sentences)
+    right = [outcome for outcome in outcomes["auto"] if outcome.exact and not outcome.unchanged]
+    by_kind = {outcome.case.kind: outcome for outcome in reversed(right)}
+    worse = [outcome for outcome in outcomes["auto"] if outcome.worse][:WORST_SHOWN]
+    return rows, [(outcome.case.wrong, outcome.output) for outcome in [*by_kind.values(), *worse]]
 
 
 def verdict(rows: Sequence[Row]) -> str:
@@ -124,6 +148,23 @@ def rounds_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def everyday_table(rows: Sequence[Row]) -> Table:
+    """What becomes of ordinary sentences."""
+    title = "Everyday errors (sentences of the suite everyday, which no corpus contains)"
+    table = make_table(title, ["share of", "value (95 % interval)"], left=(0, 1), **BOXED)
+    names = {
+        "better": "wrong sentences that became better",
+        "worse": "wrong sentences that became worse",
+        "clean_untouched": "right sentences that stayed as they are",
+        "doubled_mended": "doubled words that were mended",
+    }
+    whole = [row for row in rows if row["suite"] == "everyday" and "kind" not in row]
+    for metric, words in names.items():
+        row = report.find(whole, metric=metric)
+        table.add_row(words, f"{row['value']:.3f}  ({interval(row)})")
+    return table
+
+
 def from_round_to_round(result: TextResult) -> dict[str, str]:
     """The drafts by name."""
     drafts = {"draft": result.draft}
@@ -134,7 +175,7 @@ def from_round_to_round(result: TextResult) -> dict[str, str]:
 
 def show(console: Console, title: str, lines: dict[str, str]) -> None:
     console.print(f"\n{title}")
-    width = max(map(len, lines))
+    width = max(map(len, lines), default=0)
     for name, text in lines.items():
         console.print(f"[bold]{name:{width}}[/bold]", end=" ")
         console.print(text, markup=False, highlight=False)

@@ -41,7 +41,7 @@ def test_the_report_measures_once_and_leaves_plots_and_a_page(config: Path, monk
         assert words in said
     run = config.parent / "run"
     result = json.loads((run / "results.json").read_text())
-    assert {row["suite"] for row in result["rows"]} == {"quickstart", "editing", "adaptive"}
+    assert {row["suite"] for row in result["rows"]} == {"quickstart", "editing", "everyday", "adaptive"}
     assert "<script" in (run / "example.html").read_text()
     assert all((run / f"{name}.png").is_file() for name in ("results", "editing", "adaptive"))
 
