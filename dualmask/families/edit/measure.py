@@ -33,7 +33,7 @@ from dualmask.families.edit.picker import decide
 from dualmask.families.edit.round import Remainder, play_round
 from dualmask.families.task import Measure, ratio
 from dualmask.ops.alignment import align, within
-from dualmask.ops.corruption import corrupt
+from dualmask.ops.corruption import LOOKED_UP, corrupt
 
 if TYPE_CHECKING:
     from dualmask.families.edit.task import EditTask, RoundsTask
@@ -80,11 +80,11 @@ class RoundsMeasure(Measure):
     @torch.no_grad()
     def _editing(self, batch: Batch, plan: EditPlan) -> dict[str, Tensor]:
         """Sums over wrong and right texts: what picker and Gate think of them, and what a round makes of them."""
-        typos = self.task.typos
-        right = shortened(batch, batch.tokens.shape[1] * (3 if isinstance(typos, Tensor) else 7) // 8)
-        wrong = Batch(
-            *corrupt(right.tokens, right.length, right.key, 0, plan.stage.rollout.corruption, typos), right.key
-        )
+        errors = self.task.errors.to(batch.tokens.device)
+        corruption = plan.stage.rollout.corruption
+        grows = any(kind in corruption.kinds for kind in LOOKED_UP)  # such errors cost several tokens
+        right = shortened(batch, batch.tokens.shape[1] * (3 if grows else 7) // (4 if grows else 8))
+        wrong = Batch(*corrupt(right.tokens, right.length, right.key, 0, corruption, errors), right.key)
         gate_decides = "gate" in plan.stage.train
         of_wrong = _edited(self.task, wrong, right, gate_decides)
         of_right = _edited(self.task, right, right, gate_decides)
