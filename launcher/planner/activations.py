@@ -77,8 +77,9 @@ def head(sizes: Sizes, one: Pass) -> float:
     width, split, learns = sizes.config.hidden, sizes.split, one.gradient == "learn"
     if one.module == "logits":  # their input, and logarithms of the softmax
         return one.tokens * (width * sizes.element * learns + sizes.logits * SINGLE)
-    if one.module == "filler":  # inputs of the norm and of gelu, of up and down
-        return one.slots * (width + split + 2 + (width + split) * learns) * sizes.element
+    if one.module == "filler":  # inputs of the norm and of gelu, of up and down; of hints and doubts, and these twice
+        told = one.tokens * (2 * width * learns * sizes.element + 2 * SINGLE)
+        return one.slots * (width + split + 2 + (width + split) * learns) * sizes.element + told
     if (
         one.module == "inserter"
     ):  # inputs of gelu and of the count, of left and right; probabilities, for two losses too

@@ -14,7 +14,16 @@ from dualmask.families.span.config import SpanStage
 from launcher.planner.parameters import matrices
 from launcher.planner.passes import Draws, Gradient, Pass, Shape, flat, walk
 
-WITHOUT_GRADIENT = ("picker.rate", "picker.opinion", "gate.statistics")  # their inputs carry none
+AT_SLOTS = ("filler.up", "filler.down", "inserter.left", "inserter.right", "inserter.gone", "inserter.count")
+# their inputs carry none
+WITHOUT_GRADIENT = (
+    "picker.rate",
+    "picker.opinion",
+    "picker.repeats",
+    "inserter.gone",
+    "filler.hint",
+    "gate.statistics",
+)
 BACKWARD: dict[Gradient, int] = {"learn": 2, "through": 1, "position": 1, "none": 0}  # products for one forward
 
 
@@ -76,10 +85,14 @@ def _head(shape: Shape, one: Pass) -> Cost:
         return Cost()
     cost = Cost()
     for matrix in module.head:
-        rows = one.slots if one.module in ("filler", "inserter") else one.tokens
+        if matrix.owner == "filler.hint" and one.reading == "score":  # of what was deleted nothing is known there
+            continue
+        rows = one.slots if matrix.owner in AT_SLOTS else one.tokens
         rows = one.tokens / shape.config.max_length if matrix.owner == "picker.rate" else rows  # once a text
-        bare = one.gradient == "learn" and matrix.owner in WITHOUT_GRADIENT
-        cost += _product(rows * matrix.size(), "through" if bare else one.gradient)
+        gradient = one.gradient
+        if matrix.owner in WITHOUT_GRADIENT:
+            gradient = "through" if gradient == "learn" else "none"
+        cost += _product(rows * matrix.size(), gradient)
     return cost
 
 

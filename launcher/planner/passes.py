@@ -190,7 +190,7 @@ def _gradients(stage: RoundStage, follows: bool) -> tuple[Gradient, Gradient]:
 def _filled(
     shape: Shape, rows: float, slots: float, gradient: Gradient, looked_up: Gradient, reading: Reading = "loss"
 ) -> Iterator[Pass]:
-    trunk = _trunk(shape, "filler", rows, gradient, slots)
+    trunk = replace(_trunk(shape, "filler", rows, gradient, slots), reading=reading)
     yield from (Pass("lookup", trunk.tokens, looked_up), trunk, Pass("logits", slots, gradient, reading=reading))
 
 

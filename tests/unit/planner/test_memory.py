@@ -47,8 +47,8 @@ def test_muon_keeps_one_moment_of_its_matrices():
 
 @pytest.mark.parametrize("zero_stage", [0, 3])
 def test_an_average_is_a_float32_copy_of_what_learns(zero_stage: int):
-    zero = f"parallel.zero_stage={zero_stage}"
-    without, with_one = (step(load_run(QUICKSTART, [zero, *more]), 2) for more in ([], ["optimizer.ema_decay=0.99"]))
+    set_up = [f"parallel.zero_stage={zero_stage}", "optimizer.name=adamw"]
+    without, with_one = (step(load_run(QUICKSTART, [*set_up, *more]), 2) for more in ([], ["optimizer.ema_decay=0.99"]))
     assert with_one.master - without.master == with_one.adam / 2
     assert with_one.total - without.total == with_one.master - without.master
 
