@@ -52,7 +52,7 @@ def edit(
     Without --keep-rate addresses, code, names, numbers and other scripts stay (--no-protect lets them go).
 
     \b
-    dualmask edit --model runs/quickstart "The functoin return a list of names." --trace rounds.html
+    dualmask edit --model runs/quickstart "It can be be used to open the the file." --trace rounds.html
     dualmask edit --model M --keep-rate 0.9 --rounds 3 --lock "list of names" --file draft.txt
     cat drafts.txt | dualmask edit --model M --lines --json > edits.jsonl
     """
@@ -92,7 +92,7 @@ def auto(
     line breaks stay as they are, and only plain words and marks are written (--no-protect lifts both).
 
     \b
-    dualmask auto --model runs/quickstart "The functoin return a list of names." --trace rounds.html
+    dualmask auto --model runs/quickstart "It can be be used to open the the file." --trace rounds.html
     dualmask auto --model M --growth 20 "Returns the"
     dualmask auto --model M --gate-threshold 0.8 --stop-distance 0.05 --lines --json --file drafts.txt
     """
