@@ -28,8 +28,10 @@ class Operand:
         return cls(tuple(x.shape), tuple(x.stride()), x.dtype, x.device)
 
     def fresh(self) -> Tensor:
-        empty = torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=self.device)
-        return empty.normal_()
+        """Rows may share their memory, as those of an expanded tensor do."""
+        last = sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+        memory = torch.randn(last + 1, dtype=self.dtype, device=self.device)
+        return memory.as_strided(self.shape, self.strides)
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def corrupt(
     misspelt, confused = _misspelt(tokens, key, step, errors), _confused(tokens, key, step, errors)
     kind = torch.where((kind == TYPO) & (misspelt.number < 0), SUBSTITUTE, kind)
     kind = torch.where((kind == CONFUSE) & (confused.number < 0), UNHIT, kind)
-    wrong = _either(kind == CONFUSE, confused, misspelt)
+    doubled = _doubled(tokens, key, step, config.double_most)
+    wrong = _either(kind == CONFUSE, confused, _either(kind == DOUBLE, doubled, misspelt))
     kind = _fit(kind, wrong, length, key, step)
     emitted = _emissions(tokens, _others(tokens, inner, key, step), wrong, kind)
     number = _number(kind, wrong) * present(length, tokens.shape[1])
@@ -120,6 +121,20 @@ def _confused(tokens: Tensor, key: Tensor, step: int, errors: ErrorTables) -> Wr
     return Wrong(table.ids[tokens, variant], number)
 
 
+def _doubled(tokens: Tensor, key: Tensor, step: int, most: int) -> Wrong:
+    """Each token and, once more, the block of 1 … ``most`` tokens that ends with it."""
+    width = tokens.shape[1]
+    position = torch.arange(width, device=tokens.device).expand_as(tokens)
+    size = torch.ones_like(tokens)
+    if most > 1:
+        size += (noise.uniform(key, "corruption block", step, width) * most).long()
+        size = torch.minimum(size, position.clamp_min(1))  # BOS is not in it
+    slot = torch.arange(most + 1, device=tokens.device)
+    source = position[..., None] - torch.where(slot > 0, size[..., None] - slot, 0)
+    ids = tokens.gather(1, source.clamp(0, width - 1).flatten(1)).view(*tokens.shape, most + 1)
+    return Wrong(torch.where(slot <= size[..., None], ids, -1), size + 1)
+
+
 def _nothing(tokens: Tensor) -> Wrong:
     return Wrong(tokens.new_full((*tokens.shape, 1), -1), torch.full_like(tokens, -1))
 
@@ -136,14 +151,13 @@ def _either(condition: Tensor, yes: Wrong, no: Wrong) -> Wrong:
 
 
 def _written(kind: Tensor) -> Tensor:
-    """[B, T] bool: wrong forms of tokens."""
-    return (kind == TYPO) | (kind == CONFUSE)
+    """[B, T] bool: what is written has several tokens, or none."""
+    return (kind == TYPO) | (kind == CONFUSE) | (kind == DOUBLE)
 
 
 def _number(kind: Tensor, wrong: Wrong) -> Tensor:
     """[B, T] number of tokens that each token emits."""
-    plain = 1 - (kind == DROP).long() + (kind == DOUBLE).long()
-    return torch.where(_written(kind), wrong.number, plain)
+    return torch.where(_written(kind), wrong.number, 1 - (kind == DROP).long())
 
 
 def _fit(kind: Tensor, wrong: Wrong, length: Tensor, key: Tensor, step: int) -> Tensor:
@@ -161,9 +175,8 @@ def _fit(kind: Tensor, wrong: Wrong, length: Tensor, key: Tensor, step: int) -> 
 def _emissions(tokens: Tensor, other: Tensor, wrong: Wrong, kind: Tensor) -> Tensor:
     """[B, T, P] the tokens that each token emits; the first ``_number`` of them are valid."""
     plain = torch.where(kind == SUBSTITUTE, other, tokens)
-    emitted = pad(torch.stack([plain, tokens], 2), (0, max(wrong.ids.shape[2] - 2, 0)), value=PAD_ID)
-    ids = pad(wrong.ids, (0, emitted.shape[2] - wrong.ids.shape[2]), value=-1)
-    return torch.where(_written(kind)[..., None], ids, emitted)
+    emitted = pad(plain[..., None], (0, wrong.ids.shape[2] - 1), value=PAD_ID)
+    return torch.where(_written(kind)[..., None], wrong.ids, emitted)
 
 
 def _shuffle(inner: Tensor, key: Tensor, step: int, config: CorruptionConfig) -> Tensor:

@@ -85,7 +85,7 @@ def _head(shape: Shape, one: Pass) -> Cost:
         return Cost()
     cost = Cost()
     for matrix in module.head:
-        if matrix.owner == "filler.hint" and one.reading == "score":  # of what was deleted nothing is known there
+        if matrix.owner == "filler.hint" and not one.hinted:
             continue
         rows = one.slots if matrix.owner in AT_SLOTS else one.tokens
         rows = one.tokens / shape.config.max_length if matrix.owner == "picker.rate" else rows  # once a text

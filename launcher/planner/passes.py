@@ -37,6 +37,7 @@ class Pass:
     reach: float = 0.0  # keys of each token in attention, masked or not
     reading: Reading = "none"
     twin: bool = False  # of a second model: the teacher
+    hinted: bool = False  # the filler's map of what was deleted is multiplied with, if only by zeros
 
 
 Round = tuple[Pass, ...]
@@ -190,7 +191,7 @@ def _gradients(stage: RoundStage, follows: bool) -> tuple[Gradient, Gradient]:
 def _filled(
     shape: Shape, rows: float, slots: float, gradient: Gradient, looked_up: Gradient, reading: Reading = "loss"
 ) -> Iterator[Pass]:
-    trunk = replace(_trunk(shape, "filler", rows, gradient, slots), reading=reading)
+    trunk = replace(_trunk(shape, "filler", rows, gradient, slots), hinted=reading == "loss")
     yield from (Pass("lookup", trunk.tokens, looked_up), trunk, Pass("logits", slots, gradient, reading=reading))
 
 

@@ -79,7 +79,8 @@ def test_either_can_be_exported(one: Path, folder: Path, tmp_path: Path) -> None
     export(folder / "one", tmp_path / "last", weights="last")
     assert manifest.digest(tmp_path / "average" / "model.safetensors") == manifest.digest(one)
     last, average = load_file(tmp_path / "last" / "model.safetensors"), load_file(one)
-    assert not any(torch.equal(last[name], value) for name, value in average.items() if value.ndim == 2)
+    still = {name for name, value in average.items() if value.ndim == 2 and torch.equal(last[name], value)}
+    assert still <= {"filler.hint.weight"}  # begins at 0, and nothing is told in these stages
 
 
 def test_what_is_not_there_is_not_exported(data: Path, folder: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import Doubt, InserterOut
-from dualmask.families.edit.round import Opened, Remainder, take
+from dualmask.families.edit.round import Opened, Remainder, said_twice, take
 from dualmask.nn.token_losses import ScoredSlots, scored
 from dualmask.ops import allocate, gaps
 from dualmask.ops.alignment import Holes, holes, within
@@ -83,7 +83,8 @@ class Completion:
         gumbel = noise.gumbel(self.target.key, "count", self.counter, *logits.shape[1:])
         temperature = torch.full_like(length, self.plan.temperature, dtype=torch.float32)
         score = allocate.count_scores(logits, temperature, gumbel)
-        drawn = allocate.most_likely(score, self.inserter.gap_present)
+        copies = said_twice(remainder, self.deletion.draft.tokens, self.deletion.draft.deletable) & self.told[:, None]
+        drawn = allocate.most_likely(score, self.inserter.gap_present) * ~copies
         count = torch.where(self.on_policy[:, None], drawn, self.holes.count)
         # a hole of more than K tokens opens over several rounds, from the left; so does what passes the width
         count = count.clamp_max(logits.shape[-1] - 1) * self.open_rows[:, None]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dualmask.core.batch import present
 from dualmask.ops import gaps
+from dualmask.ops.repeats import REACH, repeats
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,16 @@ def insert(remainder: Remainder, count: Tensor, width: int | None = None) -> Ope
     gone = source + 1 + rank
     replaced = torch.where(masked.is_mask, torch.where(gone < behind, gone, -1), source)
     return Opened(remainder, count, masked, source, rank, replaced)
+
+
+def said_twice(remainder: Remainder, tokens: Tensor, inner: Tensor) -> Tensor:
+    """[B, G] bool: gaps from which nothing but second copies (ops/repeats.py) was deleted: they leave no hole.
+
+    tokens [B, T]: the draft; inner [B, T] bool: between BOS and EOS.
+    """
+    second = repeats(tokens, inner)[..., :REACH].any(-1)
+    gone = gaps.gap_counts(remainder.keep, remainder.deleted)
+    return (gone > 0) & (gaps.gap_counts(remainder.keep, remainder.deleted & second) == gone)
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:

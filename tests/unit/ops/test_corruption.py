@@ -52,6 +52,22 @@ def test_dropping_everything_leaves_bos_and_eos():
     assert (corrupted[:, 2:] == PAD_ID).all()
 
 
+def test_blocks_are_doubled_whole():
+    """Of each text the blocks that stand there twice, and nothing else, are more than there was."""
+    tokens, length, key = texts(low=20, high=WIDTH // 2)
+    corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("double", rate=0.05, double_most=3), None)
+    sizes = set()
+    for row in range(ROWS):
+        text, wrong = inner(tokens, length, row), inner(corrupted, corrupted_length, row)
+        if len(wrong) - len(text) > 3:
+            continue  # several blocks
+        size = len(wrong) - len(text)
+        sizes.add(size)
+        ends = [end for end in range(size, len(text) + 1) if text[:end] + text[end - size : end] + text[end:] == wrong]
+        assert size == 0 or ends or size > 1  # two blocks of one token may be as long as one of two
+    assert sizes == {0, 1, 2, 3}
+
+
 def test_doubling_everything():
     tokens, length, key = texts(high=WIDTH // 2)
     corrupted, corrupted_length = corrupt(tokens, length, key, 0, only("double"), None)

@@ -76,17 +76,20 @@ def save(engine: StageEngine, folder: Path) -> ShardFolder:
 def test_it_is_the_average_of_the_formula(family: str, zero_stage: int, precision: str) -> None:
     run = make_run(family, zero_stage=zero_stage, precision=precision)
     engine = make_engine(run)
-    expected = engine.whole_weights()
+    first = engine.whole_weights()
+    expected = dict(first)
     for number in range(4):
         decay = min(DECAY, (1 + number) / (10 + number))
         for name, weight in step(engine, run, number).items():
             expected[name] = decay * expected[name] + (1 - decay) * weight
     last, average = engine.whole_weights(), engine.whole_weights("average")
     learning = {name for name, p in engine.model.named_parameters() if p.requires_grad}
+    still = {name for name in learning if torch.equal(first[name], last[name])}
+    assert still <= {"filler.hint.weight", "filler.doubt.bias"}  # nothing is told or doubted in this stage
     engine.close()
     for name, value in expected.items():
         torch.testing.assert_close(average[name], value, rtol=1e-5, atol=1e-6)
-        assert torch.equal(average[name], last[name]) == (name not in learning), name
+        assert torch.equal(average[name], last[name]) == (name not in learning - still), name
 
 
 @pytest.mark.parametrize(("zero_stage", "precision"), [(0, "fp32"), (1, "bf16"), (3, "fp32"), (3, "bf16")])

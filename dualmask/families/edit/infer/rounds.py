@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dualmask.core import noise
+from dualmask.core.batch import deletable as deletable_tokens
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import MASK_ID
@@ -24,11 +25,10 @@ from dualmask.families.edit.infer.request import Round
 from dualmask.families.edit.infer.windows import WindowedModel
 from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.picker import decide
-from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, take
+from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice, take
 from dualmask.families.edit.stopping import fill_confidence
 from dualmask.ops import allocate, sampling
 from dualmask.ops.gaps import gap_counts, gap_rate
-from dualmask.ops.repeats import REACH, repeats
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -176,7 +176,10 @@ class InferenceRules:
         gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
         score = allocate.count_scores(logits, temperature, gumbel)
         score[..., 0] += self._reluctance(gone)
-        score[..., 1:] = torch.where(self._said_twice(remainder)[..., None], -math.inf, score[..., 1:])
+        # the inserter cannot know what was a copy, because it does not see what stood there
+        inner = deletable_tokens(self.drafts.length, self.drafts.tokens.shape[1])
+        copies = said_twice(remainder, self.drafts.tokens, inner) & self.told[:, None]
+        score[..., 1:] = torch.where(copies[..., None], -math.inf, score[..., 1:])
         regions = gather_regions(region, open_gaps)
         likely = regions.take(allocate.most_likely(score, open_gaps)).sum(1).tolist()
         rate = regions.take(gap_rate(logits, open_gaps)).sum(1).tolist()
@@ -186,15 +189,6 @@ class InferenceRules:
         for (row, here), number in zip(owners, count.sum(1).tolist(), strict=True):
             self.grown[row][here] = number
         return regions.put(count, open_gaps.shape)
-
-    def _said_twice(self, remainder: Remainder) -> Tensor:
-        """[N, G] bool: gaps of texts that are mended from which nothing but second copies was deleted. They leave no
-        hole; the inserter cannot know that, because it does not see what stood there."""
-        drafts = self.drafts
-        second = repeats(drafts.tokens, drafts.deletable)[..., :REACH].any(-1)
-        gone = gap_counts(remainder.keep, remainder.deleted)
-        copies = gap_counts(remainder.keep, remainder.deleted & second)
-        return (gone > 0) & (copies == gone) & self.told[:, None]
 
     def _reluctance(self, gone: Tensor) -> Tensor:
         """[N, G] what the insert threshold adds to the log probability that nothing is missing in a gap, where nothing

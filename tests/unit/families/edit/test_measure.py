@@ -90,7 +90,7 @@ def test_areas_of_a_picker_and_gate_that_know_what_is_wrong(
 ) -> None:
     stage, batch = make_stage({"steps": 5, "lr": LR, **STAGES["joint"]}), tiny_rounds.make_batch(12)
     task = make_task(tiny_rounds.make_model(), stage)
-    right, read = shortened(batch, 20 * 7 // 8), task.model.read
+    right, read = shortened(batch, 20 * 3 // 4), task.model.read
 
     def scripted(draft: Batch, *arguments: Any) -> DraftScores:
         scores = read(draft, *arguments)
@@ -107,7 +107,7 @@ def test_edits_of_a_round_that_puts_everything_right(monkeypatch: pytest.MonkeyP
     stage, batch = make_stage({"steps": 5, "lr": LR, **STAGES["joint"]}), tiny_rounds.make_batch(12)
     task = make_task(tiny_rounds.make_model(), stage)
     before = judged(task, plan_of(stage), [batch])
-    monkeypatch.setattr(measure, "play_round", lambda *_, **__: shortened(batch, 20 * 7 // 8))
+    monkeypatch.setattr(measure, "play_round", lambda *_, **__: shortened(batch, 20 * 3 // 4))
     figures = judged(task, plan_of(stage), [batch])
     assert figures["dev_f05"] == figures["dev_untouched"] == 1
     assert before["dev_f05"] < 1
