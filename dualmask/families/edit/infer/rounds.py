@@ -166,6 +166,9 @@ class InferenceRules:
         budgets, lost = self.budgets, remainder.deleted.sum(1).tolist()
         region, open_gaps = self.drafts.open_gaps(remainder, self.lexicon)
         open_gaps &= self.tensor([budget.opens for budget in budgets], torch.bool)[:, None]
+        # the inserter cannot know what was a copy, because it does not see what stood there
+        inner = deletable_tokens(self.drafts.length, self.drafts.tokens.shape[1])
+        open_gaps &= ~(said_twice(remainder, self.drafts.tokens, inner) & self.told[:, None])
         self.grown = [{} for _ in budgets]
         if not open_gaps.any():
             return torch.zeros_like(open_gaps, dtype=torch.long)
@@ -176,10 +179,6 @@ class InferenceRules:
         gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
         score = allocate.count_scores(logits, temperature, gumbel)
         score[..., 0] += self._reluctance(gone)
-        # the inserter cannot know what was a copy, because it does not see what stood there
-        inner = deletable_tokens(self.drafts.length, self.drafts.tokens.shape[1])
-        copies = said_twice(remainder, self.drafts.tokens, inner) & self.told[:, None]
-        score[..., 1:] = torch.where(copies[..., None], -math.inf, score[..., 1:])
         regions = gather_regions(region, open_gaps)
         likely = regions.take(allocate.most_likely(score, open_gaps)).sum(1).tolist()
         rate = regions.take(gap_rate(logits, open_gaps)).sum(1).tolist()
