@@ -84,7 +84,7 @@ def test_only_texts_that_are_mended_are_told_what_was_deleted(monkeypatch):
     mended = outs[0].keep_rate == 1
     assert 0 < mended.sum() < 24
     assert ((told[0] == NOT_TOLD).all(1) == ~mended).all()
-    keep = outs[0].deleted.new_tensor(outs[0].draft > 0) & ~outs[0].deleted
+    keep = (outs[0].draft > 0) & ~outs[0].deleted
     assert torch.equal(told[0][mended], gaps.gap_counts(keep, outs[0].deleted)[mended])
 
 
