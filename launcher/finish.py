@@ -33,7 +33,12 @@ def finish(run: RunConfig) -> None:
         print(f"{folder}: thresholds stay as they are, {held_out} does not exist", file=sys.stderr, flush=True)
         return
     loaded = load(folder, family=run.model.family)
-    add_files(folder, rule.files(loaded, texts.read_texts(held_out), learnt(run, loaded.tokenizer)))
+    try:
+        files = rule.files(loaded, texts.read_texts(held_out), learnt(run, loaded.tokenizer))
+    except ValueError as error:  # the model is trained and exported all the same
+        print(f"{folder}: thresholds stay as they are: {error}", file=sys.stderr, flush=True)
+        return
+    add_files(folder, files)
 
 
 def choose_again(folder: Path, held_out: list[str]) -> None:

@@ -12,11 +12,11 @@ FAMILY = Family(
     shown=("recon", "ptr_count", "keep_recover", "reward"),
     dev_figures={  # which of them there are depends on the stage (measure.py)
         "dev_loss": "min",  # weighted as in training
-        "dev_filler": "min",  # nats a token that is filled
+        "dev_filler": "min",  # nats per token that is filled
         "dev_bits": "min",  # the same in bits
         "dev_inserter": "min",  # nats a gap
         "dev_recover": "min",  # nats a deleted token: does the picker foresee whether it comes back?
-        "dev_picker": "min",  # nats a token: is it wrong?
+        "dev_picker": "min",  # nats per token: is it wrong?
         "dev_gate": "min",  # nats a text: is anything in it wrong?
         "dev_token_auc": "max",  # a wrong token is doubted more than a right one
         "dev_gate_auc": "max",  # a wrong text is opened rather than a right one

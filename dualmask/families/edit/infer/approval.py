@@ -9,7 +9,6 @@ it had never been decided: the round is played again without it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,19 +116,15 @@ class WordCheck:
         approved = torch.ones_like(asked)
         count = result.count.tolist()
         for row in asked.any(1).nonzero().squeeze(1).tolist():
-            before = draft[row, : int(draft_length[row])].tolist()
+            before = self._tokenizer.decode(draft[row, : int(draft_length[row])].tolist())
+            old = {word for _, _, word in words_of(before)}
             after = result.tokens[row, : int(result.length[row])].tolist()
+            words = words_of(self._tokenizer.decode(after))
             for gap in asked[row].nonzero().squeeze(1).tolist():
                 place = gap + sum(count[row][:gap])
-                written = range(place + 1, place + 1 + count[row][gap])
-                approved[row, gap] = self._good(before, after, written)
+                first, behind = (
+                    len(self._tokenizer.decode(after[:stop])) for stop in (place + 1, place + 1 + count[row][gap])
+                )  # characters; the same where something was only deleted
+                touched = [word for start, end, word in words if start <= behind and end >= first]
+                approved[row, gap] = all(word in old or self._words.known(word) for word in touched)
         return approved
-
-    def _good(self, before: Sequence[int], after: Sequence[int], written: range) -> bool:
-        """written: positions in ``after``; empty where something was only deleted."""
-        head = self._tokenizer.decode(after[: written.start])
-        middle = self._tokenizer.decode(after[: written.stop])
-        text = self._tokenizer.decode(after)
-        old = {word for _, _, word in words_of(self._tokenizer.decode(before))}
-        touched = [word for start, end, word in words_of(text) if start <= len(middle) and end >= len(head)]
-        return all(word in old or self._words.known(word) for word in touched)
