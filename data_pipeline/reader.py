@@ -75,6 +75,7 @@ class ShardReader:
         cursor: Cursor | None = None,
         crop_share: float = 0.0,
         sentence_ends: NDArray[np.bool_] | None = None,
+        line_ends: NDArray[np.bool_] | None = None,
         epochs: int | None = None,
         exclude: Collection[str] = (),
         prefetch: int = 4,
@@ -83,7 +84,7 @@ class ShardReader:
         assert 0 <= data_rank < data_world
         self._store = MemberStore(folder, split, exclude)
         self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
-        self._sentence_ends = sentence_ends
+        self._sentence_ends, self._line_ends = sentence_ends, line_ends
         self._crop_share, self._epochs, self._prefetch = crop_share, epochs, prefetch
         if cursor is not None and cursor.seed != seed:
             raise ValueError(f"seed={seed} is not the seed {cursor.seed} that the data order was begun with")
@@ -146,7 +147,7 @@ class ShardReader:
         tokens, lengths = self._rows(order, start)
         for index in np.flatnonzero(lengths == 0):
             tokens[index], lengths[index] = self._replacement(order, keys[index])
-        crop(tokens, lengths, keys, self._crop_share, self._sentence_ends)
+        crop(tokens, lengths, keys, self._crop_share, self._sentence_ends, self._line_ends)
         return _to_batch(tokens, lengths, keys)
 
     def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
@@ -171,22 +172,42 @@ class ShardReader:
         raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
 
 
-def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, sentence_ends: NDArray[np.bool_] | None = None) -> None:
+def crop(
+    tokens: Ids,
+    lengths: Ids,
+    keys: UInt64,
+    share: float,
+    sentence_ends: NDArray[np.bool_] | None = None,
+    line_ends: NDArray[np.bool_] | None = None,
+) -> None:
     """Crops a ``share`` of the rows [B, T] in place to a random length, ended by EOS; a function of ``keys`` [B].
 
-    ``sentence_ends`` [V]: tokens that end a sentence. A cut moves left to the nearest such token, if there is one, so
-    that cropped texts are complete and a model can tell a text that has ended from one that breaks off.
+    ``line_ends`` [V]: tokens that end a line. A cropped text begins behind the first of these, if enough is left there.
+    ``sentence_ends`` [V]: tokens that end a sentence. A cut moves left to the nearest such token, if there is one. So
+    cropped texts are complete, as people's texts are, and a model can tell one that has ended from one that breaks off.
     """
+    chosen = np.flatnonzero((unit(mix(keys, _CROP)) < share) & (lengths > SHORTEST_CROP))
+    if line_ends is not None:
+        for row in chosen:
+            lengths[row] = _from_first_line(tokens[row], lengths[row], line_ends)
     room = np.maximum(lengths - SHORTEST_CROP, 0)
     cut = SHORTEST_CROP + (unit(mix(keys, _CROP_LENGTH)) * room).astype(np.int64)
-    chosen = np.flatnonzero((unit(mix(keys, _CROP)) < share) & (room > 0))
-    for row in chosen:
+    for row in chosen[room[chosen] > 0]:
         if sentence_ends is not None:
             ends = np.flatnonzero(sentence_ends[tokens[row, SHORTEST_CROP - 2 : cut[row] - 1]])
             cut[row] = SHORTEST_CROP + ends[-1] if len(ends) else cut[row]
         tokens[row, cut[row] - 1] = EOS_ID
         tokens[row, cut[row] :] = PAD_ID
-    lengths[chosen] = cut[chosen]
+        lengths[row] = cut[row]
+
+
+def _from_first_line(row: Ids, length: int, line_ends: NDArray[np.bool_]) -> int:
+    """Moves what stands behind the first line break of row [T] behind BOS; returns the new length."""
+    breaks = np.flatnonzero(line_ends[row[1 : length - SHORTEST_CROP + 1]])
+    gone = int(breaks[0]) + 1 if len(breaks) else 0
+    row[1 : length - gone] = row[1 + gone : length].copy()
+    row[length - gone : length] = PAD_ID
+    return length - gone
 
 
 def evaluation_batches(

@@ -134,6 +134,7 @@ def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardRead
             print(f"data: {shard.file} is left out: {shard.reason}", file=sys.stderr, flush=True)
         run.output.mkdir(parents=True, exist_ok=True)
         record_quarantine(run.output / "quarantine.jsonl", bad)
+    lexicon = read_lexicon(tokenizer)
     return ShardReader(
         run.data.path,
         "train",
@@ -143,7 +144,8 @@ def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardRead
         seed=run.data.shuffle_seed,
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
         crop_share=run.data.crop_share,
-        sentence_ends=read_lexicon(tokenizer).ends_sentence.numpy(),
+        sentence_ends=lexicon.ends_sentence.numpy(),
+        line_ends=lexicon.ends_line.numpy(),
         exclude=[shard.file for shard in bad],
     )
 

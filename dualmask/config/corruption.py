@@ -19,7 +19,7 @@ class CorruptionConfig(Section):
     substitute: Weight = Field(4.0, description="weight: replaced by a token of another place of the same text")
     drop: Weight = Field(1.0, description="weight: left out")
     double: Weight = Field(1.0, description="weight: written twice")
-    double_most: Annotated[int, Field(ge=1, le=4)] = Field(
+    double_most: Annotated[int, Field(ge=1, le=8)] = Field(
         1, description="tokens of the longest block that is written twice: words of several pieces are doubled whole"
     )
     swap: Weight = Field(1.0, description="weight: exchanged with the token behind it")

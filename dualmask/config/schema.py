@@ -32,7 +32,8 @@ from dualmask.families.registry import Family
 class DataConfig(Section):
     path: Path = Field(description="folder made by `dualmask data build` (holds manifest.json)")
     crop_share: Share = Field(
-        0.15, description="share of training sequences cut short, behind a sentence where there is one"
+        0.15,
+        description="share of training sequences cut short: from a line's beginning to a sentence's end",
     )
     verify: Literal["digest", "size"] = Field(
         "digest", description="what is compared with the manifest before training"

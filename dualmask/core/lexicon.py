@@ -26,6 +26,7 @@ class Lexicon:
     fallback      [V] bool: a byte of a character that the vocabulary lacks
     begins_space  [V] bool: starts with a space
     ends_sentence [V] bool: ends with . ! ? or a line break
+    ends_line     [V] bool: ends with a line break
     """
 
     characters: Tensor
@@ -35,6 +36,7 @@ class Lexicon:
     fallback: Tensor
     begins_space: Tensor
     ends_sentence: Tensor
+    ends_line: Tensor
 
     def to(self, device: torch.device) -> Lexicon:
         return Lexicon(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -50,6 +52,7 @@ def read_lexicon(tokenizer: Tokenizer) -> Lexicon:
         fallback=torch.tensor([tokenizer.is_fallback(index) for index in range(len(contents))]),
         begins_space=torch.tensor([content.startswith(b" ") for content in contents]),
         ends_sentence=torch.tensor([content.endswith((b".", b"!", b"?", b"\n")) for content in contents]),
+        ends_line=torch.tensor([content.endswith(b"\n") for content in contents]),
     )
 
 

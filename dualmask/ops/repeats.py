@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-REACH = 4  # tokens of the longest block that is looked for: a doubled word may have several pieces
+REACH = 6  # tokens of the longest block that is looked for: a doubled word may have several pieces
 FEATURES = 2 * REACH
 
 

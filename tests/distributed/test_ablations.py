@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -77,6 +78,20 @@ def test_every_arm_changes_the_stage(config: Path, init: Path, tmp_path: Path) -
         stages[arm] = load_run(trial.config).stages[0]
     assert stages["full"] == run.stages[-1]
     assert len({stage.model_dump_json() for stage in stages.values()}) == len(ablations.ARMS)
+
+
+def test_every_arm_changes_the_recipe(tmp_path: Path) -> None:
+    run = load_run("configs/quickstart.yaml")
+    arguments = argparse.Namespace(origin=None, scale=0.1, steps=None)
+    arms = {}
+    for arm, changes in ablations.changes_of(run, arguments).items():
+        trial = trials.Trial.of(arm, 1, tmp_path)
+        trials.write_config(trial, run, None, changes, slice(None))
+        arms[arm] = load_run(trial.config)
+    assert [stage.steps for stage in arms["full"].stages] == [round(0.1 * stage.steps) for stage in run.stages]
+    assert sum(stage.steps for stage in arms["AdamW"].stages) > sum(stage.steps for stage in arms["full"].stages)
+    assert not any("confuse" in stage.kinds_of_errors for stage in arms["random tokens as mistakes"].stages)
+    assert len({str((arm.optimizer, arm.stages)) for arm in arms.values()}) == len(ablations.RECIPE)
 
 
 def test_a_run_without_that_checkpoint_is_named(config: Path, tmp_path: Path, monkeypatch, capsys) -> None:

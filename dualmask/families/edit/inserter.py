@@ -26,8 +26,8 @@ class Inserter(nn.Module):
         self.left = Column(config.hidden, config.hidden, std=config.init_std)
         self.right = Column(config.hidden, config.hidden, std=config.init_std)
         self.most = config.max_gap_count
-        # 0 … K tokens were deleted from the gap; K+1: not told
-        self.gone = Column(config.max_gap_count + 2, config.hidden, std=config.init_std, table=True)
+        # 0 … K tokens were deleted from the gap: nothing at first, as where that is not told
+        self.gone = Column(config.max_gap_count + 1, config.hidden, std=0.0, table=True)
         self.count = Row(config.hidden, config.max_gap_count + 1, std=config.init_std, head=True)
 
     def forward(self, x_BTD: Tensor, length: Tensor, gone: Tensor | None = None) -> InserterOut:
@@ -39,8 +39,8 @@ class Inserter(nn.Module):
         h_BTD = self.trunk(x_BTD, contiguous_positions(x_BTD), present(length, width))
         if gone is None:
             gone = torch.full(h_BTD[:, 1:, 0].shape, NOT_TOLD, device=h_BTD.device)
-        row = torch.where(gone == NOT_TOLD, self.most + 1, gone.clamp_max(self.most))
-        is_row = row[..., None] == torch.arange(self.most + 2, device=row.device)  # `one_hot` would make the host wait
+        row = gone.clamp_max(self.most)  # no row if not told
+        is_row = row[..., None] == torch.arange(self.most + 1, device=row.device)  # `one_hot` would make the host wait
         told_BGD = self.gone(is_row.to(h_BTD.dtype))
         h_BGD = nn.functional.gelu(self.left(h_BTD[:, :-1]) + self.right(h_BTD[:, 1:]) + told_BGD, approximate="tanh")
         return InserterOut(self.count(h_BGD).float(), gap_present(length, width))

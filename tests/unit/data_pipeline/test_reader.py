@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from shard_folders import LENGTH, VOCAB, make_block, row_number, write_folder
 
 from data_pipeline.manifest import Manifest, ManifestError, Member
-from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, evaluation_batches, spread_batch
+from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, crop, evaluation_batches, spread_batch
 from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import EOS_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 
 def take(reader: ShardReader, count: int) -> list[Batch]:
@@ -126,6 +126,34 @@ def test_crop_share_of_the_rows_is_cut(tmp_path: Path) -> None:
     assert after.min() == SHORTEST_CROP
     kept = torch.cat([batch.tokens for batch in plain])[after == before]
     assert torch.equal(kept, torch.cat([batch.tokens for batch in cropped])[after == before])
+
+
+def test_a_cropped_row_begins_with_a_line_and_ends_with_a_sentence() -> None:
+    line, sentence, count = 50, 51, 400
+    draw = np.random.default_rng(0)
+    tokens = draw.integers(42, 52, (count, 40))
+    tokens[:, 0], tokens[:, -1] = BOS_ID, EOS_ID
+    before, lengths = tokens.copy(), np.full(count, 40)
+    ends_line = np.arange(60) == line
+    crop(tokens, lengths, np.arange(count, dtype=np.uint64), 0.5, ends_line | (np.arange(60) == sentence), ends_line)
+    changed = np.flatnonzero((tokens != before).any(1))
+    assert 0.4 * count < len(changed) < 0.6 * count
+    begun = ended = 0
+    for row, length in zip(tokens[changed], lengths[changed], strict=True):
+        assert (row[0], row[length - 1]) == (BOS_ID, EOS_ID)
+        assert length >= SHORTEST_CROP
+        assert (row[length:] == PAD_ID).all()
+        inner = row[1 : length - 1].tolist()
+        (source,) = (old for old in before[changed] if _place(old[1:-1].tolist(), inner) >= 0)
+        start = _place(source[1:-1].tolist(), inner)
+        begun += start > 0 and source[start] == line and line not in source[1:start]
+        ended += inner[-1] in (line, sentence)
+    assert begun > 0.4 * len(changed)  # the others have no line break, or have it near the end
+    assert ended > 0.6 * len(changed)
+
+
+def _place(whole: list[int], part: list[int]) -> int:
+    return next((n for n in range(len(whole) - len(part) + 1) if whole[n : n + len(part)] == part), -1)
 
 
 def test_another_seed_than_the_cursors_is_refused(tmp_path: Path) -> None:

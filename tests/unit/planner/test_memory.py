@@ -69,14 +69,14 @@ def test_a_teacher_of_its_own_is_a_second_model():
 
 def test_micro_batches_bound_what_is_kept():
     whole, parts = (
-        memory(run, run.stages[-1], 2048, 1) for run in (load_run(QUICKSTART), load_run(QUICKSTART, ["batch.micro=4"]))
+        memory(run, run.stages[-1], 2048, 1) for run in (load_run(QUICKSTART), load_run(QUICKSTART, ["batch.micro=8"]))
     )
     assert parts.activations == pytest.approx(whole.activations / 4)
 
 
 def test_ranks_must_divide_the_batch():
     run = load_run(QUICKSTART)
-    with pytest.raises(ValueError, match=r"batch\.sequences=16"):
+    with pytest.raises(ValueError, match=r"batch\.sequences=32"):
         memory(run, run.stages[0], 2048, 5)
 
 

@@ -31,7 +31,7 @@ def test_result_file(tmp_path, capsys):
     [
         (["--set", "data.path=nowhere"], "--set model.vocab_size="),
         ([*VOCABULARY, "--set", "parallel.tensor=2", "--gpus-per-node", "3"], "--gpus-per-node 3"),
-        ([*VOCABULARY, "--gpus-per-node", "5"], "batch.sequences=16"),
+        ([*VOCABULARY, "--gpus-per-node", "5"], "batch.sequences=32"),
     ],
 )
 def test_one_line_for_what_cannot_be(wrong, named, capsys):

@@ -57,6 +57,7 @@ def editing(
 def adaptive(
     measured: Measured,
     rounds: Annotated[int, typer.Option(help="Most rounds.", min=2, max=100)] = 8,
+    mean_span: Annotated[float, typer.Option(help="Mean tokens of a skeleton's longer holes.", min=1, max=100)] = 3.0,
     limit: Limit = 256,
 ) -> None:
     """Do more rounds help, and can a text's own rounds say when it has had enough?
@@ -70,6 +71,7 @@ def adaptive(
 
     \b
     dualmask eval adaptive --model runs/quickstart --data data/embedded/test.jsonl --json out.json --plot out.png
+    dualmask eval adaptive --model M --data F.jsonl --mean-span 12
     """
     from dualmask.evaluation import tables, texts
     from dualmask.families.edit.evaluate import adaptive as suite
@@ -79,8 +81,8 @@ def adaptive(
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
     right = corrupted.right_texts(lines, loaded, limit=limit, typos=False)
-    rows = suite.evaluate(loaded, right, rounds=rounds)
-    measured.write("adaptive", rows, rounds=rounds)
+    rows = suite.evaluate(loaded, right, rounds=rounds, mean_span=mean_span)
+    measured.write("adaptive", rows, rounds=rounds, mean_span=mean_span)
     if measured.plot:
         rounds_report.plot_adaptive(rows, measured.plot)
     tables.show(rounds_report.adaptive_tables(rows))

@@ -73,10 +73,13 @@ class Facts:
         return self.confidence.shape[1]
 
 
-def evaluate(loaded: Loaded, right: Sequence[Batch], *, rounds: int = ROUNDS) -> list[Row]:
-    """All rows. right: the targets (``corrupted.right_texts``)."""
-    facts = observe(loaded, right, rounds)
-    rows = _fixed_rows(facts)
+def evaluate(
+    loaded: Loaded, right: Sequence[Batch], *, rounds: int = ROUNDS, mean_span: float = MEAN_SPAN
+) -> list[Row]:
+    """All rows. right: the targets (``corrupted.right_texts``). mean_span: tokens of a hole of the skeletons, where
+    spans are missing."""
+    facts = observe(loaded, right, rounds, mean_span)
+    rows = [*_fixed_rows(facts), *_gain_rows(facts)]
     for method, thresholds in {"fixed": range(1, rounds + 1), **THRESHOLDS}.items():
         used = np.stack([rounds_used(facts, method, threshold) for threshold in thresholds])  # [C, N]
         for threshold, number in zip(thresholds, used, strict=True):
@@ -88,9 +91,9 @@ def evaluate(loaded: Loaded, right: Sequence[Batch], *, rounds: int = ROUNDS) ->
     return rows
 
 
-def observe(loaded: Loaded, right: Sequence[Batch], rounds: int) -> Facts:
+def observe(loaded: Loaded, right: Sequence[Batch], rounds: int, mean_span: float = MEAN_SPAN) -> Facts:
     """Plays all texts through ``rounds`` rounds."""
-    begun = [_start(batch, loaded) for batch in right]
+    begun = [_start(batch, loaded, mean_span) for batch in right]
     engine = Engine(loaded.model, read_lexicon(loaded.tokenizer))
     drafts = [Batch(start.tokens, start.length, batch.key) for start, batch in zip(begun, right, strict=True)]
     rollouts = roll_out(engine, corrupted.rows(drafts), "auto", rounds)
@@ -158,6 +161,17 @@ def _fixed_rows(facts: Facts) -> list[Row]:
     return rows
 
 
+def _gain_rows(facts: Facts) -> list[Row]:
+    """What 2, 4, 8, … rounds add to one, by start state: both on the same resampled texts."""
+    rows = []
+    for number in (2**power for power in range(1, facts.rounds.bit_length())):
+        gain = np.stack([facts.quality[:, number] - facts.quality[:, 1], np.ones(len(facts.quality))], 1)
+        for kind in np.unique(facts.start):
+            about = {"rounds": number, "start": starts.KINDS[kind], "over": 1}
+            rows.append(statistics.row("quality_gain", statistics.ratio, gain[facts.start == kind], **about))
+    return rows
+
+
 def _fitted(facts: Facts, used: np.ndarray) -> np.ndarray:
     """[N] rounds under the threshold that, on the other half of the texts, saves most and keeps QUALITY_TO_KEEP,
     or under the one that keeps most, where none keeps so much. used [C, N]."""
@@ -171,11 +185,11 @@ def _fitted(facts: Facts, used: np.ndarray) -> np.ndarray:
     return used[cross_fitted(len(used), len(texts), score), texts]
 
 
-def _start(batch: Batch, loaded: Loaded) -> starts.Start:
+def _start(batch: Batch, loaded: Loaded, mean_span: float) -> starts.Start:
     corruption = corrupted.corruption(CORRUPTION_RATE, corrupted.TOKEN_KINDS)
     keep_rate = torch.full(batch.length.shape, KEEP_RATE, device=batch.tokens.device)
     begun = starts.start_states(
-        batch, 0, dict.fromkeys(STARTS, 1.0), keep_rate, SPAN_SHARE, MEAN_SPAN, corruption, None
+        batch, 0, dict.fromkeys(STARTS, 1.0), keep_rate, SPAN_SHARE, mean_span, corruption, None
     )
     picked = loaded.model.pick(batch, keep_rate, step=0, temperature=0.0)
     left = gaps.drop(batch.tokens, batch.present & (picked.keep > 0.5))

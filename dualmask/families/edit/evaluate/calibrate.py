@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.words import WordList
@@ -18,19 +19,21 @@ from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.operating_point import Decision, Measured, OperatingPoint
 from dualmask.families.edit.infer.request import Request
 from dualmask.families.edit.infer.text import engine_of
+from dualmask.families.edit.infer.windows import WindowedModel, WindowedScores
 from dualmask.inference.loading import Loaded
 
 RATE = 0.1  # share of the tokens that is wrong
+KINDS = (*TOKEN_KINDS, "confuse")  # what happens to tokens, and what people write
 LEAST_UNTOUCHED = 0.997  # share of the tokens of right texts that stay
 
 # thresholds and the values that are tried in turn, each with the best of the others
 GRID: Sequence[tuple[str, Sequence[float]]] = (
-    ("fill_threshold", (0.0, 0.1, 0.2, 0.35, 0.5)),
+    ("fill_threshold", (0.0, 0.2, 0.4, 0.6, 0.8)),
     ("edit_threshold", (0.1, 0.2, 0.35, 0.65, 0.8)),
-    ("insert_threshold", (0.2, 0.35, 0.65, 0.8)),
+    ("insert_threshold", (0.35, 0.65, 0.8, 0.9)),
     ("preference", (-1.0, 0.0, 1.0)),
     ("gate_threshold", (0.1, 0.3)),
-    ("fill_threshold", (0.15, 0.3, 0.4, 0.6, 0.7)),
+    ("fill_threshold", (0.3, 0.5, 0.7)),
     ("edit_threshold", (0.05, 0.15, 0.25, 0.5, 0.75)),
 )
 
@@ -38,11 +41,12 @@ GRID: Sequence[tuple[str, Sequence[float]]] = (
 def calibrate(loaded: Loaded, lines: list[str], *, known: WordList | None = None, limit: int = 192) -> Decision:
     """From texts that the model has not seen. ``known``: the words that its edits may write; None: those of its folder.
     Raises ValueError if the texts are too few to choose by."""
-    right = right_texts(lines, loaded, limit=limit, typos=False)
+    right = right_texts(lines, loaded, limit=limit, typos=True)
     if sum(len(batch.length) for batch in right) < 8:
         raise ValueError("too few held-out texts to choose thresholds by: at least 8 are needed")
-    pairs = make_wrong(right, loaded, rate=RATE, kinds=TOKEN_KINDS)
+    pairs = make_wrong(right, loaded, rate=RATE, kinds=KINDS)
     engine = engine_of(loaded, read_lexicon(loaded.tokenizer), point=OperatingPoint(), known=known)
+    engine.model = _ReadOnce(engine.model)
     best = measure(engine, pairs, OperatingPoint())
     tried = {best.point: best}
     for name, values in GRID:
@@ -52,6 +56,20 @@ def calibrate(loaded: Loaded, lines: list[str], *, known: WordList | None = None
                 tried[point] = measure(engine, pairs, point)
         best = max(tried.values(), key=_worth)
     return Decision(best.point, tuple(frontier(tried.values())))
+
+
+class _ReadOnce(WindowedModel):
+    """Remembers what the model said of drafts: no threshold changes that."""
+
+    def __init__(self, model: WindowedModel) -> None:
+        super().__init__(model.model, model.lexicon)
+        self._said: dict[bytes, WindowedScores] = {}
+
+    def read(self, *planes: Tensor) -> WindowedScores:
+        drafts = b"".join(plane.cpu().numpy().tobytes() for plane in planes)
+        if drafts not in self._said:
+            self._said[drafts] = super().read(*planes)
+        return self._said[drafts]
 
 
 def measure(engine: Engine, pairs: Pairs, point: OperatingPoint) -> Measured:

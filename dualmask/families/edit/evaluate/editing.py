@@ -77,6 +77,7 @@ def evaluate(
     outcomes.append(Outcome("filler_threshold", 1, *corrected))
     outcomes.append(Outcome("oracle", 1, Oracle(loaded)(pairs.wrong, pairs.right), pairs.targets))
     rows = [row for outcome in outcomes for row in outcome_rows(outcome, pairs)]
+    rows += gain_rows([outcome for outcome in outcomes if outcome.method == "auto"], pairs)
     for kind in kinds:
         part = make_wrong(right, loaded, rate=rate, kinds=[kind])
         by_method = {
@@ -169,6 +170,27 @@ def outcome_rows(outcome: Outcome, pairs: Pairs) -> list[Row]:
     return rows + [
         statistics.row(metric, statistics.ratio, np.stack([value, size], 1), **dimensions)
         for metric, value in sums.items()
+    ]
+
+
+def gain_rows(outcomes: Sequence[Outcome], pairs: Pairs) -> list[Row]:
+    """What further rounds of a method add to the F0.5 of its fewest: both on the same resampled texts."""
+    fewest, *others = sorted(outcomes, key=lambda outcome: outcome.rounds)
+    before = _agreements(fewest.from_wrong, pairs)[:, :3]
+
+    def gain(sums: np.ndarray) -> np.ndarray:
+        return edits.f05(sums[..., 3:]) - edits.f05(sums[..., :3])
+
+    return [
+        statistics.row(
+            "f05_gain",
+            gain,
+            np.hstack([before, _agreements(outcome.from_wrong, pairs)[:, :3]]),
+            method=outcome.method,
+            rounds=outcome.rounds,
+            over=fewest.rounds,
+        )
+        for outcome in others
     ]
 
 

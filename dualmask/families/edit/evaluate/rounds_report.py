@@ -34,12 +34,13 @@ AREAS = {"gate_auc": "corrupted or clean text?", "wrong_auc": "wrong or right to
 
 
 def editing_tables(rows: Sequence[Row]) -> list[Table]:
-    """Methods; recall of each kind of error; areas under the ROC curves."""
+    """Methods; what more rounds add; recall of each kind of error; areas under the ROC curves."""
     methods = make_table("Edits of corrupted texts", ["method", "rounds", *EDITING.values()])
     whole = [row for row in rows if "kind" not in row and row["metric"] in EDITING]
     for method, rounds in distinct_values(whole, "method", "rounds"):
         cells = (find(whole, metric=metric, method=method, rounds=rounds) for metric in EDITING)
         methods.add_row(method, str(rounds), *map(value, cells))
+    gains = _gains_table("F0.5 gained by more rounds of `auto`", select(rows, metric="f05_gain"))
     by_kind = [row for row in rows if "kind" in row]
     recall = make_table("Recall by kind of error", ["method", *(kind for (kind,) in distinct_values(by_kind, "kind"))])
     for (method,) in distinct_values(by_kind, "method"):
@@ -48,21 +49,32 @@ def editing_tables(rows: Sequence[Row]) -> list[Table]:
     for row in rows:
         if row["metric"] in AREAS:
             areas.add_row(AREAS[row["metric"]], row["method"], value(row), interval(row))
-    return [methods, recall, areas]
+    return [methods, *gains, recall, areas]
 
 
 def adaptive_tables(rows: Sequence[Row]) -> list[Table]:
-    """Quality by number of rounds and start state; what each rule keeps and saves."""
+    """Quality by number of rounds and start state; what more rounds add; what each rule keeps and saves."""
     by_rounds = select(rows, metric="quality_by_rounds")
     numbers = sorted({row["rounds"] for row in by_rounds})
     quality = make_table("Quality after so many rounds", ["start", *map(str, numbers)])
     for (start,) in distinct_values(by_rounds, "start"):
         quality.add_row(start, *(value(find(by_rounds, start=start, rounds=number)) for number in numbers))
+    gains = _gains_table("Quality gained by more rounds", select(rows, metric="quality_gain"))
     rules = make_table("Stop rules, thresholds chosen on other texts", ["rule", *ADAPTIVE.values()])
     fitted = select(rows, threshold=FITTED)
     for (method,) in distinct_values(fitted, "method"):
         rules.add_row(method, *(value(find(fitted, metric=metric, method=method)) for metric in ADAPTIVE))
-    return [quality, rules]
+    return [quality, *gains, rules]
+
+
+def _gains_table(title: str, rows: Sequence[Row]) -> list[Table]:
+    """Over the fewest rounds; no table where there are no more."""
+    if not rows:
+        return []
+    table = make_table(title, ["of", "rounds", f"over {rows[0]['over']}", "95 % interval"])
+    for row in rows:
+        table.add_row(str(row.get("start", row.get("method"))), str(row["rounds"]), value(row), interval(row))
+    return [table]
 
 
 def plot_editing(curves: Mapping[str, Curve], path: Path) -> None:

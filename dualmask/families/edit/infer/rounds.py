@@ -80,10 +80,8 @@ def _approved(rules: InferenceRules, result: RoundResult, word_check: WordCheck 
     least_sure = rules.tensor([budget.request.point.fill_threshold for budget in budgets])
     approved = ~unchanged(result, drafts.tokens) & (sureness(result, rules.confidence) >= least_sure[:, None])
     if any(value is not None for value in least):
-        given, rate = torch.ones_like(result.tokens, dtype=torch.float32), torch.ones_like(told, dtype=torch.float32)
-        scores = rules.model.read(result.tokens, result.length, rate, given)
         least_gain = rules.tensor([-math.inf if value is None else value for value in least])
-        approved &= gains(result, rules.wrong, scores.logits.wrong) >= least_gain[:, None]
+        approved &= gains(result, rules.wrong, _doubts(rules, result)) >= least_gain[:, None]
     if word_check is not None:
         approved &= word_check(result, drafts.tokens, drafts.length)
     approved |= ~told[:, None]
@@ -94,6 +92,16 @@ def _approved(rules: InferenceRules, result: RoundResult, word_check: WordCheck 
     for row in told.nonzero().squeeze(1).tolist():
         rules.grown[row] = {TEXT: int(replayed.count[row].sum())}
     return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, rules.confidence), 1.0)
+
+
+def _doubts(rules: InferenceRules, result: RoundResult) -> Tensor:
+    """[N, W] logits that tokens of the result are wrong, of the texts that are mended and were edited; elsewhere 0."""
+    wrong = torch.zeros_like(result.tokens, dtype=torch.float32)
+    rows = (result.changed & rules.told).nonzero().squeeze(1)
+    if len(rows):
+        tokens, everything = result.tokens[rows], torch.ones_like(wrong[rows])
+        wrong[rows] = rules.model.read(tokens, result.length[rows], everything[:, 0], everything).logits.wrong
+    return wrong
 
 
 def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:

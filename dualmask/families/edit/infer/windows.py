@@ -144,10 +144,8 @@ class WindowedModel:
         """
         confidence = torch.ones(tokens.shape, device=tokens.device)
         filled = tokens.clone()
-        for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits):
+        for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits, slots):
             to_fill = view.core & slots[view.row, view.position]
-            if not to_fill.any():
-                continue
             source = (view.row * tokens.shape[1] + view.position)[to_fill]
             known = torch.where(view.tokens == MASK_ID, replaced[view.row, view.position], -1)
             logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1), known)
@@ -157,13 +155,26 @@ class WindowedModel:
         return filled, confidence
 
     def _views(
-        self, tokens: Tensor, length: Tensor, capacity: list[int], most: int = TOKENS_A_FORWARD
+        self,
+        tokens: Tensor,
+        length: Tensor,
+        capacity: list[int],
+        most: int = TOKENS_A_FORWARD,
+        wanted: Tensor | None = None,
     ) -> Iterator[View]:
-        """All windows of all drafts, windows of like width together, at most ``most`` tokens a forward."""
+        """All windows of all drafts, windows of like width together, at most ``most`` tokens a forward.
+
+        wanted [N, L] bool: windows in whose core there is none are left out.
+        """
         border = self._border(tokens).tolist() if int(length.max()) - 2 > min(capacity) else [[]] * len(tokens)
         windows = [
             window for row, size in enumerate(length.tolist()) for window in cut(row, size, capacity[row], border[row])
         ]
+        if wanted is not None:
+            before = torch.nn.functional.pad(wanted.long().cumsum(1), (1, 0)).tolist()
+            windows = [
+                window for window in windows if before[window.row][window.end] > before[window.row][window.start]
+            ]
         windows.sort(key=lambda window: window.right - window.left)
         self._report(len(windows), 0)
         while windows:

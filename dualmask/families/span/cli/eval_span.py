@@ -57,7 +57,7 @@ def span(
 
     \b
     dualmask eval span --model runs/spanfusion_small --data data/embedded/test.jsonl --json out.json --plot out.png
-    dualmask eval span --model M --data F.jsonl --scorer runs/scorer --span 16 --at-once 1
+    dualmask eval span --model S --data F.jsonl --scorer runs/scorer --span 16 --at-once 1
     """
     from tqdm import tqdm
 

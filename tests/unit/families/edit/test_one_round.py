@@ -48,7 +48,7 @@ def drafts() -> Batch:
 def everything_may_be_written() -> Lexicon:
     never = torch.zeros(VOCAB, dtype=torch.bool)
     writable = torch.arange(VOCAB) >= len(SPECIAL_IDS)
-    others = dict.fromkeys(("plain", "fallback", "begins_space", "ends_sentence"), never)
+    others = dict.fromkeys(("plain", "fallback", "begins_space", "ends_sentence", "ends_line"), never)
     return Lexicon(torch.ones(VOCAB, dtype=torch.long), never, writable, **others)
 
 
@@ -93,7 +93,7 @@ def undecided(model: DualMask) -> DualMask:
         for weight in (weight for weight in model.inserter.parameters() if weight.ndim > 1):
             weight.copy_(weight.flatten()[torch.randperm(weight.numel(), generator=deal)].view_as(weight))
         model.picker.doubt.bias += 8.5
-        model.gate.decide.bias += 0.8
+        model.gate.decide.bias += 0.3
     return model
 
 

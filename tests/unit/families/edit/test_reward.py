@@ -50,7 +50,7 @@ def make_stage(**changes: Any) -> RewardStage:
 def make_model() -> DualMask:
     """Without an opinion of its own: each token goes with a probability of about a quarter."""
     mesh.single_process()
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     small = EditConfig(hidden=16, heads=2, filler_layers=1, inserter_layers=1, picker_layers=1, max_length=WIDTH)
     model = DualMask(small, VOCAB)
     with torch.no_grad():
