@@ -110,19 +110,19 @@ def everyday_sentences(loaded: Loaded) -> tuple[list[Row], list[tuple[str, str]]
 
 
 def verdict(rows: Sequence[Row]) -> str:
-    """The picker at 30 % deleted against random and the best heuristic, in points (hundredths)."""
+    """By how many points (hundredths) the picker is ahead of the best heuristic, with intervals."""
     lines = []
     for kind in ("true", "predicted"):
-        value = {
-            method: report.find(rows, metric="restored", method=method, gaps=kind, deleted=0.3)["value"]
-            for method in deletion_report.METHODS
-        }
-        best = max(("frequent", "greedy"), key=value.__getitem__)
-        over_random, over_best = (100 * (value["picker"] - value[other]) for other in ("random", best))
-        lines.append(
-            f"30 % deleted, {kind} gaps: the Picker is {over_random:+.0f} points from random "
-            f"and {over_best:+.0f} from the best heuristic ({best})"
-        )
+        shares = []
+        for rate in RATES:
+            ahead = [
+                report.find(rows, metric="picker_ahead", method=method, gaps=kind, deleted=rate)
+                for method in ("frequent", "greedy")
+            ]
+            least = min(ahead, key=lambda row: row["value"])
+            value, low, high = (100 * least[name] for name in ("value", "lo", "hi"))
+            shares.append(f"{value:+.1f} ({low:.1f} … {high:.1f}) at {rate:.0%}")
+        lines.append(f"Picker over the best heuristic, {kind} gaps: {', '.join(shares)}, in points")
     return "\n".join(lines)
 
 

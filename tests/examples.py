@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,16 @@ COMMENT = re.compile(r"\s{2,}#.*$")
 def of_the_readme() -> list[str]:
     blocks = BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
     return [line for block in blocks for line in commands(block)]
+
+
+def with_output() -> list[tuple[str, str]]:
+    """Commands of the README with what it says that they print: the line below, behind an arrow."""
+    lines = "\n".join(BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))).splitlines()
+    return [
+        (commands(line)[0], shown.strip().removeprefix("→").strip())
+        for line, shown in itertools.pairwise(lines)
+        if commands(line) and shown.strip().startswith("→")
+    ]
 
 
 def of_the_help() -> list[str]:

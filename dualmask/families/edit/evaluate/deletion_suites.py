@@ -12,9 +12,9 @@ from dualmask.families.edit.model import DualMask
 from dualmask.inference.loading import Loaded
 
 METRICS = {  # by suite
-    "reconstruction": ("restored", "exact"),
+    "reconstruction": ("restored", "exact", "picker_ahead"),
     "gaps": ("gap_f1", "length_error"),
-    "quickstart": ("restored", "exact", "gap_f1", "length_error"),
+    "quickstart": ("restored", "exact", "picker_ahead", "gap_f1", "length_error"),
 }
 
 
@@ -40,6 +40,6 @@ def with_strongest_greedy(rows: list[Row]) -> list[Row]:
             continue
         where = {name: row[name] for name in ("metric", "deleted", "gaps") if name in row}
         other = find(rows, method="greedy_spaced", **where)
-        sign = -1 if row["metric"] == "length_error" else 1
+        sign = -1 if row["metric"] in ("length_error", "picker_ahead") else 1
         best.append({**max(row, other, key=lambda r: sign * r["value"]), "method": "greedy"})
     return rows + best

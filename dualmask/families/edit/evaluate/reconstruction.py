@@ -31,6 +31,7 @@ from dualmask.ops import gaps
 
 RATES = (0.2, 0.3, 0.5)
 GAPS = ("true", "predicted", "shuffled")
+PICKER = "picker"
 
 Methods = Callable[[Batch], dict[str, Deleter]]  # by name, of one batch
 
@@ -54,7 +55,7 @@ def deleters(model: DualMask, token_count: Tensor) -> Methods:
     def methods(batch: Batch) -> dict[str, Deleter]:
         prob = baselines.filler_scores(model, batch).prob
         return {
-            "picker": partial(baselines.picker, model, batch),
+            PICKER: partial(baselines.picker, model, batch),
             "random": partial(baselines.random, batch),
             "frequent": partial(baselines.frequent, batch, token_count),
             "greedy_plain": partial(baselines.greedy, batch, prob, spaced=False),
@@ -115,7 +116,8 @@ def evaluate(
     rates: Iterable[float] = RATES,
     filler: DualMask | None = None,
 ) -> list[statistics.Row]:
-    """Rows `restored`, `exact`, `gap_f1` and `length_error` for every method, share deleted and kind of gaps."""
+    """Rows `restored`, `exact`, `gap_f1` and `length_error` for every method, share deleted and kind of gaps; and
+    `picker_ahead`, by how much the picker's share restored is above that of each other method."""
     shares = list(dict.fromkeys(rates))
     parts: dict[tuple[float, str], list[Restored]] = defaultdict(list)  # by share deleted and method
     with torch.no_grad():
@@ -124,17 +126,40 @@ def evaluate(
             for share, method in product(shares, delete):
                 keep_rate = torch.full(batch.length.shape, 1 - share, device=batch.tokens.device)
                 parts[share, method].append(restore(model, batch, delete[method](keep_rate), filler))
-    return [row for (share, method), part in parts.items() for row in _rows(part, method=method, deleted=share)]
+    rows = [row for (share, method), part in parts.items() for row in _rows(part, method=method, deleted=share)]
+    for (share, method), part in parts.items():
+        if method != PICKER and (share, PICKER) in parts:
+            rows += _ahead_rows(parts[share, PICKER], part, method=method, deleted=share)
+    return rows
+
+
+def _ahead_rows(picker: Sequence[Restored], other: Sequence[Restored], **where: object) -> list[statistics.Row]:
+    """Both on the same resampled texts."""
+
+    def difference(sums: np.ndarray) -> np.ndarray:
+        return statistics.ratio(sums[..., :2]) - statistics.ratio(sums[..., 2:])
+
+    rows = []
+    for kind in GAPS:
+        columns = [column for part in (picker, other) for column in (_right(part, kind), _column(part, "number"))]
+        rows.append(statistics.row("picker_ahead", difference, np.stack(columns, 1), gaps=kind, **where))
+    return rows
+
+
+def _column(parts: Sequence[Restored], name: str) -> np.ndarray:
+    return torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
+
+
+def _right(parts: Sequence[Restored], kind: str) -> np.ndarray:
+    return torch.cat([part.right[kind] for part in parts]).cpu().numpy()
 
 
 def _rows(parts: Sequence[Restored], **where: object) -> list[statistics.Row]:
-    def column(name: str) -> np.ndarray:
-        return torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
-
+    column = partial(_column, parts)
     number = column("number")
     rows = []
     for kind in GAPS:
-        right = torch.cat([part.right[kind] for part in parts]).cpu().numpy()
+        right = _right(parts, kind)
         rows.append(statistics.row("restored", statistics.ratio, np.stack([right, number], 1), gaps=kind, **where))
         exact = np.stack([right == number, np.ones_like(number)], 1)
         rows.append(statistics.row("exact", statistics.ratio, exact, gaps=kind, **where))
