@@ -25,6 +25,7 @@ from launcher import command, quickstart
 REPORT = quickstart.where_to_look(load_run(examples.ROOT / "configs/quickstart.yaml"))
 ALL = dict.fromkeys([*examples.of_the_readme(), *examples.of_the_help(), *examples.commands(REPORT)])
 NEEDS = {"data build": "a corpus: tests/integration/test_data_build.py", "export": "a run: test_resume.py"}
+LENGTH = {"max_length": 64}  # of all models: some are compared
 SENTENCES = ["The function returns the name of the file.", "If the list is empty, an error is raised."]
 
 
@@ -36,12 +37,13 @@ def place(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (here / "runs").mkdir()
     (here / "data" / "embedded").mkdir(parents=True)
     for name in ("runs/quickstart", "M", "runs/mine"):
-        write_random_model(here / name, CONFIG, tokenizer)
+        write_random_model(here / name, CONFIG.model_copy(update=LENGTH), tokenizer)
     for name in ("runs/spanfusion_small", "S"):
-        write_random_model(here / name, PARTS.model_copy(update={"max_length": 64}), tokenizer)
+        write_random_model(here / name, PARTS.model_copy(update=LENGTH), tokenizer)
     families: dict[str, Family] = {"autoregressive": "autoregressive", "diffusion": "diffusion"}
     for seed, (name, family) in enumerate({**families, "scorer": "autoregressive"}.items()):
-        write_random_model(here / "runs" / name, language_model_config(family), tokenizer, seed)
+        config = language_model_config(family).model_copy(update=LENGTH)
+        write_random_model(here / "runs" / name, config, tokenizer, seed)
     text = "\n".join([*SENTENCES, "It returns a list of names."])
     lines = [json.dumps({"text": f"{text}\n{number} {text}"}) for number in range(24)]
     for name in ("data/embedded/test.jsonl", "F.jsonl", "letters.jsonl"):
