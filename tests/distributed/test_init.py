@@ -39,7 +39,8 @@ def test_two_tensor_parallel_ranks_begin_with_what_one_export_holds(data: Path, 
     before, after = load_file(init / "model.safetensors"), load_file(tmp_path / "tiny/export/model.safetensors")
     assert any(name.startswith("gate.") for name in after)
     for name, value in before.items():
-        assert torch.equal(after[name], value) == (not name.startswith("inserter.")), name
+        learns = name.startswith("inserter.") and name != "inserter.gone.weight"  # of which nothing is told here
+        assert torch.equal(after[name], value) == (not learns), name
 
 
 @pytest.mark.distributed

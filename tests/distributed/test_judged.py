@@ -108,8 +108,10 @@ def test_resumed(ranks: int, begin: int, patient: dict[int, Path], dev_data: Pat
 
 
 def test_the_best_is_kept_and_exported_and_training_is_not_changed(dev_data: Path, folder: Path) -> None:
-    """Under ZeRO-3 on two ranks, in a last stage that ruins the model."""
-    what = {"stages": stages(3e-3, 1.0), "checkpoint": {"every_steps": 1, "keep_last": 1}}
+    """Under ZeRO-3 on two ranks, in a last stage that ruins the model, from step to step more."""
+    ruined = stages(3e-3, 1.0)
+    ruined[-1]["lr"]["warmup_steps"] = 5
+    what = {"stages": ruined, "checkpoint": {"every_steps": 1, "keep_last": 1}}
     judged = {"every_steps": 1, "sequences": 9, "metric": "dev_loss", "export_best": True}
     warm.train(2, tiny.write_config(folder, dev_data, "plain", **what))
     warm.train(2, tiny.write_config(folder, dev_data, "best", **what, eval=judged))

@@ -20,9 +20,9 @@ def given(model_folder: Path, tmp_path: Path) -> list[str]:
 @pytest.mark.parametrize(
     ("suite", "metrics"),
     [
-        ("reconstruction", {"restored", "exact"}),
+        ("reconstruction", {"restored", "exact", "picker_ahead"}),
         ("gaps", {"gap_f1", "length_error"}),
-        ("quickstart", {"restored", "exact", "gap_f1", "length_error"}),
+        ("quickstart", {"restored", "exact", "picker_ahead", "gap_f1", "length_error"}),
     ],
 )
 def test_suites_of_deletion(given: list[str], tmp_path: Path, capfd: Capture, suite: str, metrics: set[str]) -> None:
