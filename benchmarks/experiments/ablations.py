@@ -40,8 +40,8 @@ ARMS: dict[str, list[str]] = {  # of the last stage
     "no cross-round gradient": ["stages.0.rollout.cross_round_gradient=false"],
     "no Gate cost": ["stages.0.losses.gate_cost=0"],
 }
-ADAMW_LR = 0.5  # of Muon's, whose steps in matrices are orthogonal: the better of 0.5 and 1 in trials
-ADAMW_STEPS = 1.15  # as many more fit into the time of Muon's: 14 % of a step on two cores are its matrix products
+ADAMW_LR = 0.5  # of Muon's; not searched
+ADAMW_STEPS = 1.15  # as many more fit into the time of Muon's, as the profile of a step on two cores has it
 RECIPE: dict[str, Changes] = {
     "full": lambda run: [],
     "no doubt in stage filler": lambda run: _of(run, "filler", "losses.doubt=0"),
