@@ -34,6 +34,14 @@ _REPLACEMENT_TRIES = 1000
 
 
 @dataclass(frozen=True)
+class Borders:
+    """Tokens behind which a cropped text may begin or end."""
+
+    line_ends: NDArray[np.bool_]  # [V] ends with a line break
+    sentence_ends: NDArray[np.bool_]  # [V] ends a sentence
+
+
+@dataclass(frozen=True)
 class Cursor:
     """A position in the order of the data: ``consumed`` sequences of ``epoch`` (over all ranks) have been returned.
 
@@ -74,8 +82,7 @@ class ShardReader:
         seed: int = 0,
         cursor: Cursor | None = None,
         crop_share: float = 0.0,
-        sentence_ends: NDArray[np.bool_] | None = None,
-        line_ends: NDArray[np.bool_] | None = None,
+        borders: Borders | None = None,
         epochs: int | None = None,
         exclude: Collection[str] = (),
         prefetch: int = 4,
@@ -84,7 +91,7 @@ class ShardReader:
         assert 0 <= data_rank < data_world
         self._store = MemberStore(folder, split, exclude)
         self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
-        self._sentence_ends, self._line_ends = sentence_ends, line_ends
+        self._borders = borders
         self._crop_share, self._epochs, self._prefetch = crop_share, epochs, prefetch
         if cursor is not None and cursor.seed != seed:
             raise ValueError(f"seed={seed} is not the seed {cursor.seed} that the data order was begun with")
@@ -147,7 +154,7 @@ class ShardReader:
         tokens, lengths = self._rows(order, start)
         for index in np.flatnonzero(lengths == 0):
             tokens[index], lengths[index] = self._replacement(order, keys[index])
-        crop(tokens, lengths, keys, self._crop_share, self._sentence_ends, self._line_ends)
+        crop(tokens, lengths, keys, self._crop_share, self._borders)
         return _to_batch(tokens, lengths, keys)
 
     def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
@@ -172,29 +179,22 @@ class ShardReader:
         raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
 
 
-def crop(
-    tokens: Ids,
-    lengths: Ids,
-    keys: UInt64,
-    share: float,
-    sentence_ends: NDArray[np.bool_] | None = None,
-    line_ends: NDArray[np.bool_] | None = None,
-) -> None:
+def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, borders: Borders | None = None) -> None:
     """Crops a ``share`` of the rows [B, T] in place to a random length, ended by EOS; a function of ``keys`` [B].
 
-    ``line_ends`` [V]: tokens that end a line. A cropped text begins behind the first of these, if enough is left there.
-    ``sentence_ends`` [V]: tokens that end a sentence. A cut moves left to the nearest such token, if there is one. So
-    cropped texts are complete, as people's texts are, and a model can tell one that has ended from one that breaks off.
+    With ``borders`` a cropped text begins behind the first end of a line, if enough is left there, and a cut moves left
+    to the nearest end of a sentence, if there is one. So cropped texts are complete, as people's texts are, and a model
+    can tell one that has ended from one that breaks off.
     """
     chosen = np.flatnonzero((unit(mix(keys, _CROP)) < share) & (lengths > SHORTEST_CROP))
-    if line_ends is not None:
+    if borders is not None:
         for row in chosen:
-            lengths[row] = _from_first_line(tokens[row], lengths[row], line_ends)
+            lengths[row] = _from_first_line(tokens[row], lengths[row], borders.line_ends)
     room = np.maximum(lengths - SHORTEST_CROP, 0)
     cut = SHORTEST_CROP + (unit(mix(keys, _CROP_LENGTH)) * room).astype(np.int64)
     for row in chosen[room[chosen] > 0]:
-        if sentence_ends is not None:
-            ends = np.flatnonzero(sentence_ends[tokens[row, SHORTEST_CROP - 2 : cut[row] - 1]])
+        if borders is not None:
+            ends = np.flatnonzero(borders.sentence_ends[tokens[row, SHORTEST_CROP - 2 : cut[row] - 1]])
             cut[row] = SHORTEST_CROP + ends[-1] if len(ends) else cut[row]
         tokens[row, cut[row] - 1] = EOS_ID
         tokens[row, cut[row] :] = PAD_ID

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from safetensors.torch import load_file
 
-from data_pipeline.reader import Cursor, ShardReader, spread_batch
+from data_pipeline.reader import Borders, Cursor, ShardReader, spread_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
@@ -144,8 +144,7 @@ def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardRead
         seed=run.data.shuffle_seed,
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
         crop_share=run.data.crop_share,
-        sentence_ends=lexicon.ends_sentence.numpy(),
-        line_ends=lexicon.ends_line.numpy(),
+        borders=Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy()),
         exclude=[shard.file for shard in bad],
     )
 

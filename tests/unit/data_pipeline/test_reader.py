@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from shard_folders import LENGTH, VOCAB, make_block, row_number, write_folder
 
 from data_pipeline.manifest import Manifest, ManifestError, Member
-from data_pipeline.reader import SHORTEST_CROP, Cursor, ShardReader, crop, evaluation_batches, spread_batch
+from data_pipeline.reader import SHORTEST_CROP, Borders, Cursor, ShardReader, crop, evaluation_batches, spread_batch
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -135,7 +135,8 @@ def test_a_cropped_row_begins_with_a_line_and_ends_with_a_sentence() -> None:
     tokens[:, 0], tokens[:, -1] = BOS_ID, EOS_ID
     before, lengths = tokens.copy(), np.full(count, 40)
     ends_line = np.arange(60) == line
-    crop(tokens, lengths, np.arange(count, dtype=np.uint64), 0.5, ends_line | (np.arange(60) == sentence), ends_line)
+    borders = Borders(line_ends=ends_line, sentence_ends=ends_line | (np.arange(60) == sentence))
+    crop(tokens, lengths, np.arange(count, dtype=np.uint64), 0.5, borders)
     changed = np.flatnonzero((tokens != before).any(1))
     assert 0.4 * count < len(changed) < 0.6 * count
     begun = ended = 0
