@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file
 
 from data_pipeline.reader import Borders, Cursor, ShardReader, spread_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
@@ -60,7 +59,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         ready.vocab_size,
         tokenizer,
         deepspeed=ready.deepspeed,
-        initial=load_file(ready.init) if ready.init and resume is None else None,
+        initial=ready.init if resume is None else None,
     )
     trainer = Trainer(
         stages,
@@ -174,6 +173,9 @@ def export_result(ready: Preflight, engine: StageEngine, best: Path | None) -> N
     weights = engine.whole_weights(ready.run.checkpoint.export)
     if first:
         write_export(out, weights, ready.run.model, ready.vocab_size, ready.tokenizer)
+    else:
+        for _ in weights.stream:  # rank 0 gathers them from all
+            pass
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -11,6 +11,7 @@ from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
 from dualmask.families.task import build
+from dualmask.nn import initial
 from dualmask.nn.parallel import mesh
 from dualmask.nn.token_losses import mean_token_loss
 
@@ -18,8 +19,8 @@ from dualmask.nn.token_losses import mean_token_loss
 def train(run: RunConfig, vocab_size: int, batches: Iterable[Batch]) -> tuple[list[float], dict[str, Tensor]]:
     """Loss of each batch, and the weights behind the last."""
     mesh.single_process()
-    torch.manual_seed(run.seed)
     model = build(run.model, vocab_size)
+    initial.fill(model, run.seed)
     decay = run.optimizer.weight_decay
     groups = [{"params": [p], "weight_decay": decay if p.ndim > 1 else 0.0} for p in model.parameters()]
     betas = (run.optimizer.beta1, run.optimizer.beta2)

@@ -16,6 +16,7 @@ from dualmask.families.lm.config import LanguageModelConfig
 from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.export import write_export
+from dualmask.training.tensor_file import Tensors
 
 VOCABULARY = 512
 CONFIG = EditConfig(hidden=32, heads=2, filler_layers=1, inserter_layers=1, picker_layers=1, max_length=32)
@@ -66,5 +67,5 @@ def write_random_model(folder: Path, config: ModelConfig, tokenizer: Path, seed:
             if parameter.ndim > 1:
                 parameter.normal_(std=0.3)
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    write_export(folder, weights, config, vocabulary, tokenizer)
+    write_export(folder, Tensors.of(weights), config, vocabulary, tokenizer)
     return folder

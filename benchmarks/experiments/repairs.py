@@ -46,6 +46,7 @@ from dualmask.inference.folder import open_folder
 from dualmask.inference.loading import load
 from dualmask.training.export import write_export
 from dualmask.training.metrics import read_lines
+from dualmask.training.tensor_file import Tensors
 
 SPAN = "stages.0.span"
 DRAWN = f"{SPAN}.gate_estimator=gumbel"
@@ -165,7 +166,7 @@ def decoder_only(run: RunConfig, origin: Path, runs: Path) -> Path:
     file = exported.path / "model.safetensors"
     folder = runs / f"decoder-only-{manifest.digest(file)[:8]}"
     kept = {name: weight for name, weight in load_file(file).items() if name.split(".")[0] not in FRESH}
-    write_export(folder, kept, exported.config, exported.vocab_size, exported.path / "tokenizer.model")
+    write_export(folder, Tensors.of(kept), exported.config, exported.vocab_size, exported.path / "tokenizer.model")
     return folder
 
 

@@ -38,10 +38,14 @@ def uniform(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
 
 def uniform_at(key: Tensor, stream: str, step: int, index: Tensor) -> Tensor:
     """[B, N] the draws of ``uniform`` at the indices [N] or [B, N], without computing the others."""
-    salt = torch.tensor(zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step, device=key.device)
-    start = mix(key ^ mix(salt))
-    bits = mix(start[:, None] + (index + 1) * _GOLDEN)
+    bits = bits_at(key[:, None], stream, index, step)
     return ((_shift(bits, 41) + 0.5) / 2**23).float()
+
+
+def bits_at(key: Tensor, stream: str, index: Tensor, step: int = 0) -> Tensor:
+    """64 random bits, int64, for each element of ``key`` and ``index``, broadcast against each other."""
+    salt = torch.tensor(zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step, device=key.device)
+    return mix(mix(key ^ mix(salt)) + (index + 1) * _GOLDEN)
 
 
 def gumbel(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:

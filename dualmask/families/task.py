@@ -9,7 +9,7 @@ its backward passes, its losses, and what it wants to remember from one step to 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -98,7 +98,7 @@ def ratio(numerator: Tensor, denominator: Tensor | int) -> Tensor:
 
 
 class Task(nn.Module):
-    """A model with what one stage teaches it.
+    """A model with what one stage teaches it. Other modules of it that have parameters are copies of the model.
 
     DeepSpeed hangs its hooks on ``forward``, so whatever uses the model runs as ``engine(task.window, …)`` or
     ``engine(task.preview, …)``. Every module that learns must run in every window on every rank, and every rank must
@@ -152,8 +152,8 @@ class MakeTask(Protocol):
     def __call__(self, model: Any, stage: Any, run: RunConfig, tokenizer: Tokenizer | None) -> Task: ...
 
 
-def as_they_are(weights: dict[str, Tensor], stage: StageConfig) -> dict[str, Tensor]:
-    return weights
+def nothing_copied(names: Collection[str], stage: StageConfig) -> dict[str, str]:
+    return {}
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,12 @@ class Finish:
 class Runtime:
     """What a family does with torch. Models of all families have ``config`` and ``vocab_size``."""
 
-    build: Build  # a fresh model, weights drawn from torch's generator
+    # a fresh model, weights drawn from torch's generator; the trainer builds it on `meta` and draws each rank's part
+    # alone, so each parameter needs a rule (`nn.initial.begin`): torch's usual layers and `nn.parallel` have theirs
+    build: Build
     task: MakeTask  # tokenizer None: ids only, no text is known
-    begin_stage: Callable[[dict[str, Tensor], Any], dict[str, Tensor]] = as_they_are  # weights a stage begins with
+    # (names of the model's parameters, stage) → those that begin the stage as copies of others, and of which
+    copied: Callable[[Collection[str], Any], dict[str, str]] = nothing_copied
     writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
     finish: Finish | None = None
 

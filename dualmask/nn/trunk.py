@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dualmask.config.model import ModelConfig
+from dualmask.nn import initial
 from dualmask.nn.block import Block, causal_mask, key_mask
 from dualmask.nn.cache import Appendable, TrunkCache
 from dualmask.nn.parallel.linear import shared
@@ -28,7 +29,7 @@ class DepthwiseConv(nn.Module):
         super().__init__()
         self.left = 2 * self.REACH if causal else self.REACH
         self.weight = nn.Parameter(torch.empty(2 * self.REACH + 1, width))
-        nn.init.normal_(self.weight, std=0.5)
+        initial.begin(self.weight, initial.Normal(0.5))
 
     def forward(self, x_BTD: Tensor, present: Tensor, cached: Appendable | None = None) -> Tensor:
         width, span = x_BTD.shape[1], 2 * self.REACH

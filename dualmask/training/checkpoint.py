@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
-from safetensors import SafetensorError
 
 from dualmask.core import manifest
+from dualmask.training import shards
 from dualmask.training.errors import TrainingError
-from dualmask.training.shards import INDEX, Piece, ShardFolder, merge, write_index, write_pieces
+from dualmask.training.shards import INDEX, Piece, ShardFolder, write_index, write_pieces
 
 _SAVING = ".saving"
 
@@ -135,7 +135,7 @@ class Checkpoints:
         result, failure = None, None
         try:
             result = action() if action else None
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             failure = f"{error}"
         results = _all_gather((result, failure), self._group)
         if failed := [failure for _, failure in results if failure]:
@@ -233,9 +233,8 @@ def write_merged(source: Path, target: Path) -> None:
 
     The caller has checked the digests of ``source``. Raises OSError.
     """
-    state, shards = TrainingState.read(source), ShardFolder(source)
-    merged = dataclasses.replace(state, ranks={"data": 1, "tensor": 1})
+    merged = dataclasses.replace(TrainingState.read(source), ranks={"data": 1, "tensor": 1})
     target.mkdir(parents=True)
     (target / "state.json").write_text(json.dumps(dataclasses.asdict(merged)), encoding="utf-8")
-    write_index(target, write_pieces(target, 0, list(merge(shards))), tensor_size=1, updates=shards.updates)
+    shards.write_merged(ShardFolder(source), target)
     manifest.seal(target)

@@ -1,7 +1,7 @@
 """One stage's task under DeepSpeed: distributed start, optimizer groups, one step on one global batch, whole weights.
 
-Beside partition.py the only importer of deepspeed. Knows nothing of files, clocks or what comes next: that is the
-trainer's business.
+Beside partition.py and zero3.py the only importer of deepspeed. Knows nothing of files, clocks or what comes next: that
+is the trainer's business.
 """
 
 # B sequences of this rank
@@ -9,12 +9,11 @@ trainer's business.
 from __future__ import annotations
 
 import datetime
-import gc
 import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -35,13 +34,17 @@ from dualmask.families.task import Preview, Task
 from dualmask.nn.hidden import rows_of
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
+from dualmask.nn.parallel.slices import slice_of, split_axis
+from dualmask.training import zero3
 from dualmask.training.average import MovingAverage, WeightAverage
 from dualmask.training.errors import TrainingError
 from dualmask.training.muon import make_muon
-from dualmask.training.partition import Partition, split_axis
+from dualmask.training.partition import Partition
 from dualmask.training.shards import MODEL
+from dualmask.training.tensor_file import Form, Tensors
 
 Result = TypeVar("Result")
+Which = Literal["last", "average"]
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -86,7 +89,7 @@ def parameter_groups(
         if module is None:
             continue
         hidden = muon and rows_of(parameter) is not None
-        kind = "hidden" if hidden else "matrices" if parameter.ndim > 1 else "vectors"
+        kind = "hidden" if hidden else "matrices" if len(zero3.shape_of(parameter)) > 1 else "vectors"
         fresh = {
             "name": f"{module}.{kind}",
             "params": [],
@@ -187,35 +190,35 @@ class StageEngine:
 
     @torch.no_grad()
     def call(self, method: Callable[..., Result], *arguments: Any) -> Result:
-        """A method of the task, without learning, in evaluation mode."""
+        """A method of the task, without learning, in evaluation mode. What it gathers is given up behind it."""
         self.deepspeed_engine.eval()
         try:
             result: Result = self.deepspeed_engine(method, *arguments)
             return result
         finally:
             self.deepspeed_engine.train()
+            zero3.release(self.deepspeed_engine)
 
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
         """What the task makes of a few texts."""
         return self.call(self.task.preview, batch.to(self.device), plan, tokenizer)
 
-    def slices(self) -> dict[str, Tensor]:
-        """This tensor-parallel rank's part of every parameter: float32, on the CPU; gathered one by one."""
-        return {name: self._gather(parameter) for name, parameter in self.model.named_parameters()}
-
-    def whole_weights(self, which: Literal["last", "average"] = "last") -> dict[str, Tensor]:
-        """Every parameter, joined over tensor-parallel ranks: float32, on the CPU of global rank 0 ({} elsewhere).
+    def whole_weights(self, which: Which = "last") -> Tensors:
+        """Every parameter, joined over tensor-parallel ranks: float32, on the CPU; one after the other, because no rank
+        has room for all. Every rank takes all of them.
 
         "average": where a parameter learns, the average of its weights (needs optimizer.ema_decay).
         """
-        whole, partition = {}, self.partition
+        parameters = self.model.named_parameters()
+        forms = {name: Form(slice_of(parameter, zero3.shape_of(parameter)).whole) for name, parameter in parameters}
+        return Tensors(forms, self._whole_weights(which))
+
+    def _whole_weights(self, which: Which) -> Iterator[tuple[str, Tensor]]:
+        partition = self.partition
         for name, parameter in self.model.named_parameters():
             averaged = which == "average" and parameter.requires_grad
             own = partition.averaged_slice(MODEL + name, self.device) if averaged else self._gather(parameter)
-            part = join(own, split_axis(parameter), self.device)
-            if dist.get_rank() == 0:
-                whole[name] = part
-        return whole
+            yield name, join(own, split_axis(parameter), self.device)
 
     @property
     def partition(self) -> Partition:
@@ -226,8 +229,9 @@ class StageEngine:
     def close(self) -> None:
         """Frees everything, hooks included; the object is of no use afterwards."""
         self.deepspeed_engine.destroy()
+        zero3.forget(self.task)
         del self.deepspeed_engine, self.task, self.model, self._learning, self._follower, self._average
-        gc.collect()
+        zero3.trim_heap()
 
     def _note(self, name: str) -> Any:
         return lambda parameter: self._touched.add(name)
@@ -299,10 +303,3 @@ def join(part: Tensor, axis: int | None, device: torch.device) -> Tensor:
     parts = [torch.empty_like(part, device=device) for _ in range(mesh.tensor_size())]
     dist.all_gather(parts, part.to(device), group=mesh.tensor_group())
     return torch.cat([piece.cpu() for piece in parts], dim=axis)
-
-
-def load_slices(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Copies ``weights`` (what ``slices`` gave) into a fresh model. Raises KeyError for a missing one."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(weights[name])

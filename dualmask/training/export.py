@@ -12,15 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from safetensors.torch import save_file
-from torch import Tensor
-
 from dualmask.config.model import ModelConfig
 from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
 from dualmask.inference.folder import FORMAT
+from dualmask.training import tensor_file
 from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merged
 from dualmask.training.shards import AVERAGE, MODEL, WEIGHT, ShardFolder
+from dualmask.training.tensor_file import Form, Tensors
 
 TRAINING = "training"
 Which = Literal["last", "average"]
@@ -28,7 +27,7 @@ Which = Literal["last", "average"]
 
 def write_export(
     folder: Path,
-    weights: dict[str, Tensor],
+    weights: Tensors,
     model: ModelConfig,
     vocab_size: int,
     tokenizer_file: Path,
@@ -41,7 +40,7 @@ def write_export(
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file({name: value.contiguous() for name, value in weights.items()}, aside / "model.safetensors")
+    tensor_file.write(aside / "model.safetensors", weights)
     config = {"format": FORMAT, "vocab_size": vocab_size, "model": model.model_dump(mode="json")}
     (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     shutil.copyfile(tokenizer_file, aside / "tokenizer.model")
@@ -93,9 +92,11 @@ def export_checkpoint(
             f"{checkpoint} holds no average, because optimizer.ema_decay was not set: export with --weights last"
         )
     kinds = {name: AVERAGE if which == "average" and name in averaged else WEIGHT for name in names}
-    whole = {name.removeprefix(MODEL): shards.whole(name, kind).float() for name, kind in kinds.items()}
+    forms = {name.removeprefix(MODEL): Form(shards.form(name, kind).shape) for name, kind in kinds.items()}
+    wholes = ((name.removeprefix(MODEL), shards.whole(name, kind).float()) for name, kind in kinds.items())
     tokenizer = run.data.path / "tokenizer.model"
-    write_export(out_folder, whole, run.model, state.vocab_size, tokenizer, checkpoint if training else None)
+    merged = checkpoint if training else None
+    write_export(out_folder, Tensors(forms, wholes), run.model, state.vocab_size, tokenizer, merged)
 
 
 def add_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -23,16 +23,12 @@ from torch import Tensor, nn
 
 from dualmask.nn.hidden import Rows, rows_of
 from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.slices import split_axis
 from dualmask.training.average import WeightAverage
 from dualmask.training.muon import HiddenMatrixAdamW, Place
-from dualmask.training.shards import AVERAGE, MOMENTS, MOMENTUM, WEIGHT, FlatRange, Piece, ShardFolder
-
-
-def split_axis(parameter: Tensor) -> int | None:
-    """The axis along which Megatron split the parameter over the tensor-parallel ranks; None: it is replicated."""
-    if mesh.tensor_size() == 1 or not getattr(parameter, "tensor_model_parallel", False):
-        return None
-    return int(parameter.partition_dim)
+from dualmask.training.shards import AVERAGE, MOMENTS, MOMENTUM, WEIGHT, FlatRange, Piece
+from dualmask.training.sources import Source
+from dualmask.training.zero3 import shape_of
 
 
 class Partition:
@@ -76,8 +72,10 @@ class Partition:
             views = self._views(parameter)
             yield Piece(flat_range, {kind: _copy(view[: flat_range.count]) for kind, view in views.items()})
 
-    def fill(self, source: ShardFolder) -> None:
-        """Restores this rank's part from ``source``, which any number of ranks may have written."""
+    @torch.no_grad()
+    def fill(self, source: Source) -> None:
+        """Takes this rank's part from ``source``; of a checkpoint, which any number of ranks may have written, the
+        optimizer's as well."""
         if source.updates:
             self._make_moments(source.updates)
         if self._average:
@@ -86,8 +84,7 @@ class Partition:
             if not _is_divided(parameter):  # every rank computes with the whole, whatever part its optimizer holds
                 shape = tuple(parameter.shape)
                 whole = FlatRange(name, shape, split_axis(parameter), mesh.tensor_rank(), 0, parameter.numel())
-                with torch.no_grad():
-                    parameter.copy_(source.part(whole, mesh.tensor_size()).view(shape))
+                parameter.copy_(source.part(whole, mesh.tensor_size()).view(shape))
             if flat_range := self._flat_range(name, parameter):
                 self._fill(parameter, flat_range, source)
 
@@ -141,7 +138,7 @@ class Partition:
             dist.all_reduce(whole, group=mesh.data_group())
         return whole.view(flat_range.shape).cpu()
 
-    def _fill(self, parameter: nn.Parameter, flat_range: FlatRange, source: ShardFolder) -> None:
+    def _fill(self, parameter: nn.Parameter, flat_range: FlatRange, source: Source) -> None:
         for kind, view in self._views(parameter).items():
             if kind == AVERAGE:
                 held = AVERAGE if AVERAGE in source.kinds(flat_range.name) else WEIGHT  # a run that had none until now
@@ -169,8 +166,7 @@ class Partition:
             mapping = parameter._hp_mapping
             address = mapping and mapping.lp_fragment_address
             start, count = (address.start, address.numel) if address else (0, 0)
-        shape = tuple(parameter.ds_shape if _is_divided(parameter) else parameter.shape)
-        return FlatRange(name, shape, split_axis(parameter), mesh.tensor_rank(), start, count)
+        return FlatRange(name, shape_of(parameter), split_axis(parameter), mesh.tensor_rank(), start, count)
 
     def _writes(self, number: int, parameter: nn.Parameter) -> bool:
         if mesh.tensor_rank() > 0 and split_axis(parameter) is None:

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
+
+from dualmask.nn.slices import Slice
+from dualmask.training import tensor_file
+from dualmask.training.tensor_file import Form, Tensors
 
 INDEX = "index.json"
 FOLDER = "shards"
@@ -43,6 +46,10 @@ class FlatRange:
     start: int
     count: int
 
+    def slice(self, tensor_size: int) -> Slice:
+        """The whole slice, one of as many as there are tensor-parallel ranks."""
+        return Slice(self.shape, self.axis, self.tensor_rank, tensor_size)
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -53,13 +60,13 @@ class Piece:
 
 
 def write_pieces(folder: Path, rank: int, pieces: Sequence[Piece]) -> list[dict[str, Any]]:
-    """Writes this rank's file and returns its entries of the index. Raises OSError, SafetensorError."""
+    """Writes this rank's file and returns its entries of the index. Raises OSError."""
     file = f"{FOLDER}/rank-{rank:05d}.safetensors"
     if not pieces:
         return []
     tensors = {_key(kind, piece.flat_range.name): value for piece in pieces for kind, value in piece.tensors.items()}
     (folder / FOLDER).mkdir(exist_ok=True)
-    save_file(tensors, folder / file)
+    tensor_file.write(folder / file, Tensors.of(tensors))
     return [asdict(piece.flat_range) | {"file": file, "kinds": sorted(piece.tensors)} for piece in pieces]
 
 
@@ -99,6 +106,13 @@ class ShardFolder:
 
     def axis(self, name: str) -> int | None:
         return self._of(name)[0][0].axis
+
+    def form(self, name: str, kind: str = WEIGHT) -> Form:
+        """Of the parameter, merged over all ranks."""
+        flat_range, file, _ = next(entry for entry in self._of(name) if kind in entry[2])
+        with safe_open(self._folder / file, framework="pt") as tensors:
+            dtype = tensors.get_slice(_key(kind, name))[:0].dtype
+        return Form(flat_range.slice(self.tensor_size).whole, dtype)
 
     def whole(self, name: str, kind: str = WEIGHT) -> Tensor:
         """The parameter, merged over all ranks, in the dtype in which it was written."""
@@ -150,13 +164,21 @@ class ShardFolder:
         return self._pieces[name]
 
 
-def merge(source: ShardFolder) -> Iterator[Piece]:
-    """Every parameter as one piece, as a single process without ZeRO would write them."""
+def write_merged(source: ShardFolder, folder: Path) -> None:
+    """Writes every parameter as one piece, as a single process without ZeRO would, and the index; one at a time."""
+    keys = [(name, kind) for name in source.names for kind in source.kinds(name)]
+    forms = {_key(kind, name): source.form(name, kind) for name, kind in keys}
+    flat = {key: Form((math.prod(form.shape),), form.dtype) for key, form in forms.items()}
+    file = f"{FOLDER}/rank-00000.safetensors"
+    (folder / FOLDER).mkdir()
+    wholes = ((_key(kind, name), source.whole(name, kind).flatten()) for name, kind in keys)
+    tensor_file.write(folder / file, Tensors(flat, wholes))
+    entries = []
     for name in source.names:
-        tensors = {kind: source.whole(name, kind) for kind in source.kinds(name)}
-        shape = tuple(tensors[WEIGHT].shape)
-        flat = {kind: value.flatten() for kind, value in tensors.items()}
-        yield Piece(FlatRange(name, shape, None, 0, 0, math.prod(shape)), flat)
+        shape = forms[_key(WEIGHT, name)].shape
+        whole = FlatRange(name, shape, None, 0, 0, math.prod(shape))
+        entries.append(asdict(whole) | {"file": file, "kinds": sorted(source.kinds(name))})
+    write_index(folder, entries, tensor_size=1, updates=source.updates)
 
 
 def _key(kind: str, name: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from dualmask.config.deepspeed import deepspeed_config, micro_batches
 from dualmask.config.schema import RunConfig
@@ -21,12 +22,13 @@ from dualmask.curriculum import StepPlan, first_step, plan_at, total_steps
 from dualmask.families.task import AfterStep
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState
-from dualmask.training.engine import StageEngine, StepResult, load_slices, run_step
+from dualmask.training.engine import StageEngine, StepResult, run_step
 from dualmask.training.errors import TrainingError
-from dualmask.training.initial import begin_with
 from dualmask.training.judge import Judge
 from dualmask.training.metrics import Observer, StepRecord
-from dualmask.training.shards import ShardFolder
+from dualmask.training.shards import MODEL, ShardFolder
+from dualmask.training.sources import Drawn, Exported, Renamed, Source
+from dualmask.training.zero3 import allocate, trim_heap
 
 MOST_SKIPPED = 20  # steps in a row that may be not finite
 PREVIEWED = 8  # texts that are shown at the end of a stage
@@ -53,22 +55,53 @@ class Stages:
     vocab_size: int
     tokenizer: Tokenizer | None = None  # None: ids only, no text is known
     deepspeed: Mapping[str, Any] | None = None  # the user's additions to DeepSpeed's settings
-    initial: Mapping[str, torch.Tensor] | None = None  # whole weights to begin with; None: random ones
+    initial: Path | None = None  # safetensors file of whole weights to begin with; None: random ones
 
-    def build(self, index: int, weights: dict[str, torch.Tensor] | None = None) -> StageEngine:
-        """``weights``: this rank's slices; None: those that the run begins with."""
+    def resume(self, index: int, checkpoint: Path) -> StageEngine:
+        """The stage as ``checkpoint`` left it."""
+        engine, _ = self._empty(index)
+        engine.partition.fill(ShardFolder(checkpoint))
+        return engine
+
+    def build(self, index: int, before: Path | None = None) -> StageEngine:
+        """The stage at its beginning. ``before``: the checkpoint behind the stage before; None: the run begins."""
+        engine, fresh = self._empty(index)
+        model, runtime = engine.model, self.run.family.load_runtime()
+        copied = runtime.copied([name for name, _ in model.named_parameters()], engine.stage)
+
+        def name_of(name: str) -> str:
+            own = name.partition(".")[2]  # of the model, or of a copy of it that the task has
+            return MODEL + copied.get(own, own)
+
+        engine.partition.fill(Renamed(fresh if before is None else ShardFolder(before), name_of))
+        trim_heap()
+        return engine
+
+    def _empty(self, index: int) -> tuple[StageEngine, Source]:
+        """The engine of a stage, whose weights are to be filled in, and those that the run begins with.
+
+        The model is built on ``meta``, and each rank gives memory to its own part alone.
+        """
         run, stage, runtime = self.run, self.run.stages[index], self.run.family.load_runtime()
         torch.manual_seed(run.seed)
         checkpointing = run.parallel.activation_checkpointing
-        model = runtime.build(run.model, self.vocab_size, activation_checkpointing=checkpointing)
-        if weights is None:
-            weights, fresh = begin_with(model, self.initial or {})
-            if self.initial and fresh and dist.get_rank() == 0:
-                print(f"init: {run.init} holds no {', '.join(fresh)}: begun anew", file=sys.stderr, flush=True)
-        load_slices(model, runtime.begin_stage(weights, stage))
+        with torch.device("meta"):
+            model = runtime.build(run.model, self.vocab_size, activation_checkpointing=checkpointing)
+        fresh = self._fresh(model)
+        task = runtime.task(model, stage, run, self.tokenizer)
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
         settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.deepspeed)
-        return StageEngine(run, stage, runtime.task(model, stage, run, self.tokenizer), settings)
+        allocate(task, settings, torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"))
+        return StageEngine(run, stage, task, settings), fresh
+
+    def _fresh(self, model: nn.Module) -> Source:
+        drawn = Drawn(model, self.run.seed)
+        if self.initial is None:
+            return drawn
+        given = Exported(self.initial, model, otherwise=drawn)
+        if given.fresh and dist.get_rank() == 0:
+            print(f"init: {self.run.init} holds no {', '.join(given.fresh)}: begun anew", file=sys.stderr, flush=True)
+        return given
 
 
 class Trainer:
@@ -148,15 +181,18 @@ class Trainer:
         self.step, self.skipped, self._stage_index = state.step, state.skipped, state.stage_index
         self.memory = state.memory
         self.judge.restore(state.judged)
-        engine = self.stages.build(state.stage_index)
-        engine.partition.fill(ShardFolder(folder))
-        return engine
+        index = self._stage_index if self.step == self.total else plan_at(self.run.stages, self.step).stage_index
+        return self._enter(index, folder) if index > state.stage_index else self.stages.resume(index, folder)
 
     def _next_stage(self, engine: StageEngine, stage_index: int) -> StageEngine:
-        weights = engine.slices()
+        """The weights go by way of the checkpoint that ended the stage before: no rank needs room for them twice."""
+        self.checkpoints.wait()
         engine.close()
+        return self._enter(stage_index, self.checkpoints.at(self.step))
+
+    def _enter(self, stage_index: int, checkpoint: Path) -> StageEngine:
         self.memory, self._stage_index = {}, stage_index
-        return self.stages.build(stage_index, weights)
+        return self.stages.build(stage_index, checkpoint)
 
     def _after(self, engine: StageEngine, plan: StepPlan, result: StepResult) -> AfterStep:
         """What the task makes of the step's figures: the same on every rank; the first says its alarms aloud."""

@@ -54,7 +54,7 @@ def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra:
         engine = Trainer(stages, data, Checkpoints(out / "run", 1), observers=[watch]).fit()
     decided = torch.tensor(watch.decisions)
     dist.all_reduce(decided, group=mesh.data_group())
-    weights = engine.whole_weights()
+    weights = dict(engine.whole_weights().stream)
     engine.close()
     data.close()
     if dist.get_rank() == 0:

@@ -16,8 +16,9 @@ from dualmask.curriculum import plan_at, total_steps
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.losses.total import round_loss
 from dualmask.families.edit.model import DualMask
-from dualmask.families.edit.runtime import begin_stage
+from dualmask.families.edit.runtime import copied
 from dualmask.families.edit.task import begin, unroll
+from dualmask.nn import initial
 from dualmask.nn.parallel import mesh
 
 
@@ -31,8 +32,8 @@ class Trained:
 
 def train(run: RunConfig, vocab_size: int) -> Trained:
     mesh.single_process()
-    torch.manual_seed(run.seed)
     model = DualMask(run.model, vocab_size)
+    initial.fill(model, run.seed)
     data = ShardReader(
         run.data.path, batch_size=run.batch.sequences, seed=run.data.shuffle_seed, crop_share=run.data.crop_share
     )
@@ -40,8 +41,7 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     for step in range(total_steps(run.stages)):
         plan = EditPlan.of(plan_at(run.stages, step))
         if plan.step_in_stage == 0:
-            copies = begin_stage({name: p.detach() for name, p in model.named_parameters()}, plan.stage)
-            model.load_state_dict(copies, strict=False)  # Megatron adds empty "_extra_state" entries
+            begin_stage(model, plan.stage)
             optimizer = make_optimizer(run, model, plan.stage)
         for group in optimizer.param_groups:
             group["lr"] = plan.lr * group["scale"]
@@ -56,6 +56,13 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     data.close()
     weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     return Trained(losses, norms, weights, decided)
+
+
+@torch.no_grad()
+def begin_stage(model: DualMask, stage) -> None:
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    for name, source in copied(before, stage).items():
+        model.get_parameter(name).copy_(before[source])
 
 
 def backward(model: DualMask, batch: Batch, plan: EditPlan) -> float:

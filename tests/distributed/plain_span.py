@@ -12,14 +12,15 @@ from dualmask.curriculum import plan_at, total_steps
 from dualmask.families.span.losses import GIVEN, span_loss
 from dualmask.families.span.model import SpanFusion
 from dualmask.families.span.rollout import rollout
+from dualmask.nn import initial
 from dualmask.nn.parallel import mesh
 from dualmask.nn.token_losses import mean_token_loss
 
 
 def train(run: RunConfig, vocab_size: int) -> Trained:
     mesh.single_process()
-    torch.manual_seed(run.seed)
     model = SpanFusion(run.model, vocab_size)
+    initial.fill(model, run.seed)
     data = ShardReader(
         run.data.path, batch_size=run.batch.sequences, seed=run.data.shuffle_seed, crop_share=run.data.crop_share
     )

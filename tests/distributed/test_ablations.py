@@ -17,6 +17,7 @@ from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.model import DualMask
 from dualmask.nn.parallel import mesh
 from dualmask.training.export import write_export
+from dualmask.training.tensor_file import Tensors
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def init(config: Path) -> Path:
     mesh.single_process()
     torch.manual_seed(4)
     weights = {name: value.detach() for name, value in DualMask(run.model, tiny.VOCAB).named_parameters()}
-    write_export(config.parent / "model", weights, run.model, tiny.VOCAB, run.data.path / "tokenizer.model")
+    write_export(config.parent / "model", Tensors.of(weights), run.model, tiny.VOCAB, run.data.path / "tokenizer.model")
     return config.parent / "model"
 
 

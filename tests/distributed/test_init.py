@@ -13,6 +13,7 @@ from dualmask.config.load import load_run
 from dualmask.families.edit.model import DualMask
 from dualmask.nn.parallel import mesh
 from dualmask.training.export import write_export
+from dualmask.training.tensor_file import Tensors
 
 STAGES = [tiny.CONFIG["stages"][1] | {"start_from": {}, "steps": 2}]  # trains the inserter only
 
@@ -26,7 +27,7 @@ def init(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(11)
     weights = {name: value.detach() for name, value in DualMask(run.model, tiny.VOCAB).named_parameters()}
     kept = {name: value for name, value in weights.items() if not name.startswith("gate.")}
-    write_export(folder / "model", kept, run.model, tiny.VOCAB, data / "tokenizer.model")
+    write_export(folder / "model", Tensors.of(kept), run.model, tiny.VOCAB, data / "tokenizer.model")
     return folder / "model"
 
 

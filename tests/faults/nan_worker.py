@@ -74,11 +74,11 @@ def train(config: Path, overrides: list[str], bad: Bad, number: int, steps: int,
             if leave_out and step in bad:
                 continue
             micros = settings["gradient_accumulation_steps"]
-            before = engine.slices()
+            before = dict(engine.whole_weights().stream)
             taken.append(run_step(engine, batch, plan, micros=micros).taken)
-            after = engine.slices()
+            after = dict(engine.whole_weights().stream)
             assert taken[-1] or all(torch.equal(before[name], after[name]) for name in before)
-    weights = engine.slices()
+    weights = dict(engine.whole_weights().stream)
     engine.close()
     data.close()
     return {"taken": taken, "weights": weights}

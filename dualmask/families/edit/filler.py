@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from dualmask.families.edit.config import EditConfig
+from dualmask.nn import initial
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.parallel.vocabulary import TokenTable
 from dualmask.nn.trunk import Trunk
@@ -33,9 +34,9 @@ class Filler(nn.Module):
         self.norm = nn.LayerNorm(config.hidden)
         self.hint = nn.Linear(config.hidden, config.hidden, bias=False)
         self.doubt = nn.Linear(config.hidden, 1)
-        nn.init.zeros_(self.hint.weight)
-        nn.init.normal_(self.doubt.weight, std=config.init_std)
-        nn.init.constant_(self.doubt.bias, RARELY)
+        initial.begin(self.hint.weight, initial.Constant(0.0))
+        initial.begin(self.doubt.weight, initial.Normal(config.init_std))
+        initial.begin(self.doubt.bias, initial.Constant(RARELY))
 
     def forward(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.picker import DeleteLogits
+from dualmask.nn import initial
 from dualmask.nn.hidden import mark
 
 STATISTICS = 7
@@ -51,10 +52,10 @@ class Gate(nn.Module):
         self.state = nn.Linear(config.hidden, config.hidden, bias=False)
         self.statistics = nn.Linear(STATISTICS, config.hidden)
         self.decide = nn.Linear(config.hidden, 1)
-        nn.init.normal_(self.state.weight, std=config.init_std)
+        initial.begin(self.state.weight, initial.Normal(config.init_std))
         mark(self.state.weight)
-        nn.init.normal_(self.decide.weight, std=config.init_std)
-        nn.init.zeros_(self.decide.bias)
+        initial.begin(self.decide.weight, initial.Normal(config.init_std))
+        initial.begin(self.decide.bias, initial.Constant(0.0))
 
     def forward(self, pooled_BD: Tensor, statistics_BF: Tensor) -> Tensor:
         """[B] logit that the round edits, float32."""

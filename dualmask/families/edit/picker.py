@@ -15,6 +15,7 @@ from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.filler import RARELY
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.outputs import PickerOut
+from dualmask.nn import initial
 from dualmask.nn.trunk import Trunk
 from dualmask.ops import deletion
 from dualmask.ops.estimators import calibrate, relaxed_keep, straight_through
@@ -71,22 +72,19 @@ class Picker(nn.Module):
         self.opinion = nn.Linear(4, config.hidden)
         # the picker starts as the heuristics do. To restore: of the filler's logit of the token; to doubt: of that, of
         # its logit of the likeliest token, and of how sure the model was when it wrote the token itself
-        self.trust = nn.Parameter(torch.tensor([1.0, -0.5, 0.5, -0.5]))
+        self.trust = initial.parameter([1.0, -0.5, 0.5, -0.5])
         self.repeats = nn.Linear(FEATURES, config.hidden, bias=False)
         # nats of doubt about the second of two equal blocks of tokens, and about the first
-        self.twice = nn.Parameter(torch.tensor([4.0] * REACH + [0.0] * REACH))
+        self.twice = initial.parameter([4.0] * REACH + [0.0] * REACH)
         self.delete = nn.Linear(config.hidden, 1 + len(deletion.OFFSETS))
         self.doubt = nn.Linear(config.hidden, 1)
         # a copied trunk must first do what it did before
-        nn.init.zeros_(self.rate.weight)
-        nn.init.zeros_(self.rate.bias)
-        nn.init.zeros_(self.opinion.weight)
-        nn.init.zeros_(self.opinion.bias)
-        nn.init.zeros_(self.repeats.weight)
-        nn.init.normal_(self.delete.weight, std=config.init_std)
-        nn.init.zeros_(self.delete.bias)
-        nn.init.normal_(self.doubt.weight, std=config.init_std)
-        nn.init.constant_(self.doubt.bias, RARELY)
+        for unread in (self.rate.weight, self.rate.bias, self.opinion.weight, self.opinion.bias, self.repeats.weight):
+            initial.begin(unread, initial.Constant(0.0))
+        initial.begin(self.delete.weight, initial.Normal(config.init_std))
+        initial.begin(self.delete.bias, initial.Constant(0.0))
+        initial.begin(self.doubt.weight, initial.Normal(config.init_std))
+        initial.begin(self.doubt.bias, initial.Constant(RARELY))
 
     def forward(
         self, x_BTD: Tensor, batch: Batch, keep_rate: Tensor, masked_lm: MaskedLMScores, written_prob: Tensor

@@ -19,8 +19,9 @@ class Reference(nn.Module):
 
     def __init__(self, model: DualMask) -> None:
         super().__init__()
-        self.picker = Picker(model.config, activation_checkpointing=False)
-        self.gate = Gate(model.config)
+        with next(model.parameters()).device:  # meta, where the trainer fills it as it fills the model
+            self.picker = Picker(model.config, activation_checkpointing=False)
+            self.gate = Gate(model.config)
         for copy, original in ((self.picker, model.picker), (self.gate, model.gate)):
             copy.load_state_dict(original.state_dict())
         self.requires_grad_(False)

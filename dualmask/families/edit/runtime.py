@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
-
-from torch import Tensor
 
 from dualmask.config.schema import RunConfig
 from dualmask.core import words
@@ -38,16 +36,16 @@ def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer
     return RoundsTask(model, alarms, errors)
 
 
-def begin_stage(weights: dict[str, Tensor], stage: EditStage) -> dict[str, Tensor]:
-    """Weights in which the trunks named by ``stage.start_from``, and their doubts, are copies of others. Layers beyond
-    the source's depth stay as they are."""
-    copied = dict(weights)
+def copied(names: Collection[str], stage: EditStage) -> dict[str, str]:
+    """The trunks named by ``stage.start_from``, and their doubts, begin as others. Layers beyond the source's depth
+    stay as they are."""
+    known, twins = set(names), {}
     for module, source in stage.start_from.items():
-        for name, value in weights.items():
+        for name in names:
             twin = module + name.removeprefix(source)
-            if name.startswith((f"{source}.trunk.", f"{source}.doubt.")) and twin in weights:
-                copied[twin] = value.clone()
-    return copied
+            if name.startswith((f"{source}.trunk.", f"{source}.doubt.")) and twin in known:
+                twins[twin] = name
+    return twins
 
 
 def writers(loaded: Any, settings: Any) -> list[Any]:
@@ -67,5 +65,5 @@ def finish(loaded: Any, held_out: list[str], learnt: Iterable[str] | None) -> di
 
 
 RUNTIME = Runtime(
-    build=DualMask, task=task, begin_stage=begin_stage, writers=writers, finish=Finish(finish, operating_point.FILE)
+    build=DualMask, task=task, copied=copied, writers=writers, finish=Finish(finish, operating_point.FILE)
 )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dualmask.core import noise
 from dualmask.families.span.config import SpanModelConfig
+from dualmask.nn import initial
 from dualmask.nn.hidden import mark
 
 STOP, CONTINUE = 0, 1
@@ -46,11 +47,12 @@ class GateNet(nn.Module):
         self.second_norm = nn.LayerNorm(width)
         self.last = nn.Linear(width, 2)
         self.dropout = KeyedDropout(config.gate_dropout)
-        nn.init.zeros_(self.last.bias)
+        initial.begin(self.last.bias, initial.Constant(0.0))
         # the first bias is the place where a LayerNorm behind one input tells small from large: spread over [0, 1]
-        with torch.no_grad():
-            self.first.weight.copy_(torch.where(torch.arange(width) % 2 == 0, 1.0, -1.0)[:, None])
-            self.first.bias.copy_(-self.first.weight.squeeze(1) * torch.linspace(0, 1, width))
+        sign = [1.0 if number % 2 == 0 else -1.0 for number in range(width)]
+        initial.begin(self.first.weight, initial.Listed(tuple(sign)))
+        spread = tuple(-one * number / max(width - 1, 1) for number, one in enumerate(sign))
+        initial.begin(self.first.bias, initial.Listed(spread))
 
     def forward(self, entropy: Tensor, key: Tensor | None = None, counter: int = 0) -> Tensor:
         """[B, 2] logits of stop and continue, float32, from the mean entropy [B] in nats. ``key`` [B]: with dropout.

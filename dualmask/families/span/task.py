@@ -37,7 +37,8 @@ class SpanTask(Task):
         self.teacher: SpanFusion | None = None
         self.decay = settings.ema_decay
         if settings.teacher == "ema" and settings.losses.latent > 0:
-            self.teacher = SpanFusion(model.config, model.vocab_size)
+            with next(model.parameters()).device:  # meta, where the trainer fills it as it fills the model
+                self.teacher = SpanFusion(model.config, model.vocab_size)
             self.teacher.load_state_dict(model.state_dict())
             self.teacher.requires_grad_(False)
 

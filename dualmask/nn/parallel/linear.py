@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from megatron.core.model_parallel_config import ModelParallelConfig
 from megatron.core.tensor_parallel import (
@@ -12,17 +9,20 @@ from megatron.core.tensor_parallel import (
     RowParallelLinear,
     copy_to_tensor_model_parallel_region,
 )
-from torch import Tensor, nn
+from torch import Tensor
 
+from dualmask.nn import initial
 from dualmask.nn.hidden import Rows, mark
 from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.slices import slice_of, split
 
 
 def megatron_config() -> ModelParallelConfig:
-    """Weights are initialised on the CPU: every rank draws the whole matrix and keeps its part, whatever the degree."""
+    """Megatron draws no weights: its ranks would all draw the whole matrix, each to keep its part (see initial.py)."""
     return ModelParallelConfig(
         tensor_model_parallel_size=mesh.tensor_size(),
         use_cpu_initialization=True,
+        perform_initialization=False,
         params_dtype=torch.float32,
         gradient_accumulation_fusion=False,
         async_tensor_model_parallel_allreduce=False,
@@ -34,9 +34,15 @@ def shared(x: Tensor) -> Tensor:
     return copy_to_tensor_model_parallel_region(x)
 
 
-def normal(std: float) -> Callable[[Tensor], Tensor]:
-    """Initialises a tensor from N(0, std²)."""
-    return partial(nn.init.normal_, mean=0.0, std=std)
+def begin(weight: Tensor, axis: int, std: float) -> None:
+    """N(0, std²) for this rank's slice along ``axis``; says that it is one."""
+    split(weight, axis)
+    initial.begin(weight, initial.Normal(std), slice_of(weight).places(0, weight.numel()))
+
+
+def drawn_elsewhere(weight: Tensor) -> Tensor:
+    """Megatron asks for a function that draws, and does not call it."""
+    raise NotImplementedError
 
 
 class Column(ColumnParallelLinear):
@@ -47,8 +53,9 @@ class Column(ColumnParallelLinear):
 
     def __init__(self, d_in: int, d_out: int, *, std: float, rows: Rows | None = None, table: bool = False) -> None:
         super().__init__(
-            d_in, d_out, config=megatron_config(), init_method=normal(std), bias=False, gather_output=False
+            d_in, d_out, config=megatron_config(), init_method=drawn_elsewhere, bias=False, gather_output=False
         )
+        begin(self.weight, 0, std)
         if not table:
             mark(self.weight, rows)
 
@@ -67,11 +74,12 @@ class Row(RowParallelLinear):
             d_in,
             d_out,
             config=megatron_config(),
-            init_method=normal(std),
+            init_method=drawn_elsewhere,
             bias=False,
             input_is_parallel=True,
             skip_bias_add=False,
         )
+        begin(self.weight, 1, std)
         if not head:
             mark(self.weight)
 

@@ -17,8 +17,10 @@ from megatron.core.tensor_parallel import (
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dualmask.nn import initial
 from dualmask.nn.parallel import mesh
-from dualmask.nn.parallel.linear import megatron_config, normal
+from dualmask.nn.parallel.linear import begin, drawn_elsewhere, megatron_config
+from dualmask.nn.parallel.slices import split
 
 MULTIPLE = 64  # rows are padded to a multiple of this, so that any sensible degree divides the table
 
@@ -34,14 +36,14 @@ class TokenTable(VocabParallelEmbedding):
         """``bias``: of the logits; False for a table that is used for embedding only."""
         self.vocab_size = vocab_size
         rows = padded_size(vocab_size)
-        super().__init__(rows, width, config=megatron_config(), init_method=normal(std))
+        super().__init__(rows, width, config=megatron_config(), init_method=drawn_elsewhere)
+        begin(self.weight, 0, std)
         self.output_bias: nn.Parameter | None = None
         if not bias:
             return
-        self.output_bias = nn.Parameter(torch.zeros(rows // mesh.tensor_size()))
-        self.output_bias.tensor_model_parallel = True
-        self.output_bias.partition_dim = 0
-        self.output_bias.partition_stride = 1
+        self.output_bias = nn.Parameter(torch.empty(rows // mesh.tensor_size()))
+        split(self.output_bias, 0)
+        initial.begin(self.output_bias, initial.Constant(0.0))
 
     def forward(self, x: Tensor, *, logits: bool = False) -> Tensor:
         """ids […] → embeddings […, D]; with ``logits``: states […, D] → […, padded V / tensor]."""

@@ -22,8 +22,8 @@ from dualmask.training.shards import (
     FlatRange,
     Piece,
     ShardFolder,
-    merge,
     write_index,
+    write_merged,
     write_pieces,
 )
 
@@ -82,12 +82,17 @@ def test_any_division_to_any_other(written: tuple[int, int, int], read: tuple[in
 
 
 def test_merged_is_what_one_process_writes(tmp_path: Path) -> None:
-    write(tmp_path, 3, 2, 1)
-    pieces = {piece.flat_range.name: piece for piece in merge(ShardFolder(tmp_path))}
-    for name, piece in pieces.items():
-        assert piece.flat_range == FlatRange(name, SHAPES[name][0], None, 0, 0, whole(name, WEIGHT).numel())
-        assert all(torch.equal(piece.tensors[kind], whole(name, kind).flatten()) for kind in KINDS)
-    assert pieces.keys() == SHAPES.keys()
+    (tmp_path / "many").mkdir()
+    (tmp_path / "one").mkdir()
+    write(tmp_path / "many", 3, 2, 1)
+    write_merged(ShardFolder(tmp_path / "many"), tmp_path / "one")
+    merged = ShardFolder(tmp_path / "one")
+    assert merged.names == list(SHAPES)
+    assert (merged.updates, merged.tensor_size) == (3, 1)
+    for name in SHAPES:
+        everything = FlatRange(name, SHAPES[name][0], None, 0, 0, whole(name, WEIGHT).numel())
+        assert all(torch.equal(merged.part(everything, 1, kind), whole(name, kind).flatten()) for kind in KINDS)
+    assert len(list((tmp_path / "one" / "shards").iterdir())) == 1
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -76,9 +76,9 @@ def test_parameter_groups() -> None:
 def test_only_what_learns_changes() -> None:
     run = make_run(losses=LEARNING)
     engine = make_engine(run)
-    before = engine.slices()
+    before = dict(engine.whole_weights().stream)
     result = run_step(engine, make_batch(), plan_at(run.stages, 0), micros=1)
-    after = engine.whole_weights()
+    after = dict(engine.whole_weights().stream)
     engine.close()
     assert result.taken
     assert result.tokens == 48

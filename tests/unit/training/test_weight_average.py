@@ -60,7 +60,7 @@ def step(engine: StageEngine, run: RunConfig, number: int) -> dict[str, Tensor]:
     tokens = torch.randint(6, VOCAB, (4, 12), generator=torch.Generator().manual_seed(0))
     batch = Batch(tokens, torch.full((4,), 12), torch.arange(4) + 77)
     assert run_step(engine, batch, plan_at(run.stages, number), micros=1).taken
-    return engine.whole_weights()
+    return dict(engine.whole_weights().stream)
 
 
 def save(engine: StageEngine, folder: Path) -> ShardFolder:
@@ -76,13 +76,13 @@ def save(engine: StageEngine, folder: Path) -> ShardFolder:
 def test_it_is_the_average_of_the_formula(family: str, zero_stage: int, precision: str) -> None:
     run = make_run(family, zero_stage=zero_stage, precision=precision)
     engine = make_engine(run)
-    first = engine.whole_weights()
+    first = dict(engine.whole_weights().stream)
     expected = dict(first)
     for number in range(4):
         decay = min(DECAY, (1 + number) / (10 + number))
         for name, weight in step(engine, run, number).items():
             expected[name] = decay * expected[name] + (1 - decay) * weight
-    last, average = engine.whole_weights(), engine.whole_weights("average")
+    last, average = dict(engine.whole_weights().stream), dict(engine.whole_weights("average").stream)
     learning = {name for name, p in engine.model.named_parameters() if p.requires_grad}
     still = {name for name in learning if torch.equal(first[name], last[name])}
     assert still <= {"filler.hint.weight", "filler.doubt.bias"}  # nothing is told or doubted in this stage
@@ -101,12 +101,12 @@ def test_a_checkpoint_holds_it(zero_stage: int, precision: str, tmp_path: Path) 
         step(engine, run, number)
     shards = save(engine, tmp_path)
     step(engine, run, 2)
-    expected = engine.whole_weights("average")
+    expected = dict(engine.whole_weights("average").stream)
     engine.close()
     fresh = make_engine(run, seed=1)
     fresh.partition.fill(shards)
     step(fresh, run, 2)
-    seen = fresh.whole_weights("average")
+    seen = dict(fresh.whole_weights("average").stream)
     fresh.close()
     assert all(torch.equal(seen[name], value) for name, value in expected.items())
 
@@ -116,12 +116,12 @@ def test_it_may_begin_at_a_checkpoint_that_has_none(tmp_path: Path) -> None:
     run = make_run(ema_decay=None, zero_stage=3)
     engine = make_engine(run)
     step(engine, run, 0)
-    shards, expected = save(engine, tmp_path), engine.whole_weights()
+    shards, expected = save(engine, tmp_path), dict(engine.whole_weights().stream)
     engine.close()
     assert AVERAGE not in shards.kinds("model.filler.up.weight")
     fresh = make_engine(make_run(zero_stage=3), seed=1)
     fresh.partition.fill(shards)
-    seen = fresh.whole_weights("average")
+    seen = dict(fresh.whole_weights("average").stream)
     fresh.close()
     assert all(torch.equal(seen[name], value) for name, value in expected.items())
 

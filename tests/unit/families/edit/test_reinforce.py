@@ -64,7 +64,7 @@ def assert_unbiased(seen: Tensor, exact: Tensor) -> None:
     exact gradient, and these must be small beside it. The copies of a text are not independent."""
     by_text = seen.view(TEXTS, SAMPLES, -1).sum(1)
     error = by_text.std(0) * TEXTS**0.5
-    assert error.max() < 0.06 * exact.abs().max()
+    assert error.max() < 0.08 * exact.abs().max()
     assert ((by_text.sum(0) - exact).abs() <= 5 * error + 1e-6).all()
 
 

@@ -7,14 +7,14 @@ import math
 import plain_language_model
 import pytest
 import torch
-from stages import make_engine, make_task
+from stages import make_task
 
-from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
 from dualmask.families.task import build
 from dualmask.training.engine import init_distributed, run_step
+from dualmask.training.trainer import Stages
 
 VOCAB, STEPS = 64, 3
 
@@ -46,11 +46,9 @@ def batch_of(step: int) -> Batch:
 @pytest.mark.parametrize("family", ["autoregressive", "diffusion"])
 def test_the_engine_learns_what_a_plain_loop_learns(family: str) -> None:
     run = make_run(family)
-    torch.manual_seed(run.seed)
-    settings = deepspeed_config(run, run.stages[0], data_size=1, cuda=False)
-    engine = make_engine(run, build(run.model, VOCAB), settings)
+    engine = Stages(run, VOCAB).build(0)
     results = [run_step(engine, batch_of(step), plan_at(run.stages, step), micros=2) for step in range(STEPS)]
-    weights = engine.whole_weights()
+    weights = dict(engine.whole_weights().stream)
     engine.close()
     losses, wanted = plain_language_model.train(run, VOCAB, map(batch_of, range(STEPS)))
     assert [result.losses["total"] for result in results] == pytest.approx(losses, abs=1e-5)

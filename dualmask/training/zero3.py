@@ -1,0 +1,110 @@
+"""What DeepSpeed leaves to its user: memory for parameters that were made on ``meta``, and an end that frees it.
+
+Beside engine.py and partition.py the only importer of deepspeed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import inspect
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import deepspeed
+import torch
+from deepspeed.runtime.zero import parameter_offload
+from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
+from deepspeed.runtime.zero.partitioned_param_coordinator import PartitionedParameterCoordinator
+from torch import Tensor, nn
+
+from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.mpu import deepspeed_mpu
+
+
+def allocate(module: nn.Module, settings: Mapping[str, Any], device: torch.device) -> None:
+    """Gives the parameters that lie on ``meta`` their memory on ``device``, filled with zeros.
+
+    Under ZeRO-3 each rank allocates its own part, and for a moment one parameter; otherwise this rank's slice. Handed
+    over whole, the model would stand on the device before DeepSpeed divides it. Raises TypeError for any other tensor
+    that lies on ``meta``: nobody could say what it holds.
+    """
+    _refuse_other_tensors(module)
+    dtype = torch.bfloat16 if settings["bf16"]["enabled"] else torch.float32
+    divide = _divider(settings, dtype) if settings["zero_optimization"]["stage"] == 3 else None
+    made: dict[nn.Parameter, nn.Parameter] = {}  # a parameter may have several names
+    for owner in module.modules():
+        for name, parameter in owner._parameters.items():
+            if parameter is None or not parameter.is_meta:
+                continue
+            if parameter not in made:
+                made[parameter] = _with_memory(parameter, dtype, device)
+                if divide is not None:
+                    divide(made[parameter])
+            owner._parameters[name] = made[parameter]
+
+
+def _with_memory(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
+    empty = torch.zeros(parameter.shape, dtype=dtype, device=device)
+    new = nn.Parameter(empty, requires_grad=parameter.requires_grad)
+    new.__dict__.update(parameter.__dict__)  # how it is split, which rule it begins by, whether Muon trains it
+    return new
+
+
+def _divider(settings: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    group = mesh.data_group()
+    init = deepspeed.zero.Init(
+        data_parallel_group=group, config_dict_or_path=dict(settings), dtype=dtype, mpu=deepspeed_mpu()
+    )
+
+    def divide(parameter: nn.Parameter) -> None:
+        init._convert_to_deepspeed_param(parameter)  # as Init does, less its broadcast of values that are not there yet
+        parameter.partition()
+
+    return divide
+
+
+def _refuse_other_tensors(module: nn.Module) -> None:
+    for prefix, owner in module.named_modules():
+        for name, value in {**owner._buffers, **vars(owner)}.items():
+            if isinstance(value, Tensor) and value.is_meta:
+                raise TypeError(
+                    f"{prefix}.{name}: a tensor of a model that is built on meta, but no parameter: make it where it "
+                    'is used, or with device="cpu"'
+                )
+
+
+def shape_of(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Of this tensor-parallel rank's slice, also where ZeRO-3 has taken its memory."""
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+
+
+def release(engine: Any) -> None:
+    """Gives up what a pass outside of training left gathered. Small parameters stay gathered, as in training."""
+    if (offload := getattr(engine.optimizer, "parameter_offload", None)) is None:
+        return  # not ZeRO-3
+    coordinator = offload.get_param_coordinator()
+    waiting = coordinator._PartitionedParameterCoordinator__inflight_param_registry
+    for parameter in engine.module.parameters():
+        if parameter.ds_persist or parameter.ds_status is ZeroParamStatus.NOT_AVAILABLE:
+            continue
+        if parameter in waiting:
+            waiting.pop(parameter).wait()
+        parameter.ds_active_sub_modules.clear()
+        coordinator._PartitionedParameterCoordinator__release_param(parameter)  # which counts what is gathered
+
+
+def forget(module: nn.Module) -> None:
+    """Drops the references of DeepSpeed 0.19.8 that outlive an engine, and with it keep its model and optimizer."""
+    stack = parameter_offload.FWD_MODULE_STACK
+    stack[:] = [other for other in stack if other is not module]
+    cached = PartitionedParameterCoordinator._PartitionedParameterCoordinator__params_to_release
+    inspect.getclosurevars(cached).nonlocals["func"].cache_clear()  # behind a decorator
+
+
+def trim_heap() -> None:
+    """Gives what was freed back to the system: glibc keeps as much as 2 GB of a rank's freed tensors."""
+    gc.collect()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
