@@ -16,7 +16,8 @@ from typing import Any
 FILES = {"open", "os.mkdir", "os.remove", "os.rmdir"}  # Python's audit events
 # by phase: the greatest number of events of an attempt before a moment. A step of the tiny run has about 60 calls of
 # modules and 30 gradients, a checkpoint about 10 opened files or created folders and 2 renames.
-EVENTS = {"forward": 400, "backward": 200, "saving": 30, "renaming": 4}
+# A stage change waits for a checkpoint, ends an engine, makes another one and reads its weights in about 200 parts.
+EVENTS = {"forward": 400, "backward": 200, "saving": 30, "renaming": 4, "stage change": 400}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Moment:
             _on_forward(event)
         elif self.phase == "backward":
             _on_gradients(event)
+        elif self.phase == "stage change":
+            _on_stage_changes(event)
         else:
             _on_files(
                 {"os.rename"} if self.phase == "renaming" else {"open", "os.mkdir", "os.remove", "os.rmdir"}, event
@@ -89,6 +92,38 @@ def _on_gradients(event: Callable[..., None]) -> None:
         return register(tensor, lambda parameter: (event(), hook(parameter))[1])
 
     Tensor.register_post_accumulate_grad_hook = registered
+
+
+def _on_stage_changes(event: Callable[..., None]) -> None:
+    """Before each step of a change from one stage to the next, and before each part of its weights is read."""
+    from dualmask.training.checkpoint import Checkpoints
+    from dualmask.training.engine import StageEngine
+    from dualmask.training.shards import ShardFolder
+    from dualmask.training.trainer import Trainer
+
+    changing = False
+
+    def heard(kind: Any, name: str) -> None:
+        method = getattr(kind, name)
+
+        def called(*arguments: Any, **options: Any) -> Any:
+            if changing:
+                event()
+            return method(*arguments, **options)
+
+        setattr(kind, name, called)
+
+    def change(trainer: Trainer, *arguments: Any) -> Any:
+        nonlocal changing
+        changing = True
+        try:
+            return next_stage(trainer, *arguments)
+        finally:
+            changing = False
+
+    next_stage, Trainer._next_stage = Trainer._next_stage, change
+    for kind, name in ((Checkpoints, "wait"), (StageEngine, "close"), (StageEngine, "__init__"), (ShardFolder, "part")):
+        heard(kind, name)
 
 
 def _on_files(names: set[str], event: Callable[..., None]) -> None:

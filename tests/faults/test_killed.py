@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from whole import Tally, Whole
 pytestmark = pytest.mark.distributed
 
 CHECKPOINT = {"every_steps": 2, "keep_last": 2}
+PHASES = [phase for phase in EVENTS if phase != "stage change"]  # which has a test of its own
 MAX_ATTEMPTS = 60  # of one run: an attempt makes two or three steps on average
 
 
@@ -39,8 +40,22 @@ def test_killed_at_seeded_moments(
         kills -= len(struck)
 
 
-def draw_moments(seed: int) -> Iterator[Moment]:
-    draw, phases = random.Random(seed), list(EVENTS)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_killed_in_a_stage_change(kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
+    moments = draw_moments(kills, ["stage change"])
+    while kills > 0:
+        config = tiny.write_config(tmp_path, data, f"changing{kills}", checkpoint=CHECKPOINT)
+        struck = one_run(config, moments, kills)
+        equal = pair.equals(config.with_suffix(""))
+        for moment in struck:
+            tally(f"1. kill −9, {moment.phase}", equal)
+        assert equal, f"differs after {'; '.join(map(str, struck))}"
+        kills -= len(struck)
+
+
+def draw_moments(seed: int, phases: Sequence[str] = PHASES) -> Iterator[Moment]:
+    draw = random.Random(seed)
     return (Moment.draw(draw, phases[number % len(phases)], ranks=2) for number in count())
 
 
