@@ -5,9 +5,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from dualmask.core import host
 
 
 def present(length: Tensor, width: int) -> Tensor:
@@ -39,18 +42,18 @@ class Batch:
         assert self.tokens.ndim == 2
         assert self.length.shape == self.key.shape == self.tokens.shape[:1]
 
-    @property
+    @cached_property
     def present(self) -> Tensor:
         """[B, T] bool: not padding."""
         return present(self.length, self.tokens.shape[1])
 
-    @property
+    @cached_property
     def deletable(self) -> Tensor:
         """[B, T] bool: neither padding nor BOS nor EOS."""
         return deletable(self.length, self.tokens.shape[1])
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.tokens.to(device), self.length.to(device), self.key.to(device))
+        return Batch(*(host.to_device(plane, torch.device(device)) for plane in (self.tokens, self.length, self.key)))
 
     def rows(self, part: slice | Tensor) -> Batch:
         return Batch(self.tokens[part], self.length[part], self.key[part])

@@ -30,6 +30,15 @@ def mix(x: Tensor) -> Tensor:
     return x ^ _shift(x, 31)
 
 
+def _salt(stream: str, step: int) -> int:
+    """``mix`` of a stream and a step, on the host: a tensor of it would make the host wait for the device."""
+    x = zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step
+    x = (x ^ x >> 30) * _MIX_1 % 2**64
+    x = (x ^ x >> 27) * _MIX_2 % 2**64
+    x ^= x >> 31
+    return x - 2**64 if x >= 2**63 else x
+
+
 def uniform(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:
     """[B, *shape] float32 in (0, 1), both ends excluded, from ``key`` [B] int64."""
     index = torch.arange(math.prod(shape), device=key.device)
@@ -44,8 +53,7 @@ def uniform_at(key: Tensor, stream: str, step: int, index: Tensor) -> Tensor:
 
 def bits_at(key: Tensor, stream: str, index: Tensor, step: int = 0) -> Tensor:
     """64 random bits, int64, for each element of ``key`` and ``index``, broadcast against each other."""
-    salt = torch.tensor(zlib.crc32(stream.encode()) * _GOLDEN % 2**63 + step, device=key.device)
-    return mix(mix(key ^ mix(salt)) + (index + 1) * _GOLDEN)
+    return mix(mix(key ^ _salt(stream, step)) + (index + 1) * _GOLDEN)
 
 
 def gumbel(key: Tensor, stream: str, step: int, *shape: int) -> Tensor:

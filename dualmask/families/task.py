@@ -135,6 +135,11 @@ class Task(nn.Module):
         """This rank's batch of the step, on the CPU; None: the next one of the run's data."""
         return None
 
+    def prepare(self, batch: Batch, plan: StepPlan) -> Batch:
+        """The batch, on the CPU, with what of the step can be known before it begins: the host then need not wait for
+        the device to know it. Pure; ``window`` takes the batch with or without."""
+        return batch
+
     def after_step(self, plan: StepPlan, metrics: Mapping[str, float]) -> AfterStep:
         """Pure: a function of its arguments. ``metrics``: of the whole step, over all ranks."""
         return AfterStep(dict(metrics), dict(plan.memory))

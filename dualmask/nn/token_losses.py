@@ -31,6 +31,15 @@ class ScoredSlots:
         return losses.scatter(0, self.slot, self.loss.float()).view(tokens.shape)
 
 
+def slots(where: Tensor, number: int | None = None) -> Tensor:
+    """[M] int64 the flattened places at which ``where`` holds.
+
+    number: M, where the host knows it; None: the host waits for the device, which alone knows it.
+    """
+    flat = where.flatten()
+    return (flat.nonzero() if number is None else flat.nonzero_static(size=number)).squeeze(1)
+
+
 def scored(logits: Tensor, slot: Tensor, weight: Tensor, target: Tensor) -> ScoredSlots:
     """Logits [M, V / tensor] at the slots [M] against the targets [M]."""
     loss = cross_entropy(logits, target)

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rapidfuzz.distance import LCSseq, Levenshtein
 from torch import Tensor
 
+from dualmask.core import host
 from dualmask.ops.gaps import drop, gap_present
 
+Ids = NDArray[np.int64]
 _BEYOND = 2**31  # greater than every position
 
 
@@ -33,33 +36,51 @@ def align(draft: Tensor, draft_length: Tensor, target: Tensor, target_length: Te
     that is written twice the second one is therefore wrong, always: labels that sometimes say this and sometimes that
     are noise in the easiest lesson there is.
     """
-    match = np.full(tuple(draft.shape), -1, dtype=np.int64)
-    rows = zip(match, _rows(draft, draft_length), _rows(target, target_length), strict=True)
-    for positions, draft_ids, target_ids in rows:
-        inner, wanted = draft_ids[1:-1], target_ids[1:-1]
-        blocks = LCSseq.opcodes(inner, wanted).as_matching_blocks()
-        common = [token for block in blocks for token in inner[block.a : block.a + block.size]]
-        positions[leftmost(common, inner)] = leftmost(common, wanted)
-        positions[0], positions[len(draft_ids) - 1] = 0, len(target_ids) - 1
-    return torch.from_numpy(match).to(draft.device)
+    planes = host.Copy(draft, draft_length, target, target_length).wait()
+    return host.to_device(align_rows(*planes), draft.device)
 
 
-def leftmost(part: Sequence[int], ids: Sequence[int]) -> list[int]:
-    """Where the subsequence ``part`` of ``ids`` first stands in it, counted from 1 (BOS is at 0)."""
+def align_rows(draft: Ids, draft_length: Ids, target: Ids, target_length: Ids) -> Ids:
+    """``align`` on the host."""
+    match = np.full(draft.shape, -1, dtype=np.int64)
+    for row, (size, wanted_size) in enumerate(zip(draft_length.tolist(), target_length.tolist(), strict=True)):
+        alike = 1 + _common_prefix(draft[row, 1 : size - 1], target[row, 1 : wanted_size - 1])
+        match[row, :alike] = np.arange(alike)
+        inner, wanted = draft[row, alike : size - 1].tolist(), target[row, alike : wanted_size - 1].tolist()
+        if inner and wanted:
+            blocks = LCSseq.opcodes(inner, wanted).as_matching_blocks()
+            common = [token for block in blocks for token in inner[block.a : block.a + block.size]]
+            match[row, leftmost(common, inner, alike)] = leftmost(common, wanted, alike)
+        match[row, size - 1] = wanted_size - 1
+    return match
+
+
+def _common_prefix(a: Ids, b: Ids) -> int:
+    """Number of tokens with which both begin, as does their longest common subsequence."""
+    size = min(len(a), len(b))
+    differ = a[:size] != b[:size]
+    return int(differ.argmax()) if differ.any() else size
+
+
+def leftmost(part: Sequence[int], ids: Sequence[int], first: int) -> list[int]:
+    """Where the subsequence ``part`` of ``ids`` first stands in it, counted from ``first``."""
     places, start = [], 0
     for token in part:
-        start = ids.index(token, start) + 1
-        places.append(start)
+        place = ids.index(token, start)
+        places.append(first + place)
+        start = place + 1
     return places
 
 
 def edit_distance(a: Tensor, a_length: Tensor, b: Tensor, b_length: Tensor) -> Tensor:
     """[B] float32 in [0, 1]: Levenshtein distance (unit costs) of a [B, T] and b [B, U] over the longer length."""
-    pairs = zip(_rows(a, a_length), _rows(b, b_length), strict=True)
-    return torch.tensor([Levenshtein.normalized_distance(*pair) for pair in pairs], device=a.device).float()
+    a_ids, a_size, b_ids, b_size = host.Copy(a, a_length, b, b_length).wait()
+    pairs = zip(_rows(a_ids, a_size), _rows(b_ids, b_size), strict=True)
+    distance = np.array([Levenshtein.normalized_distance(*pair) for pair in pairs], dtype=np.float32)
+    return host.to_device(distance, a.device)
 
 
-def _rows(tokens: Tensor, length: Tensor) -> list[list[int]]:
+def _rows(tokens: Ids, length: Ids) -> list[list[int]]:
     """The sequences without their padding."""
     return [row[:size] for row, size in zip(tokens.tolist(), length.tolist(), strict=True)]
 

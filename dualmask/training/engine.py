@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar
 
 import deepspeed
+import numpy as np
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
+from dualmask.core import host
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
@@ -271,7 +273,7 @@ def run_step(engine: StageEngine, batch: Batch, plan: StepPlan, *, micros: int, 
 
     ``stop``: this rank wants to end after the step; the result says whether any rank does.
     """
-    size = len(batch.length) // micros
+    batch, size = engine.task.prepare(batch, plan), len(batch.length) // micros
     sums: dict[str, Tensor] = {}
     for number in range(micros):
         part = batch.rows(slice(number * size, (number + 1) * size)).to(engine.device)
@@ -287,10 +289,10 @@ def _over_ranks(
     sums: dict[str, Tensor], tokens: int, stop: bool, device: torch.device
 ) -> tuple[dict[str, float], int, bool]:
     """Means of the figures, sum of the tokens, any of the stops: in one collective and one transfer."""
-    counts = torch.tensor([tokens, stop], dtype=torch.float64, device=device)
+    counts = host.to_device(np.array([tokens, stop], dtype=np.float64), device)
     vector = torch.cat([counts, torch.stack(list(sums.values()))])
     dist.all_reduce(vector)
-    token_sum, stops, *totals = vector.tolist()
+    token_sum, stops, *totals = host.Copy(vector).wait()[0].tolist()
     world = dist.get_world_size()
     means = {name: value / world for name, value in zip(sums, totals, strict=True)}
     return means, round(token_sum / mesh.tensor_size()), stops > 0

@@ -19,7 +19,7 @@ from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import Doubt, InserterOut
 from dualmask.families.edit.round import Opened, Remainder, said_twice, take
-from dualmask.nn.token_losses import ScoredSlots, scored
+from dualmask.nn.token_losses import ScoredSlots, scored, slots
 from dualmask.ops import allocate, gaps
 from dualmask.ops.alignment import Holes, holes, within
 
@@ -44,10 +44,12 @@ class Deletion:
 class Completion:
     """Rules of a round (``round.Rules``) whose deletions are given: counts and fills, and scores both by the labels.
 
-    on_policy [B] bool: masks as the inserter draws them, not as many as are missing
-    open_rows [B] bool: False leaves the text as it is
+    on_policy [B] bool: masks as the inserter draws them, not as many as are missing; None: nowhere
+    open_rows [B] bool: False leaves the text as it is; None: all are open
     told [B] bool: inserter and filler know what was deleted
     """
+
+    number_of_slots: int | None = None  # places at which the filler is asked; None: the host waits to know it
 
     inserter: InserterOut
     holes: Holes  # what is really missing in each gap of the skeleton
@@ -64,8 +66,8 @@ class Completion:
         plan: EditPlan,
         counter: int,
         *,
-        on_policy: Tensor,
-        open_rows: Tensor,
+        on_policy: Tensor | None,
+        open_rows: Tensor | None,
         told: Tensor,
     ) -> None:
         self.model, self.deletion, self.target, self.plan, self.counter = model, deletion, target, plan, counter
@@ -75,32 +77,37 @@ class Completion:
         return self.deletion.deleted
 
     def count(self, remainder: Remainder) -> Tensor:
-        skeleton, length = remainder.skeleton, remainder.skeleton.length
         gone = torch.where(self.told[:, None], gaps.gap_counts(remainder.keep, remainder.deleted), NOT_TOLD)
-        self.inserter = self.model.count(skeleton, take(self.deletion.x_BTD, remainder.source), gone)
+        self.inserter = self.model.count(remainder.skeleton, take(self.deletion.x_BTD, remainder.source), gone)
         self.holes = holes(self.deletion.match, remainder.keep)
+        count = self.holes.count
+        if self.on_policy is not None:
+            count = torch.where(self.on_policy[:, None], self._drawn(remainder), count)
+        if self.open_rows is not None:
+            count = count * self.open_rows[:, None]
+        return opening(count, remainder, self.model.config.max_gap_count)
+
+    def _drawn(self, remainder: Remainder) -> Tensor:
+        """[B, G] as the inserter counts."""
         logits = self.inserter.gap_logits.detach()
         gumbel = noise.gumbel(self.target.key, "count", self.counter, *logits.shape[1:])
-        temperature = torch.full_like(length, self.plan.temperature, dtype=torch.float32)
+        temperature = torch.full_like(self.target.length, self.plan.temperature, dtype=torch.float32)
         score = allocate.count_scores(logits, temperature, gumbel)
         copies = said_twice(remainder, self.deletion.draft.tokens, self.deletion.draft.deletable) & self.told[:, None]
-        drawn = allocate.most_likely(score, self.inserter.gap_present) * ~copies
-        count = torch.where(self.on_policy[:, None], drawn, self.holes.count)
-        # a hole of more than K tokens opens over several rounds, from the left; so does what passes the width
-        count = count.clamp_max(logits.shape[-1] - 1) * self.open_rows[:, None]
-        return within(count, skeleton.tokens.shape[1] - length)
+        return allocate.most_likely(score, self.inserter.gap_present) * ~copies
 
     def fill(self, opened: Opened) -> Tensor:
         """Scores what the filler says, and leaves the [MASK]s where they are."""
         masked, width = opened.masked, opened.masked.tokens.shape[1]
-        kept_weight = self.plan.stage.losses.kept_weight
+        kept_weight, inner = self.plan.stage.losses.kept_weight, _inner(masked)
         x_BTD = masked_embeddings(self.model, self.deletion, opened, self.plan.stage.picker_gradient)
-        slot = (masked.is_mask if kept_weight == 0 else _inner(masked)).flatten().nonzero().squeeze(1)
+        slot = slots(masked.is_mask if kept_weight == 0 else inner, self.number_of_slots)
         existing = present(masked.length, width)
         out = self.model.filler(x_BTD, self._positions(opened), existing, slot, self.model.table, self._hints(opened))
         match = opened.carry(self.deletion.match)
-        self.doubt = Doubt(out.wrong_logit, match < 0, _inner(masked) & ~masked.is_mask)
-        self.goal = _goals(opened, self.holes, self.deletion.match, self.inserter.gap_logits.shape[-1] - 1)[slot]
+        self.doubt = Doubt(out.wrong_logit, match < 0, inner & ~masked.is_mask)
+        kept_goal = match.masked_fill(~inner, -1)
+        self.goal = _goals(opened, self.holes, kept_goal, self.model.config.max_gap_count).flatten()[slot]
         known, is_mask, row = self.goal >= 0, masked.is_mask.flatten()[slot], slot // width
         weight = torch.where(is_mask, 1.0, kept_weight) * known
         self.filler = scored(out.logits, slot, weight, self.target.tokens[row, self.goal.clamp_min(0)])
@@ -125,6 +132,13 @@ class Completion:
         """[B, G] the inserter's probability of the counts that were opened."""
         prob = self.inserter.gap_logits.detach().softmax(-1)
         return prob.gather(-1, opened.count[..., None]).squeeze(-1)
+
+
+def opening(wanted: Tensor, remainder: Remainder, most: int) -> Tensor:
+    """[B, G] masks that are opened where ``wanted`` [B, G] are: a hole of more than ``most`` tokens opens over several
+    rounds, from the left; so does what passes the width."""
+    skeleton = remainder.skeleton
+    return within(wanted.clamp_max(most), skeleton.tokens.shape[1] - skeleton.length)
 
 
 def text_cost(deletion: Deletion, target: Batch, row: Tensor, prob: Tensor, hit: Tensor) -> Tensor:
@@ -162,13 +176,13 @@ def masked_embeddings(model: DualMask, deletion: Deletion, opened: Opened, revea
     return x_BTD + reveal * change[..., None].to(x_BTD.dtype) * (token - mask).detach()
 
 
-def _goals(opened: Opened, missing: Holes, match: Tensor, most: int) -> Tensor:
-    """[B·T] position in the target that belongs at each position of the masked text; -1: not known."""
+def _goals(opened: Opened, missing: Holes, kept: Tensor, most: int) -> Tensor:
+    """[B, T] position in the target that belongs at each position of the masked text; -1: not known. ``kept`` [B, T]:
+    that of the kept tokens."""
     gap = _gap(opened)
     right = missing.known & (opened.count == missing.count.clamp_max(most)) & (opened.count > 0)
-    goal = torch.where(right.gather(1, gap), missing.first.gather(1, gap) + opened.rank, -1)
-    kept = torch.where(_inner(opened.masked), opened.carry(match), -1)
-    return torch.where(opened.masked.is_mask, goal, kept).flatten()
+    goal = (missing.first.gather(1, gap) + opened.rank).masked_fill(~right.gather(1, gap), -1)
+    return torch.where(opened.masked.is_mask, goal, kept)
 
 
 def _gap(opened: Opened) -> Tensor:

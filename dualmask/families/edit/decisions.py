@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from dualmask.core.batch import Batch
 from dualmask.families.edit import starts
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.edit.curriculum import EditPlan
+from dualmask.families.edit.labels import Labels
 from dualmask.families.edit.model import DraftScores
 from dualmask.families.edit.outputs import PickerOut
 from dualmask.families.edit.picker import COLDEST, decide, describe
@@ -28,13 +30,23 @@ class RoundInput:
 
     draft: Batch
     target: Batch
-    match: Tensor  # [B, T] position in the target of each right token of the draft, -1 for the others
+    labels: Labels
     keep_rate: Tensor  # [B] requested share kept; 1: only what is wrong is to go
     kind: Tensor  # [B] the start state, index into ``starts.KINDS``
     live: Tensor  # [B] bool: False leaves the text as it is
     plan: EditPlan
     number: int  # of the round, from 0
     counter: int  # of the random streams
+
+    @cached_property
+    def match(self) -> Tensor:
+        """[B, T] position in the target of each right token of the draft, -1 for the others. Waits for the labels."""
+        return self.labels.on(self.draft.tokens.device)
+
+    @property
+    def asked_rate(self) -> Tensor | None:
+        """[B] the requested share kept; None: no text is to be shortened, as in every round but the first."""
+        return self.keep_rate if self.number == 0 else None
 
 
 @dataclass(frozen=True)
@@ -47,27 +59,39 @@ class Decision:
     gate: Tensor  # [B] float in {0, 1}, with the estimator's gradient
     free: Tensor  # [B] bool: the Gate decided
     compared: Tensor  # [B] bool: the other decision is to be tried as well
-    odds: Odds  # that all this was drawn from
-    log_prob: dict[str, Tensor]  # [B] of what was decided
+    are_given: Tensor  # [B] bool: the deletions were not the picker's choice
+    scores: DraftScores
+    given: RoundInput
 
-    def divergence(self, reference: DraftScores, given: RoundInput) -> Tensor:
+    @cached_property
+    def odds(self) -> Odds:
+        """What all this was drawn from."""
+        return self._odds_of(self.scores)
+
+    @cached_property
+    def log_prob(self) -> dict[str, Tensor]:
+        """[B] of what was decided."""
+        log_prob = self.odds.log_prob(self.proposed, self.given.draft.deletable, self.gate.detach() > 0.5)
+        return {"delete": log_prob.delete.sum(1) * ~self.are_given, "gate": log_prob.gate * self.free}
+
+    def divergence(self, reference: DraftScores) -> Tensor:
         """[B] nats: KL of these decisions from those that the scores of a reference on the same draft lead to."""
-        odds = decision_odds(reference, self.proposed, given.draft, given.keep_rate, given.plan.temperature)
-        return self.odds.divergence(odds, given.draft.deletable, self.free)
+        return self.odds.divergence(self._odds_of(reference), self.given.draft.deletable, self.free)
+
+    def _odds_of(self, scores: DraftScores) -> Odds:
+        given = self.given
+        return decision_odds(scores, self.proposed, given.draft, given.asked_rate, given.plan.temperature)
 
 
 def decide_round(config: EditConfig, scores: DraftScores, given: RoundInput) -> Decision:
     """All decisions of a round before the inserter."""
-    draft, keep_rate, temperature = given.draft, given.keep_rate, given.plan.temperature
+    draft, keep_rate, temperature = given.draft, given.asked_rate, given.plan.temperature
     logistic_noise = noise.logistic(draft.key, "pick", given.counter, draft.tokens.shape[1])
     proposed = decide(config, scores.logits, draft.deletable, keep_rate, logistic_noise, temperature)
     given_deletions, are_given = _given_deletions(given)
     proposed = torch.where(are_given[:, None], given_deletions, proposed)
     picker = describe(config, scores.logits, proposed, draft.deletable, keep_rate, logistic_noise, temperature)
     gate, free = _gate(scores.gate_logit, given)
-    odds = decision_odds(scores, proposed, draft, keep_rate, temperature)
-    editing = gate.detach() > 0.5
-    log_prob = odds.log_prob(proposed, draft.deletable, editing)
     compared = free & (noise.uniform(draft.key, "compare", given.counter) < given.plan.stage.rollout.gate_rows)
     return Decision(
         picker=picker,
@@ -78,8 +102,9 @@ def decide_round(config: EditConfig, scores: DraftScores, given: RoundInput) -> 
         gate=gate,
         free=free,
         compared=compared,
-        odds=odds,
-        log_prob={"delete": log_prob.delete.sum(1) * ~are_given, "gate": log_prob.gate * free},
+        are_given=are_given,
+        scores=scores,
+        given=given,
     )
 
 
@@ -87,14 +112,16 @@ def _given_deletions(given: RoundInput) -> tuple[Tensor, Tensor]:
     """[B, T] deletions that the picker only judges, and [B] the texts that have them: random ones where a text is to be
     shortened, what the labels say where it is to be mended (teacher forcing)."""
     draft, rollout, deleting = given.draft, given.plan.stage.rollout, given.plan.stage.deletion
+    wrong, draw = draft.deletable & (given.match < 0), noise.uniform(draft.key, "oracle deletions", given.counter)
+    if given.asked_rate is None:
+        return wrong, draw < rollout.teacher_forced_deletions
     mend = given.keep_rate == 1
     score = deletion.random_scores(
         draft.key, given.counter, draft.tokens.shape[1], deleting.span_share, deleting.mean_span
     )
     random = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, given.keep_rate))
     share = torch.where(mend, rollout.teacher_forced_deletions, rollout.random_deletions)
-    forced = noise.uniform(draft.key, "oracle deletions", given.counter) < share
-    return torch.where(mend[:, None], draft.deletable & (given.match < 0), random), forced
+    return torch.where(mend[:, None], wrong, random), draw < share
 
 
 def _gate(logit: Tensor, given: RoundInput) -> tuple[Tensor, Tensor]:
@@ -141,7 +168,9 @@ class LogProb:
     gate: Tensor  # [B]
 
 
-def decision_odds(scores: DraftScores, deleted: Tensor, draft: Batch, keep_rate: Tensor, temperature: float) -> Odds:
+def decision_odds(
+    scores: DraftScores, deleted: Tensor, draft: Batch, keep_rate: Tensor | None, temperature: float
+) -> Odds:
     """At this temperature, where tokens ``deleted`` [B, T] go."""
     delete = scores.logits.odds(deleted, draft.deletable, keep_rate, temperature)
     return Odds(delete, scores.gate_logit / max(temperature, COLDEST))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import MASK_ID
+from dualmask.nn.token_losses import slots
 
 # (tokens [B, W], length [B], slot [M]) → logits [M, V / tensor], states [B, W, D]
 Look = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -27,17 +28,20 @@ class MaskedLMScores:
 
 
 @torch.no_grad()
-def masked_lm_scores(look: Look, target_and_best_nll: TargetAndBestNLL, batch: Batch, stride: int) -> MaskedLMScores:
+def masked_lm_scores(
+    look: Look, target_and_best_nll: TargetAndBestNLL, batch: Batch, stride: int, deletable: int | None = None
+) -> MaskedLMScores:
     """Each token's probability, and that of the likeliest, when it and every ``stride``-th token from it are masked.
 
-    One filler pass over ``stride`` copies of the batch, each with other tokens hidden.
+    One filler pass over ``stride`` copies of the batch, each with other tokens hidden. deletable: how many tokens that
+    are in all (each is hidden once); None: the host waits to know it.
     """
     rows, width = batch.tokens.shape
     position = torch.arange(width, device=batch.tokens.device)
     offset = torch.arange(stride, device=batch.tokens.device)
     hidden = (position % stride == offset[:, None, None]) & batch.deletable  # [N, B, T]
-    masked = torch.where(hidden, MASK_ID, batch.tokens)
-    slot = hidden.flatten().nonzero().squeeze(1)
+    masked = batch.tokens.masked_fill(hidden, MASK_ID)
+    slot = slots(hidden, deletable)
     target = batch.tokens.flatten()[slot % (rows * width)]
     logits, states = look(masked.flatten(0, 1), batch.length.repeat(stride), slot)
     prob, best = (

@@ -136,9 +136,8 @@ def _edited(task: RoundsTask, draft: Batch, right: Batch, gate_decides: bool) ->
     model, width = task.model, draft.tokens.shape[1]
     everything = torch.ones(len(draft.length), device=draft.tokens.device)
     scores = model.read(draft, everything)
-    deleted = decide(
-        model.config, scores.logits, draft.deletable, everything, torch.zeros_like(scores.logits.wrong), 0.0
-    )
+    no_noise = torch.zeros_like(scores.logits.wrong)
+    deleted = decide(model.config, scores.logits, draft.deletable, None, no_noise, 0.0)
     if gate_decides:
         deleted &= (scores.gate_logit > 0)[:, None]
     writable = torch.arange(model.vocab_size, device=draft.tokens.device) > PRED_ID  # no special token

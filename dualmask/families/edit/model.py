@@ -24,10 +24,11 @@ from dualmask.families.edit.inserter import Inserter
 from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
 from dualmask.families.edit.outputs import Doubt, InserterOut, PickerOut, RoundOut, SoftTokens
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
+from dualmask.families.edit.prepared import HolesBatch, with_holes
 from dualmask.nn.parallel.vocabulary import TokenTable, target_and_best_nll
-from dualmask.nn.token_losses import ScoredSlots, scored
-from dualmask.ops import deletion, gaps
-from dualmask.ops.alignment import Holes, align, holes
+from dualmask.nn.token_losses import ScoredSlots, scored, slots
+from dualmask.ops import gaps
+from dualmask.ops.alignment import Holes, holes
 
 
 @dataclass(frozen=True)
@@ -50,27 +51,20 @@ class DualMask(nn.Module):
         self.picker = Picker(config, activation_checkpointing=activation_checkpointing)
         self.gate = Gate(config)
 
-    def forward(self, batch: Batch, plan: EditPlan, draft: Batch | None = None) -> RoundOut:
+    def forward(self, batch: Batch, plan: EditPlan) -> RoundOut:
         """One round with random holes, all in place: deletion, counts and targets are known.
 
-        draft: the texts of the batch with mistakes in them; None: the texts themselves.
+        A batch that was not prepared for it gets holes in its own texts, and makes the host wait for them.
         """
-        position = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-        match = torch.where(batch.present, position, -1)
-        if draft is not None:
-            match = align(draft.tokens, draft.length, batch.tokens, batch.length)
-        draft = draft or batch
-        keep_rate = deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)
-        width, deleting = batch.tokens.shape[1], plan.stage.deletion
-        score = deletion.random_scores(batch.key, plan.step, width, deleting.span_share, deleting.mean_span)
-        deleted = deletion.best_first(score, draft.deletable, deletion.budget(draft.deletable, keep_rate))
+        given = batch if isinstance(batch, HolesBatch) else with_holes(batch, batch, plan)
+        draft, match, deleted, keep_rate = given.start, given.match, given.deleted, given.keep_rate
         keep = draft.present & ~deleted
         missing = holes(match, keep)
         inserter = self.count(gaps.drop(draft.tokens, keep)) if "inserter" in plan.stage.train else None
         filler, doubt = None, None
         if plan.loss_weight["recon"] > 0:
             goal = goals_in_place(match, keep, deleted, missing)
-            filler, wrong_logit = self._fill_in_place(draft, batch, plan, deleted, goal, inserter)
+            filler, wrong_logit = self._fill_in_place(given, draft, plan, goal, inserter)
             doubt = Doubt(wrong_logit, match < 0, draft.deletable & ~deleted)
         return RoundOut(
             draft=draft.tokens,
@@ -88,17 +82,24 @@ class DualMask(nn.Module):
         )
 
     def read(
-        self, batch: Batch, keep_rate: Tensor, written_prob: Tensor | None = None, x_BTD: Tensor | None = None
+        self,
+        batch: Batch,
+        keep_rate: Tensor,
+        written_prob: Tensor | None = None,
+        x_BTD: Tensor | None = None,
+        deletable: int | None = None,
     ) -> DraftScores:
         """Filler, picker and Gate on a draft. keep_rate [B]: requested share kept; 1: delete what is wrong only.
 
         written_prob [B, T]: probability with which an earlier round wrote each token, 1 (or None) where it was given.
-        ``x_BTD``: the draft's embeddings where they carry a gradient.
+        ``x_BTD``: the draft's embeddings where they carry a gradient. deletable: tokens between BOS and EOS of all
+        texts; None: the host waits to know it.
         """
         if written_prob is None:
             written_prob = torch.ones(batch.tokens.shape, device=batch.tokens.device)
         x_BTD = self.table(batch.tokens) if x_BTD is None else x_BTD
-        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, self._masked_lm(batch), written_prob)
+        masked_lm = self._masked_lm(batch, deletable)
+        return judge(self.picker, self.gate, x_BTD, batch, keep_rate, masked_lm, written_prob)
 
     def pick(self, batch: Batch, keep_rate: Tensor, *, step: int, temperature: float) -> PickerOut:
         """The picker's deletion of ``batch`` at the requested keep rates [B]."""
@@ -139,37 +140,33 @@ class DualMask(nn.Module):
         out = self.filler(self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table)
         return out.logits, out.states
 
-    def _masked_lm(self, batch: Batch) -> MaskedLMScores:
+    def _masked_lm(self, batch: Batch, deletable: int | None) -> MaskedLMScores:
         """Without probes the probability is 0.5 everywhere, which says nothing."""
         if self.config.picker_probes:
-            return masked_lm_scores(self.look, target_and_best_nll, batch, self.config.picker_probes)
+            return masked_lm_scores(self.look, target_and_best_nll, batch, self.config.picker_probes, deletable)
         even = torch.full(batch.tokens.shape, 0.5, device=batch.tokens.device)
         return MaskedLMScores(even, even, None)
 
     def _fill_in_place(
-        self,
-        draft: Batch,
-        target: Batch,
-        plan: EditPlan,
-        deleted: Tensor,
-        goal: Tensor,
-        inserter: InserterOut | None,
+        self, given: HolesBatch, draft: Batch, plan: EditPlan, goal: Tensor, inserter: InserterOut | None
     ) -> tuple[ScoredSlots, Tensor]:
         """The filler's answers at the deleted tokens, and its doubts [B, T] about the others. goal [B, T]: position in
         the target of what belongs at each place, -1: not known."""
-        masked = torch.where(deleted, MASK_ID, draft.tokens)
+        deleted = given.deleted
+        masked = draft.tokens.masked_fill(deleted, MASK_ID)
         position = gaps.contiguous_positions(masked)
         if inserter is not None:
             rate = gaps.gap_rate(inserter.gap_logits, inserter.gap_present)
             position = gaps.straight_through_positions(draft.present & ~deleted, rate)
         kept_weight = plan.stage.losses.kept_weight
-        slot = (deleted if kept_weight == 0 else draft.deletable).flatten().nonzero().squeeze(1)
+        slot = slots(deleted, given.holes) if kept_weight == 0 else slots(draft.deletable, given.deletable_tokens)
         place, row = goal.flatten()[slot], slot // goal.shape[1]
         weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight) * (place >= 0)
         x_BTD = self.table(masked)
         # nothing is known of what was deleted; the map of hints gets a gradient all the same, as every module must
-        out = self.filler(x_BTD, position, draft.present, slot, self.table, torch.zeros_like(x_BTD))
-        return scored(out.logits, slot, weight, target.tokens[row, place.clamp_min(0)]), out.wrong_logit
+        nothing = x_BTD.new_zeros(1, 1, x_BTD.shape[-1])
+        out = self.filler(x_BTD, position, draft.present, slot, self.table, nothing)
+        return scored(out.logits, slot, weight, given.tokens[row, place.clamp_min(0)]), out.wrong_logit
 
 
 def goals_in_place(match: Tensor, keep: Tensor, deleted: Tensor, missing: Holes) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from dualmask.families.edit.labels import Labels
 from dualmask.nn.token_losses import ScoredSlots
 
 
@@ -87,6 +88,7 @@ class RoundState:
     done: Tensor  # [B] bool: a stop criterion held
     digest: Tensor  # [B, rounds so far] int64: drafts seen before
     soft: SoftTokens | None = None
+    labels: Labels | None = None  # of these drafts; None: they are not being made
 
     def detach(self) -> RoundState:
         """The same drafts without a gradient into the rounds that made them."""

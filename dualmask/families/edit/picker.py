@@ -52,13 +52,15 @@ class DeleteLogits:
     def given(self, deleted: Tensor) -> Tensor:
         return deletion.given_neighbours(self.unary, self.pairwise, deleted)
 
-    def odds(self, deleted: Tensor, deletable: Tensor, keep_rate: Tensor, temperature: float) -> Tensor:
+    def odds(self, deleted: Tensor, deletable: Tensor, keep_rate: Tensor | None, temperature: float) -> Tensor:
         """[B, T] log-odds with which ``decide`` deletes each token at this temperature.
 
         Exact at keep rate 1. Where a number is requested, tokens are chosen together; then it is the calibrated logit
         of each, given the others.
         """
         bounded = max(temperature, COLDEST)
+        if keep_rate is None:
+            return self.gain() / bounded
         given = self.given(deleted) / bounded
         calibrated = given - calibrate(-given, deletable, keep_rate)
         return torch.where(keep_rate[:, None] < 1, calibrated, self.gain() / bounded)
@@ -113,21 +115,24 @@ def decide(
     config: EditConfig,
     logits: DeleteLogits,
     deletable: Tensor,
-    keep_rate: Tensor,
+    keep_rate: Tensor | None,
     logistic_noise: Tensor,
     temperature: float,
 ) -> Tensor:
     """[B, T] bool: what the picker deletes. ``logistic_noise`` [B, T] is scaled by the temperature (0: none).
 
     keep_rate [B] 1: what gains by it, however much that is. Below 1: the requested number, chosen together
-    (``selection: budget``), or each token for itself, the requested share on average (``free``).
+    (``selection: budget``), or each token for itself, the requested share on average (``free``). None: 1 for all texts,
+    which spares the device the search for a number.
     """
+    gains = (logits.gain() + temperature * logistic_noise > 0) & deletable
+    if keep_rate is None:
+        return gains
     unary = logits.ranking() + temperature * logistic_noise
     if config.selection == "budget":
         chosen = deletion.choose(unary, logits.pairwise, deletable, deletion.budget(deletable, keep_rate))
     else:
         chosen = (unary > calibrate(-logits.ranking(), deletable, keep_rate)) & deletable
-    gains = (logits.gain() + temperature * logistic_noise > 0) & deletable
     return torch.where(keep_rate[:, None] < 1, chosen, gains)
 
 
@@ -136,19 +141,22 @@ def describe(
     logits: DeleteLogits,
     deleted: Tensor,
     deletable: Tensor,
-    keep_rate: Tensor,
+    keep_rate: Tensor | None,
     logistic_noise: Tensor,
     temperature: float,
 ) -> PickerOut:
     """The decision as the losses see it: probabilities, and the decision with the estimator's gradient.
 
     Where a share is requested, the keep probability is calibrated to it per sequence, so that the label-taught logit
-    may keep its own meaning (probability of being restored). At keep rate 1 it is that of gaining nothing.
+    may keep its own meaning (probability of being restored). At keep rate 1 (None: of all) it is that of gaining
+    nothing.
     """
     delete_logit = logits.given(deleted)
-    calibrated = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
-    keep_logit = torch.where(keep_rate[:, None] < 1, calibrated, -(delete_logit + logits.wrong))
+    keep_logit = -(delete_logit + logits.wrong)
+    if keep_rate is not None:
+        calibrated = calibrate(-delete_logit, deletable, keep_rate) - delete_logit
+        keep_logit = torch.where(keep_rate[:, None] < 1, calibrated, keep_logit)
     relaxed = relaxed_keep(config.estimator, keep_logit, -logistic_noise, max(temperature, COLDEST))
-    relaxed = torch.where(deletable, relaxed, 1.0)
-    keep_prob = torch.where(deletable, torch.sigmoid(keep_logit), 1.0)
+    relaxed = relaxed.masked_fill(~deletable, 1.0)
+    keep_prob = torch.sigmoid(keep_logit).masked_fill(~deletable, 1.0)
     return PickerOut(delete_logit, logits.wrong, keep_prob, straight_through((~deleted).float(), relaxed))

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from rapidfuzz.distance import LCSseq
 from torch import Tensor
 
+from dualmask.core import host
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
 from dualmask.curriculum import StepPlan
@@ -85,7 +87,7 @@ class RewardTask(RoundsTask):
         samples, names = plan.stage.rollout.samples, reinforce.decisions(plan.stage, self.model.config)
         target = copies(batch, samples)
         worth = self.reward(_ids(state.tokens, state.length), _ids(target.tokens, target.length))
-        paid = torch.tensor(worth, device=state.tokens.device)
+        paid = host.to_device(np.array(worth, dtype=np.float32), state.tokens.device)
         divergence = torch.stack([out.divergence * out.live for out in outs if out.divergence is not None]).sum(0)
         loss = window_loss(outs, rounds, plan)
         total = loss.total + penalised(reinforce.loss(outs, paid, names, samples), divergence, plan)
@@ -101,6 +103,9 @@ class ScoredEditsTask(RewardTask):
         super().__init__(model, lambda drafts, targets: [0.0 for _ in drafts], alarms)
         self.edits = edits
 
+    def prepare(self, batch: Batch, plan: StepPlan) -> Batch:
+        return batch
+
     def batch(self, plan: StepPlan) -> Batch | None:
         return None if self.edits is None else self.edits.at(plan.step_in_stage)
 
@@ -113,7 +118,7 @@ class ScoredEditsTask(RewardTask):
         x_BTD = self.model.embed(batch.tokens)
         reading = self.model.read(batch, whole, given, x_BTD)
         reference = self.before(x_BTD, batch, whole, reading.masked_lm, given)
-        odds, old = (decision_odds(mind, gone, batch, whole, plan.temperature) for mind in (reading, reference))
+        odds, old = (decision_odds(mind, gone, batch, None, plan.temperature) for mind in (reading, reference))
         ours, before = (each.log_prob(gone, batch.deletable, gone.any(1)) for each in (odds, old))
         decided = {
             "delete": _off_policy(ours.delete, before.delete).sum(1),
@@ -140,4 +145,5 @@ def _off_policy(log_prob: Tensor, before: Tensor) -> Tensor:
 
 def _ids(tokens: Tensor, length: Tensor) -> list[list[int]]:
     """What stands between BOS and EOS."""
-    return [row[1 : size - 1] for row, size in zip(tokens.tolist(), length.tolist(), strict=True)]
+    rows, sizes = host.Copy(tokens, length).wait()
+    return [row[1 : size - 1].tolist() for row, size in zip(rows, sizes.tolist(), strict=True)]

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dualmask.core.batch import present
 from dualmask.ops import gaps
-from dualmask.ops.repeats import REACH, repeats
+from dualmask.ops.repeats import second_copies
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Remainder:
     keep: Tensor  # [B, T] bool: neither deleted nor padding
     skeleton: gaps.Skeleton  # [B, T] the kept tokens, packed to the left
     source: Tensor  # [B, T] draft position of each token of the skeleton; 0 on its padding
+
+    def rows(self, index: Tensor) -> Remainder:
+        """Some of the texts."""
+        skeleton = gaps.Skeleton(self.skeleton.tokens[index], self.skeleton.length[index])
+        return Remainder(self.deleted[index], self.keep[index], skeleton, self.source[index])
 
 
 @dataclass(frozen=True)
@@ -138,7 +143,7 @@ def said_twice(remainder: Remainder, tokens: Tensor, inner: Tensor) -> Tensor:
 
     tokens [B, T]: the draft; inner [B, T] bool: between BOS and EOS.
     """
-    second = repeats(tokens, inner)[..., :REACH].any(-1)
+    second = second_copies(tokens, inner)
     gone = gaps.gap_counts(remainder.keep, remainder.deleted)
     return (gone > 0) & (gaps.gap_counts(remainder.keep, remainder.deleted & second) == gone)
 

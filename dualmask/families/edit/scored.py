@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dualmask.config.schema import RunConfig
-from dualmask.core import noise
+from dualmask.core import host, noise
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from dualmask.families.edit.scores import read_scores
@@ -28,7 +28,8 @@ class ScoredBatch(Batch):
     score: Tensor  # [B] float: deviations from the mean of the whole file
 
     def to(self, device: torch.device | str) -> ScoredBatch:
-        return ScoredBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
+        device = torch.device(device)
+        return ScoredBatch(*(host.to_device(getattr(self, field.name), device) for field in fields(self)))
 
     def rows(self, part: slice | Tensor) -> ScoredBatch:
         return ScoredBatch(*(getattr(self, field.name)[part] for field in fields(self)))

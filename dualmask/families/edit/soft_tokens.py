@@ -17,7 +17,7 @@ from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import SoftTokens
 from dualmask.families.edit.picker import COLDEST
 from dualmask.nn.parallel.vocabulary import top_logits
-from dualmask.nn.token_losses import ScoredSlots
+from dualmask.nn.token_losses import ScoredSlots, slots
 from dualmask.ops.gaps import Masked
 
 SUREST = 1 - 1e-6  # of a token drawn: 1 stands for a token that was given
@@ -33,17 +33,19 @@ class Drawn:
 
 
 def draw_tokens(
-    model: DualMask, masked: Masked, filler: ScoredSlots, key: Tensor, plan: EditPlan, counter: int
+    model: DualMask, masked: Masked, filler: ScoredSlots, key: Tensor, plan: EditPlan, counter: int, masks: int
 ) -> Drawn:
-    """Fills every [MASK] from the ``top_k`` most likely tokens.
+    """Fills all ``masks`` [MASK]s, each from the ``top_k`` most likely tokens.
 
     The Gumbel noise of a draw belongs to (sequence, position, token), so that no order of equal logits changes it.
     """
     rollout = plan.stage.rollout
     rows, width = masked.tokens.shape
-    to_fill = masked.is_mask.flatten()[filler.slot]  # other slots are only scored
-    slot = filler.slot[to_fill]
-    value, token = top_logits(filler.logits[to_fill], rollout.top_k, range(len(SPECIAL_IDS), model.vocab_size))
+    slot, logits = filler.slot, filler.logits
+    if len(slot) > masks:  # the others are only scored
+        to_fill = slots(masked.is_mask.flatten()[slot], masks)
+        slot, logits = slot[to_fill], logits.index_select(0, to_fill)
+    value, token = top_logits(logits, rollout.top_k, range(len(SPECIAL_IDS), model.vocab_size))
     score, temperature = value, max(plan.fill_temperature, COLDEST)
     if plan.fill_temperature > 0:
         position_key = noise.mix(key[slot // width] + slot % width)

@@ -22,22 +22,22 @@ from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
 from dualmask.families.edit import preview, starts, stopping
 from dualmask.families.edit.alarms import Watch
-from dualmask.families.edit.config import EditAlarms, FillerStage
+from dualmask.families.edit.config import EditAlarms
 from dualmask.families.edit.curriculum import Earned, EditPlan
 from dualmask.families.edit.decisions import RoundInput
+from dualmask.families.edit.labels import Aligner, Labels
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.losses.gate import gate_open
 from dualmask.families.edit.losses.total import round_loss, window_loss
 from dualmask.families.edit.measure import HolesMeasure, RoundsMeasure
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import RoundOut, RoundState
+from dualmask.families.edit.prepared import RoundsBatch, prepare, prepared, requested_rates
 from dualmask.families.edit.reference import Reference
 from dualmask.families.edit.round import RoundResult, play_round
 from dualmask.families.edit.training_rules import TrainingRules
 from dualmask.families.task import AfterStep, Measure, Preview, Task, WindowLoss
-from dualmask.ops import deletion
-from dualmask.ops.alignment import align, edit_distance
-from dualmask.ops.corruption import corrupt
+from dualmask.ops.alignment import edit_distance
 
 
 class EditTask(Task):
@@ -58,15 +58,12 @@ class EditTask(Task):
         plan = EditPlan.of(plan)
         return round_loss(self.with_holes(batch, plan), plan)
 
+    def prepare(self, batch: Batch, plan: StepPlan) -> Batch:
+        return prepare(batch, plan, self.errors)
+
     def with_holes(self, batch: Batch, plan: EditPlan) -> RoundOut:
         """Random holes in the texts, of which some have mistakes in them."""
-        stage = plan.stage
-        if not isinstance(stage, FillerStage) or stage.corrupted == 0:
-            return self.model(batch, plan)
-        tokens, length = corrupt(batch.tokens, batch.length, batch.key, plan.step, stage.corruption, self.errors)
-        wrong = noise.uniform(batch.key, "corrupted", plan.step) < stage.corrupted
-        tokens, length = torch.where(wrong[:, None], tokens, batch.tokens), torch.where(wrong, length, batch.length)
-        return self.model(batch, plan, Batch(tokens, length, batch.key))
+        return self.model(prepared(batch, plan, self.errors), plan)
 
     def preview(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Preview:
         return preview.holes(self.with_holes(batch, EditPlan.of(plan)), batch, tokenizer)
@@ -97,7 +94,6 @@ class RoundsTask(EditTask):
     ) -> tuple[list[RoundOut], RoundState]:
         """The rounds ``rounds``, and the drafts that they lead to. ``state`` None: they begin here."""
         if state is None:
-            self.errors = self.errors.to(batch.tokens.device)  # moves something in the first step only
             state = begin(batch, plan, self.errors)
         state, outs = unroll(self.model, state, batch, plan, rounds, self.reference)
         return outs, state
@@ -137,20 +133,13 @@ def copies(batch: Batch, samples: int) -> Batch:
 
 def begin(batch: Batch, plan: EditPlan, errors: ErrorTables | None = None) -> RoundState:
     """The start states of a step. Copies of a text start alike."""
-    stage, rollout = plan.stage, plan.stage.rollout
-    start = starts.start_states(
-        batch,
-        plan.step,
-        {str(kind): share for kind, share in rollout.starts.items()},
-        requested_rates(batch, plan),
-        stage.deletion.span_share,
-        stage.deletion.mean_span,
-        rollout.corruption,
-        errors,
+    given, samples = prepared(batch, plan, errors or ErrorTables()), plan.stage.rollout.samples
+    assert isinstance(given, RoundsBatch)
+    tokens, length, kind, match = (
+        plane.repeat_interleave(samples, 0) for plane in (given.draft, given.draft_length, given.kind, given.match)
     )
-    tokens, length, kind = (
-        plane.repeat_interleave(rollout.samples, 0) for plane in (start.tokens, start.length, start.kind)
-    )
+    target, target_length = (given.known[name].repeat(samples, 0) for name in ("target", "target_length"))
+    deletable = int((given.known["draft_length"] - 2).sum()) * samples
     return RoundState(
         tokens=tokens,
         length=length,
@@ -158,6 +147,7 @@ def begin(batch: Batch, plan: EditPlan, errors: ErrorTables | None = None) -> Ro
         written_prob=torch.ones(tokens.shape, device=tokens.device),
         done=torch.zeros_like(kind, dtype=torch.bool),
         digest=stopping.draft_digest(tokens, length)[:, None],
+        labels=Labels(match, deletable, Aligner(target, target_length)),
     )
 
 
@@ -170,8 +160,10 @@ def unroll(
     reference: Reference | None = None,
 ) -> tuple[RoundState, list[RoundOut]]:
     """The rounds ``rounds`` in a row. ``batch``: the targets, as the loader gave them."""
-    target = copies(batch, plan.stage.rollout.samples)
-    keep_rate = requested_rates(batch, plan).repeat_interleave(plan.stage.rollout.samples)
+    target = copies(Batch(batch.tokens, batch.length, batch.key), plan.stage.rollout.samples)
+    keep_rate = torch.ones_like(state.written_prob[:, 0])
+    if rounds.start == 0:
+        keep_rate = requested_rates(batch.key, plan).repeat_interleave(plan.stage.rollout.samples)
     outs = []
     for number in rounds:
         state, out = train_round(model, state, target, plan, number, keep_rate, reference)
@@ -197,7 +189,7 @@ def train_round(
     given = RoundInput(
         draft=draft,
         target=target,
-        match=align(draft.tokens, draft.length, target.tokens, target.length),
+        labels=state.labels or Labels.of(draft, target),
         keep_rate=torch.where(shorten, requested_rate, 1.0),
         kind=state.kind,
         live=~(state.done & plan.stage.rollout.stop.in_training),
@@ -228,13 +220,9 @@ def _advance(state: RoundState, rules: TrainingRules, result: RoundResult) -> Ro
         tokens=result.tokens,
         length=result.length,
         kind=state.kind,
+        labels=rules.next_labels(result),
         written_prob=torch.where(result.is_mask, drawn.prob, result.opened.carry(state.written_prob)),
         done=state.done | finished,
         digest=torch.cat([state.digest, digest[:, None]], dim=1),
         soft=drawn.soft,
     )
-
-
-def requested_rates(batch: Batch, plan: EditPlan) -> Tensor:
-    """[B] the share of its tokens that a text keeps if it is to be shortened."""
-    return deletion.keep_rates(batch.key, plan.step, plan.keep_rate_low, plan.keep_rate_high)

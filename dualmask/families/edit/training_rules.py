@@ -7,21 +7,58 @@ Every module is called in every round by every rank, and decisions are masks ove
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from dualmask.core import noise
-from dualmask.families.edit.completion import Completion, Deletion
+from dualmask.core import host, noise
+from dualmask.families.edit.completion import Completion, Deletion, opening
 from dualmask.families.edit.decisions import Decision, RoundInput, decide_round
+from dualmask.families.edit.labels import Labels
+from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.model import DraftScores, DualMask
 from dualmask.families.edit.outputs import GateOut, RoundOut, RoundState
 from dualmask.families.edit.picker import COLDEST
 from dualmask.families.edit.reference import Reference
-from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round
+from dualmask.families.edit.round import Opened, Remainder, RoundResult, drop, insert
 from dualmask.families.edit.soft_tokens import Drawn, draw_tokens
+from dualmask.nn.token_losses import slots
+from dualmask.ops.alignment import holes
 from dualmask.ops.gaps import gap_index
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Texts as the other decision of the Gate would open them, by the labels."""
+
+    remainder: Remainder
+    count: Tensor  # [B, G]
+
+    @property
+    def length(self) -> Tensor:
+        """[B]"""
+        return self.remainder.skeleton.length + self.count.sum(1)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much there is to fill, as the host must know it to go on: one wait for all of it."""
+
+    masks: int  # [MASK]s of all texts
+    tokens: int  # tokens between BOS and EOS of all texts, [MASK]s included
+    compared: int = 0  # texts on which the other decision of the Gate is tried
+    other_masks: int = 0  # their [MASK]s then
+    other_tokens: int = 0
+
+    @classmethod
+    def of(cls, opened: Opened, other: Branch | None, compared: Tensor) -> Sizes:
+        numbers = [opened.count.sum(), (opened.masked.length - 2).sum()]
+        if other is not None:
+            masks, tokens = other.count.sum(1), other.length - 2
+            numbers += [compared.sum(), (masks * compared).sum(), (tokens * compared).sum()]
+        (known,) = host.Copy(torch.stack(numbers)).wait()
+        return cls(*known.tolist())
 
 
 class TrainingRules:
@@ -33,6 +70,8 @@ class TrainingRules:
     """
 
     decision: Decision
+    sizes: Sizes
+    other: Branch | None = None  # None: the other decision of the Gate is tried on no text
     before: DraftScores | None = None  # the reference's scores of the draft
     completion: Completion
     drawn: Drawn
@@ -45,18 +84,19 @@ class TrainingRules:
     def delete(self) -> Tensor:
         given, draft = self.given, self.given.draft
         x_BTD = self.model.embed(draft.tokens, self.state.soft)
-        scores = self.model.read(draft, given.keep_rate, self.state.written_prob, x_BTD)
+        scores = self.model.read(draft, given.keep_rate, self.state.written_prob, x_BTD, given.labels.deletable)
         decision = decide_round(self.model.config, scores, given)
         if self.reference is not None:
             self.before = self.reference(x_BTD, draft, given.keep_rate, scores.masked_lm, self.state.written_prob)
-        share = given.plan.stage.rollout.on_policy_counts
+        own_counts = given.plan.stage.rollout.on_policy_counts
+        on_policy = noise.uniform(given.target.key, "own counts", given.counter) < own_counts
         self.completion = Completion(
             self.model,
             Deletion(draft, x_BTD, given.match, decision.deleted, decision.effective),
             given.target,
             given.plan,
             given.counter,
-            on_policy=(noise.uniform(given.target.key, "own counts", given.counter) < share) & ~decision.compared,
+            on_policy=on_policy & ~decision.compared if own_counts > 0 else None,
             open_rows=given.live,
             told=told(given),
         )
@@ -67,16 +107,34 @@ class TrainingRules:
         return self.completion.count(remainder)
 
     def fill(self, opened: Opened) -> Tensor:
+        given, rollout = self.given, self.given.plan.stage.rollout
+        if "gate" in given.plan.stage.train and given.plan.stage.gate_decides and rollout.gate_rows > 0:
+            self.other = self._other_branch()  # the same on every rank
+        self.sizes = sizes = Sizes.of(opened, self.other, self.decision.compared)
+        self.completion.number_of_slots = self._slots(sizes.masks, sizes.tokens)
         self.completion.fill(opened)
-        key, filler = self.given.target.key, self.completion.filler
-        self.drawn = draw_tokens(self.model, opened.masked, filler, key, self.given.plan, self.given.counter)
+        key, filler = given.target.key, self.completion.filler
+        self.drawn = draw_tokens(self.model, opened.masked, filler, key, given.plan, given.counter, sizes.masks)
         return self.drawn.tokens
+
+    def _slots(self, masks: int, tokens: int) -> int:
+        """Places at which the filler is asked."""
+        return masks if self.given.plan.stage.losses.kept_weight == 0 else tokens
+
+    def _other_branch(self) -> Branch:
+        draft, match, decision = self.given.draft, self.given.match, self.decision
+        deleted = decision.proposed & (decision.gate < 0.5)[:, None]
+        remainder = drop(draft.tokens, draft.length, deleted)
+        wanted = holes(match, remainder.keep).count
+        return Branch(remainder, opening(wanted, remainder, self.model.config.max_gap_count))
 
     def out(self, result: RoundResult) -> RoundOut:
         """What the losses need of the round that these rules have decided."""
         given, decision, completion = self.given, self.decision, self.completion
         gate = self._gate_out()  # runs inserter and filler once more: at the same point of a round on every rank
-        count_log_prob = self._count_log_prob(result)
+        log_prob = None
+        if reinforce.decisions(given.plan.stage, self.model.config):
+            log_prob = decision.log_prob | {"token": self.drawn.log_prob, "count": self._count_log_prob(result)}
         return RoundOut(
             draft=given.draft.tokens,
             length=given.draft.length,
@@ -92,50 +150,57 @@ class TrainingRules:
             inserter=completion.inserter,
             picker=decision.picker,
             gate=gate,
-            log_prob={**decision.log_prob, "token": self.drawn.log_prob, "count": count_log_prob},
+            log_prob=log_prob,
             cost=completion.cost,
-            divergence=None if self.before is None else decision.divergence(self.before, given),
+            divergence=None if self.before is None else decision.divergence(self.before),
         )
+
+    def next_labels(self, result: RoundResult) -> Labels | None:
+        """Of the drafts that the round has led to, as far as there is another round to read them."""
+        if self.given.number + 1 >= self.given.plan.rounds:
+            return None
+        return self.given.labels.after(result.tokens, result.length, self.sizes.tokens)
 
     def _gate_out(self) -> GateOut | None:
         """The Gate's decision with what both branches would have cost: the exact gradient of a binary gate."""
-        stage, decision, cost = self.given.plan.stage, self.decision, self.completion.cost
-        if "gate" not in stage.train:
+        decision, cost = self.decision, self.completion.cost
+        if "gate" not in self.given.plan.stage.train:
             return None
         editing = decision.gate > 0.5
         edit = generate = torch.zeros_like(cost)
-        if stage.gate_decides and stage.rollout.gate_rows > 0:  # the same on every rank
-            rows = decision.compared.nonzero().squeeze(1)
+        if self.other is not None:
+            rows = slots(decision.compared, self.sizes.compared)
             rows = rows if len(rows) else torch.zeros(1, dtype=torch.long, device=rows.device)  # called by every rank
-            other = cost.index_copy(0, rows, self._other_cost(rows, decision.proposed & ~editing[:, None]))
+            other = cost.index_copy(0, rows, self._other_cost(rows, self.other))
             edit, generate = torch.where(editing, cost, other), torch.where(editing, other, cost)
         compared = decision.compared & self.given.live
         return GateOut(decision.gate_logit, decision.gate, decision.free & self.given.live, compared, edit, generate)
 
     @torch.no_grad()
-    def _other_cost(self, rows: Tensor, deleted: Tensor) -> Tensor:
+    def _other_cost(self, rows: Tensor, other: Branch) -> Tensor:
         """[b] cost of the rows [b] if the Gate had decided otherwise, with the masks where they are missing."""
-        given, deletion = self.given, replace(self.completion.deletion, deleted=deleted).rows(rows)
-        everywhere = torch.ones_like(rows, dtype=torch.bool)
+        given, remainder = self.given, other.remainder.rows(rows)
+        deletion = replace(self.completion.deletion, deleted=other.remainder.deleted).rows(rows)
         rules = Completion(
             self.model,
             deletion,
             given.target.rows(rows),
             given.plan,
             given.counter,
-            on_policy=~everywhere,
-            open_rows=everywhere,
+            on_policy=None,
+            open_rows=None,
             told=self.completion.told[rows],
         )
-        tokens = deletion.draft.tokens
-        play_round(tokens, deletion.draft.length, rules, width=tokens.shape[1])
+        rules.number_of_slots = self._slots(self.sizes.other_masks, self.sizes.other_tokens)
+        rules.fill(insert(remainder, rules.count(remainder), width=given.draft.tokens.shape[1]))
         return rules.cost
 
     def _judged(self, result: RoundResult) -> Tensor:
         """[B, T] bool: deleted tokens of whose hole it is known what belongs there."""
-        known = self.completion.holes.known
+        known, on_policy = self.completion.holes.known, self.completion.on_policy
         gap = gap_index(result.opened.remainder.keep).clamp(0, known.shape[1] - 1)
-        return result.deleted & known.gather(1, gap) & ~self.completion.on_policy[:, None]
+        judged = result.deleted & known.gather(1, gap)
+        return judged if on_policy is None else judged & ~on_policy[:, None]
 
     def _restored(self, result: RoundResult) -> Tensor:
         """[B, T] at deleted tokens: the filler's probability of what belongs there. For a right token that is itself,
@@ -157,10 +222,12 @@ class TrainingRules:
 
     def _count_log_prob(self, result: RoundResult) -> Tensor:
         """[B] log-probability of the counts that the inserter drew for itself, at the temperature of the draw."""
-        inserter = self.completion.inserter
+        inserter, on_policy = self.completion.inserter, self.completion.on_policy
+        if on_policy is None:
+            return torch.zeros_like(self.completion.cost)
         logits = inserter.gap_logits / max(self.given.plan.temperature, COLDEST)
         log_prob = logits.log_softmax(-1).gather(-1, result.count[..., None]).squeeze(-1)
-        return (log_prob * inserter.gap_present).sum(1) * self.completion.on_policy
+        return (log_prob * inserter.gap_present).sum(1) * on_policy
 
 
 def told(given: RoundInput) -> Tensor:

@@ -16,6 +16,7 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.families.edit import starts
 from dualmask.families.edit.decisions import Decision, RoundInput, decide_round
+from dualmask.families.edit.labels import Labels
 from dualmask.families.edit.losses import reinforce
 from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DraftScores
@@ -101,7 +102,7 @@ def decisions(wrong: Tensor, gate: Tensor, losses: dict[str, float]) -> Decision
     kind = torch.full_like(batch.length, starts.KINDS.index("clean"))
     match = torch.arange(3).expand_as(batch.tokens)
     always = torch.ones_like(kind, dtype=torch.bool)
-    given = RoundInput(batch, batch, match, one[:, 0], kind, always, plan, number=1, counter=65)
+    given = RoundInput(batch, batch, Labels(match), one[:, 0], kind, always, plan, number=1, counter=65)
     return decide_round(make_model().config, scores, given)
 
 
