@@ -104,9 +104,9 @@ class _Calls(TorchFunctionMode):
 
 
 def _moves(name: str, arguments: Any, options: Any) -> bool:
-    values = (*arguments[1:], *options.values())
+    """``to`` only where it says "cpu": a tensor of the host that goes to the device was noted when it was made."""
     if name == "to":
-        return any(isinstance(value, torch.device | str) for value in values)
+        return "cpu" in [value for value in (*arguments[1:], *options.values()) if isinstance(value, str)]
     return not isinstance(arguments[0], Tensor)
 
 

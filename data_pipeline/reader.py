@@ -9,7 +9,7 @@ that starts at another reader's cursor continues with bit-identical batches: the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -86,13 +86,17 @@ class ShardReader:
         epochs: int | None = None,
         exclude: Collection[str] = (),
         prefetch: int = 4,
+        prepare: Callable[[int, Batch], Batch] | None = None,
     ) -> None:
-        """Raises ManifestError if there is no data, no good shard, or less than one global batch per epoch."""
+        """``prepare``: called in the prefetch thread with each batch and its number, which counts from the cursor.
+
+        Raises ManifestError if there is no data, no good shard, or less than one global batch per epoch."""
         assert 0 <= data_rank < data_world
         self._store = MemberStore(folder, split, exclude)
         self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
         self._borders = borders
         self._crop_share, self._epochs, self._prefetch = crop_share, epochs, prefetch
+        self._prepare, self._handed_out = prepare, 0
         if cursor is not None and cursor.seed != seed:
             raise ValueError(f"seed={seed} is not the seed {cursor.seed} that the data order was begun with")
         self.cursor = cursor or Cursor(seed=seed, quarantined=tuple(sorted(exclude)))
@@ -116,6 +120,7 @@ class ShardReader:
         if self._source is None:
             self._source = Prefetch(self._produce(self.cursor), self._prefetch)
         batch, self.cursor = next(self._source)
+        self._handed_out += 1
         return batch
 
     def close(self) -> None:
@@ -125,13 +130,14 @@ class ShardReader:
             self._source = None
 
     def _produce(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        step = self._batch_size * self._world
+        step, number = self._batch_size * self._world, itertools.count(self._handed_out)
         while self._epochs is None or cursor.epoch < self._epochs:
             order = self._order(cursor)
             while cursor.consumed + step <= order.size:
                 start = cursor.consumed + self._rank * self._batch_size
                 cursor = replace(cursor, consumed=cursor.consumed + step)
-                yield self._batch(order, cursor, start), cursor
+                batch = self._batch(order, cursor, start)
+                yield batch if self._prepare is None else self._prepare(next(number), batch), cursor
             excluded = tuple(sorted(self._store.excluded))
             cursor = replace(cursor, epoch=cursor.epoch + 1, consumed=0, quarantined=excluded)
 

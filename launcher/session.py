@@ -7,7 +7,9 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from dualmask.core import manifest
 from dualmask.core.batch import Batch
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.curriculum import total_steps
+from dualmask.curriculum import plan_at, total_steps
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import StageEngine, init_distributed
@@ -51,7 +53,8 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     step = resume[1].step if resume else 0
     record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
     tokenizer = Tokenizer(ready.tokenizer)
-    data = open_data(run, resume, tokenizer)
+    ahead = Ahead(run, step, tokenizer)
+    data = open_data(run, resume, tokenizer, ahead)
     observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
     dev = open_dev(run)
     stages = Stages(
@@ -71,6 +74,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         stop_wanted=lambda: stop.wanted,
         dev=dev,
     )
+    ahead.steps_without_batch = lambda: trainer.steps_without_batch
     heartbeat.follow(lambda: trainer.step)
     status = "failed"
     try:
@@ -122,8 +126,13 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
     return folder, state
 
 
-def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardReader:
-    """This rank's batches. Shards that are not as the manifest says are named, listed and left out by all ranks."""
+def open_data(
+    run: RunConfig, resume: Resume, tokenizer: Tokenizer, ahead: Callable[[int, Batch], Batch]
+) -> ShardReader:
+    """This rank's batches, as ``ahead`` prepares them.
+
+    Shards that are not as the manifest says are named, listed and left out by all ranks.
+    """
     bad = verify_shards(run.data.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
     everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
     dist.all_gather_object(everyones, bad)
@@ -145,7 +154,28 @@ def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer) -> ShardRead
         crop_share=run.data.crop_share,
         borders=Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy()),
         exclude=[shard.file for shard in bad],
+        prepare=ahead,
     )
+
+
+@dataclass
+class Ahead:
+    """What the reader's thread does with its batches, of which the first is for step ``first``.
+
+    A batch that was in the queue when a stage ended early is for another step than was thought; that prepares it anew.
+    """
+
+    run: RunConfig
+    first: int
+    tokenizer: Tokenizer
+    steps_without_batch: Callable[[], int] = lambda: 0  # so far, since the first
+
+    def __call__(self, number: int, batch: Batch) -> Batch:
+        prepare = self.run.family.load_runtime().prepare
+        step = self.first + number + self.steps_without_batch()
+        if prepare is None or step >= total_steps(self.run.stages):
+            return batch
+        return prepare(batch, plan_at(self.run.stages, step), self.tokenizer)
 
 
 def open_dev(run: RunConfig) -> Batch | None:

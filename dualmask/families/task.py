@@ -157,6 +157,10 @@ class MakeTask(Protocol):
     def __call__(self, model: Any, stage: Any, run: RunConfig, tokenizer: Tokenizer | None) -> Task: ...
 
 
+class Prepare(Protocol):
+    def __call__(self, batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Batch: ...
+
+
 def nothing_copied(names: Collection[str], stage: StageConfig) -> dict[str, str]:
     return {}
 
@@ -180,6 +184,7 @@ class Runtime:
     task: MakeTask  # tokenizer None: ids only, no text is known
     # (names of the model's parameters, stage) → those that begin the stage as copies of others, and of which
     copied: Callable[[Collection[str], Any], dict[str, str]] = nothing_copied
+    prepare: Prepare | None = None  # what ``Task.prepare`` does, for the thread that reads the data; None: nothing
     writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
     finish: Finish | None = None
 

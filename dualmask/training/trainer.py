@@ -126,6 +126,7 @@ class Trainer:
         self.total = total_steps(self.run.stages)
         self.step = 0
         self.skipped = 0
+        self.steps_without_batch = 0  # of the data: a stage brought its own, or ended before its last step
         self.memory: Mapping[str, Any] = {}  # what the stage's task remembers from step to step
         self._stage_index = 0
         self._skipped_in_a_row = 0
@@ -155,6 +156,7 @@ class Trainer:
             began = time.perf_counter()
             own = engine.task.batch(plan)
             batch = next(batches) if own is None else own
+            self.steps_without_batch += own is not None
             waited = time.perf_counter() - began
             result = run_step(engine, batch, plan, micros=self._micros, stop=self.stop_wanted())
             after = self._after(engine, plan, result)
@@ -163,7 +165,9 @@ class Trainer:
             self.step += 1
             ended, best = self._judge(engine, plan)
             if ended:
-                self.step = first_step(self.run.stages, plan.stage_index + 1)
+                next_stage = first_step(self.run.stages, plan.stage_index + 1)
+                self.steps_without_batch += next_stage - self.step
+                self.step = next_stage
                 self._end_stage(engine, batch, plan)
             stop = result.stop or (bool(after.alarms) and self.run.alarms.stop)
             if stop or ended or best or self.step % self.run.checkpoint.every_steps == 0:

@@ -164,8 +164,7 @@ class DualMask(nn.Module):
         weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight) * (place >= 0)
         x_BTD = self.table(masked)
         # nothing is known of what was deleted; the map of hints gets a gradient all the same, as every module must
-        nothing = x_BTD.new_zeros(1, 1, x_BTD.shape[-1])
-        out = self.filler(x_BTD, position, draft.present, slot, self.table, nothing)
+        out = self.filler(x_BTD, position, draft.present, slot, self.table, torch.zeros_like(x_BTD))
         return scored(out.logits, slot, weight, given.tokens[row, place.clamp_min(0)]), out.wrong_logit
 
 

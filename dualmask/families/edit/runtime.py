@@ -7,12 +7,15 @@ from typing import Any
 
 from dualmask.config.schema import RunConfig
 from dualmask.core import words
+from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.words import WordList
+from dualmask.curriculum import StepPlan
 from dualmask.families.edit.config import EditAlarms, EditStage, RewardStage, RoundStage
 from dualmask.families.edit.infer import operating_point
 from dualmask.families.edit.model import DualMask
+from dualmask.families.edit.prepared import prepare
 from dualmask.families.edit.reward import RewardTask, ScoredEditsTask, make_reward
 from dualmask.families.edit.scored import ScoredTexts
 from dualmask.families.edit.task import EditTask, RoundsTask
@@ -34,6 +37,11 @@ def task(model: DualMask, stage: EditStage, run: RunConfig, tokenizer: Tokenizer
         reward = make_reward(stage.reward.source, tokenizer.decode if tokenizer else None)
         return RewardTask(model, reward, alarms, errors)
     return RoundsTask(model, alarms, errors)
+
+
+def prepare_ahead(batch: Batch, plan: StepPlan, tokenizer: Tokenizer) -> Batch:
+    assert isinstance(plan.stage, EditStage)
+    return prepare(batch, plan, ErrorTables.of(tokenizer, plan.stage.kinds_of_errors))
 
 
 def copied(names: Collection[str], stage: EditStage) -> dict[str, str]:
@@ -65,5 +73,10 @@ def finish(loaded: Any, held_out: list[str], learnt: Iterable[str] | None) -> di
 
 
 RUNTIME = Runtime(
-    build=DualMask, task=task, copied=copied, writers=writers, finish=Finish(finish, operating_point.FILE)
+    build=DualMask,
+    task=task,
+    copied=copied,
+    prepare=prepare_ahead,
+    writers=writers,
+    finish=Finish(finish, operating_point.FILE),
 )
