@@ -23,6 +23,7 @@ _HARMLESS = (
     "parallel.tensor",
     "parallel.zero_stage",
     "parallel.activation_checkpointing",
+    "parallel.compile",
     "parallel.timeout_seconds",
 )
 

@@ -51,7 +51,21 @@ class ParallelConfig(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 3
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
+    compile: bool = Field(
+        False,
+        description="transformer blocks are compiled in the first steps of a stage, which takes minutes; "
+        "zero_stage up to 2",
+    )
     timeout_seconds: Positive = Field(600, description="a collective that waits longer than this ends the job")
+
+    @model_validator(mode="after")
+    def _compiles_whole_parameters(self) -> ParallelConfig:
+        if self.compile and self.zero_stage == 3:
+            raise ValueError(
+                "compile=true, zero_stage=3: ZeRO-3 gathers parameters between the operations of a block, so that it "
+                "cannot be compiled as a whole; set zero_stage to 2 or less, or compile to false"
+            )
+        return self
 
 
 class OptimizerConfig(Section):

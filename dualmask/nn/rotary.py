@@ -12,18 +12,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rotary:
-    cos: Tensor  # [B, 1, T, E/2]
-    sin: Tensor  # [B, 1, T, E/2]
+    cos: Tensor  # [B, 1, T, E] of each pair twice
+    sin: Tensor  # [B, 1, T, E] the first half negative
 
     def apply(self, x: Tensor) -> Tensor:
         """[B, H, T, E] with the pairs (i, i + E/2) rotated by the angle position × frequency_i."""
         first, second = x.chunk(2, dim=-1)
-        cos, sin = self.cos.to(x.dtype), self.sin.to(x.dtype)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+        return x * self.cos.to(x.dtype) + torch.cat([second, first], dim=-1) * self.sin.to(x.dtype)
+
+    def to(self, dtype: torch.dtype) -> Rotary:
+        """In the precision of what is rotated: once for all layers."""
+        return Rotary(self.cos.to(dtype), self.sin.to(dtype))
 
 
 def rotary(position: Tensor, head_width: int, theta: float) -> Rotary:
     """From positions [B, T] float; angles are computed in float32 whatever the precision of the model."""
     exponent = torch.arange(0, head_width, 2, device=position.device, dtype=torch.float32) / head_width
     angle = position[:, None, :, None].float() * theta**-exponent
-    return Rotary(angle.cos(), angle.sin())
+    cos, sin = angle.cos(), angle.sin()
+    return Rotary(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))

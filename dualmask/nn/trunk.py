@@ -65,7 +65,7 @@ class Trunk(nn.Module):
         ``cache``: holds the tokens before these (causal trunks only).
         """
         assert cache is None or self.causal
-        rotation = rotary(shared(position), self.head_width, self.theta)
+        rotation = rotary(shared(position), self.head_width, self.theta).to(x_BTD.dtype)
         seen = present if cache is None else cache.present.append(present[..., None]).squeeze(-1)
         mask = causal_mask(seen, present.shape[1]) if self.causal else key_mask(present)
         x_BTD = self.neighbours(x_BTD, present, cache and cache.embeddings)

@@ -22,6 +22,7 @@ from dualmask.curriculum import StepPlan, first_step, plan_at, total_steps
 from dualmask.families.task import AfterStep
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState
+from dualmask.training.compiled import compile_blocks
 from dualmask.training.engine import StageEngine, StepResult, run_step
 from dualmask.training.errors import TrainingError
 from dualmask.training.judge import Judge
@@ -89,6 +90,8 @@ class Stages:
             model = runtime.build(run.model, self.vocab_size, activation_checkpointing=checkpointing)
         fresh = self._fresh(model)
         task = runtime.task(model, stage, run, self.tokenizer)
+        if run.parallel.compile:
+            compile_blocks(model)
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
         settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.deepspeed)
         allocate(task, settings, torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"))
