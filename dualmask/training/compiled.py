@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import warnings
 
-import torch
 from torch import nn
 
 from dualmask.nn.block import Block
@@ -26,8 +24,6 @@ def compile_blocks(model: nn.Module) -> None:
         raise TrainingError(
             "parallel.compile=true needs a C++ compiler, and there is none: install g++, or set it false"
         )
-    # Megatron warns in each row-parallel layer, which would cut a block into pieces
-    torch._dynamo.config.reorderable_logging_functions.add(warnings.warn)
     for module in model.modules():
         if isinstance(module, Block):
             module.compile(dynamic=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from megatron.core.model_parallel_config import ModelParallelConfig
 from megatron.core.tensor_parallel import (
@@ -85,3 +87,8 @@ class Row(RowParallelLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x)[0]
+
+    def _forward_impl(self, *arguments: Any, **options: Any) -> Tensor:
+        """With the group that the layer knows: Megatron gives none, and warns of it whenever it is called, which takes
+        the host's time and cuts compiled blocks in pieces."""
+        return super()._forward_impl(*arguments, **options | {"tp_group": self.tp_group})

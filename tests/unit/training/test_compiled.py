@@ -36,6 +36,7 @@ def losses(zero: int, checkpointing: bool, compiles: bool) -> list[float]:
 @pytest.mark.skipif(not any(map(shutil.which, compiled.COMPILERS)), reason="needs a C++ compiler")
 @pytest.mark.parametrize(("zero", "checkpointing"), [(0, False), (1, True)])
 def test_the_same_losses(zero: int, checkpointing: bool) -> None:
+    torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     plain = losses(zero, checkpointing, compiles=False)
     assert not torch._dynamo.utils.counters["frames"]
