@@ -8,6 +8,7 @@ import pickle
 import shutil
 import tarfile
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable
 from itertools import islice
@@ -104,6 +105,29 @@ def test_closing_and_going_on_loses_nothing(tmp_path: Path) -> None:
     reader = ShardReader(folder, batch_size=4, prefetch=8)
     batches = take(reader, 3) + take(reader, 7)
     assert all(map(same, batches, expected))
+
+
+def test_batches_are_prepared_in_the_reading_thread_and_numbered_as_they_are_handed_out(tmp_path: Path) -> None:
+    threads = set()
+
+    def prepare(number: int, batch: Batch) -> Batch:
+        threads.add(threading.current_thread().name)
+        return Batch(batch.tokens, batch.length, torch.full_like(batch.key, number))
+
+    folder = write_folder(tmp_path, rows=90)
+    reader = ShardReader(folder, batch_size=10, prepare=prepare)
+    parts = take(reader, 3) + take(reader, 4)  # what was ahead when it was closed is read and numbered again
+    assert [batch.key.unique().tolist() for batch in parts] == [[number] for number in range(7)]
+    assert threads == {"prefetch"}
+    assert numbers(parts) == numbers(take(ShardReader(folder, batch_size=10), 7))
+
+
+def test_an_error_in_preparing_a_batch_is_raised(tmp_path: Path) -> None:
+    def prepare(number: int, batch: Batch) -> Batch:
+        raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        take(ShardReader(write_folder(tmp_path), batch_size=10, prepare=prepare), 1)
 
 
 def test_keys_are_stable_and_unique(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 from stages import make_stage
-from tiny_rounds import ALL, EVERY_START, WIDTH, make_batch, make_model, make_plan, rounds_plan
+from tiny_rounds import ALL, CONFIG, EVERY_START, WIDTH, make_batch, make_model, make_plan, rounds_plan
 
+from benchmarks.runs import small_run
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
 from dualmask.curriculum import plan_at
@@ -18,6 +19,7 @@ from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.prepared import HolesBatch, RoundsBatch, prepare
 from dualmask.families.edit.task import EditTask, RoundsTask, begin, unroll
 from dualmask.ops.alignment import align
+from launcher.session import Ahead
 
 NO_TABLES = ErrorTables()
 HOLES = {"name": "filler", "steps": 10, "train": ["filler", "inserter"], "lr": {"peak": 1e-3}, "corrupted": 0.5}
@@ -65,6 +67,20 @@ def test_it_is_prepared_once_a_step_and_anew_for_another() -> None:
     assert later.is_for(rounds_plan(step=4))
     assert not torch.equal(later.draft, batch.draft)
     assert torch.equal(later.draft, prepare(make_batch(), rounds_plan(step=4), NO_TABLES).draft)
+
+
+def test_the_session_prepares_each_batch_for_its_step() -> None:
+    """Stages of which one ended early, or brought batches of its own, make the data lag behind the steps."""
+    run = small_run(
+        HOLES | {"steps": 4, "corrupted": 0.0}, CONFIG.model_dump(), batch={"sequences": 6}, parallel={"zero_stage": 1}
+    )
+    lag = [0]
+    ahead = Ahead(run, 1, None, lambda: lag[0])
+    assert ahead(0, make_batch()).step == (0, 1)
+    assert ahead(1, make_batch()).step == (0, 2)
+    lag[0] = 1
+    assert ahead(1, make_batch()).step == (0, 3)
+    assert ahead(2, make_batch()).tokens.shape == make_batch().tokens.shape  # behind the last step: as it was read
 
 
 def test_later_drafts_are_aligned_beside_the_rounds_with_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
