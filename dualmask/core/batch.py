@@ -4,7 +4,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -29,11 +30,13 @@ class Batch:
     length  [B]    int64, BOS and EOS included (2 … T)
     key     [B]    int64, the sequence's random key: every draw for a sequence is a function of its key (see
                    ``core.noise``), so results depend neither on the rest of the batch nor on the number of ranks
+    host_length  [B] ``length`` on the CPU, for batches that came from there: the host need not wait to know it
     """
 
     tokens: Tensor
     length: Tensor
     key: Tensor
+    host_length: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         assert self.tokens.ndim == 2
@@ -49,8 +52,19 @@ class Batch:
         """[B, T] bool: neither padding nor BOS nor EOS."""
         return deletable(self.length, self.tokens.shape[1])
 
-    def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.tokens.to(device), self.length.to(device), self.key.to(device))
+    @property
+    def lengths(self) -> Tensor | None:
+        """[B] on the CPU; None: only the device knows them."""
+        return self.length if self.length.device.type == "cpu" else self.host_length
 
-    def rows(self, part: slice | Tensor) -> Batch:
-        return Batch(self.tokens[part], self.length[part], self.key[part])
+    def to(self, device: torch.device | str) -> Self:
+        moved = {name: plane.to(device) for name, plane in self._planes().items()}
+        return replace(self, host_length=self.lengths, **moved)
+
+    def rows(self, part: slice | Tensor) -> Self:
+        known = self.host_length[part] if self.host_length is not None and isinstance(part, slice) else None
+        return replace(self, host_length=known, **{name: plane[part] for name, plane in self._planes().items()})
+
+    def _planes(self) -> dict[str, Tensor]:
+        """What there is for each sequence, by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "host_length"}

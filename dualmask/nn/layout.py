@@ -1,10 +1,10 @@
 """How the tokens of a batch lie in memory while a trunk reads them, and how its texts are kept apart there.
 
-A layout is chosen once a pass, by ``lay_out``, and with it the form of attention. Everything else in a trunk works token
-by token and need not know which texts there are.
+A layout is chosen once a pass, by ``lay_out``, and with it the form of attention. Everything else in a trunk works
+token by token and need not know which texts there are.
 """
 
-# B texts, T places of a row, S keys of a row, N present tokens, W longest text, D width, H heads of this rank, E head width
+# B texts, T places and S keys of a row, N present tokens, W longest text, D width, H heads of this rank, E head width
 
 from __future__ import annotations
 

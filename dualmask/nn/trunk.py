@@ -37,7 +37,10 @@ class DepthwiseConv(nn.Module):
         right = 2 * self.REACH - self.left
         spaced = layout.spaced(x, self.left, right, cached)
         places = spaced.shape[-2] - self.left - right
-        mixed = sum(weight * spaced.narrow(-2, offset, places) for offset, weight in enumerate(self.weight))
+        first, *others = self.weight.unbind()
+        mixed = first * spaced.narrow(-2, 0, places)
+        for offset, weight in enumerate(others, 1):
+            mixed = torch.addcmul(mixed, weight, spaced.narrow(-2, offset, places))
         return x + layout.unspaced(mixed, self.left, right)
 
 
@@ -69,8 +72,8 @@ class Trunk(nn.Module):
     ) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool; padding means nothing.
 
-        ``cache``: holds the tokens before these (causal trunks only). lengths [B] on the CPU: of rows that are padded on
-        the right, where the host knows them (see ``layout.lay_out``).
+        ``cache``: holds the tokens before these (causal trunks only). lengths [B] on the CPU: of rows that are padded
+        on the right, where the host knows them (see ``layout.lay_out``).
         """
         assert cache is None or self.causal
         layout = lay_out(present, causal=self.causal, lengths=lengths, cache=cache)

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,12 +26,6 @@ class ScoredBatch(Batch):
     output: Tensor  # [B, T] ids
     output_length: Tensor  # [B]
     score: Tensor  # [B] float: deviations from the mean of the whole file
-
-    def to(self, device: torch.device | str) -> ScoredBatch:
-        return ScoredBatch(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-    def rows(self, part: slice | Tensor) -> ScoredBatch:
-        return ScoredBatch(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
 class ScoredTexts:
