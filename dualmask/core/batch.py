@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
@@ -31,12 +32,14 @@ class Batch:
     key     [B]    int64, the sequence's random key: every draw for a sequence is a function of its key (see
                    ``core.noise``), so results depend neither on the rest of the batch nor on the number of ranks
     host_length  [B] ``length`` on the CPU, for batches that came from there: the host need not wait to know it
+    texts_in_row  [R] on the CPU: how many of the sequences, in order, shared each packed row; None: each had its own
     """
 
     tokens: Tensor
     length: Tensor
     key: Tensor
     host_length: Tensor | None = field(default=None, kw_only=True)
+    texts_in_row: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         assert self.tokens.ndim == 2
@@ -61,10 +64,31 @@ class Batch:
         moved = {name: plane.to(device) for name, plane in self._planes().items()}
         return replace(self, host_length=self.lengths, **moved)
 
+    @property
+    def texts_per_row(self) -> float:
+        """What a loss that is a mean over texts is multiplied by, so that each text weighs the same in any batch."""
+        return 1.0 if self.texts_in_row is None else len(self.length) / len(self.texts_in_row)
+
+    def parts(self, number: int) -> list[Self]:
+        """``number`` parts of equally many rows."""
+        texts = torch.ones_like(self.length) if self.texts_in_row is None else self.texts_in_row
+        rows = texts.tensor_split(number)
+        assert len({len(part) for part in rows}) == 1, f"{len(texts)} rows cannot be split into {number} equal parts"
+        ends = [0, *itertools.accumulate(int(part.sum()) for part in rows)]
+        parts = [self.rows(slice(*ends)) for ends in itertools.pairwise(ends)]
+        return (
+            parts
+            if self.texts_in_row is None
+            else [replace(part, texts_in_row=own) for part, own in zip(parts, rows, strict=True)]
+        )
+
     def rows(self, part: slice | Tensor) -> Self:
+        """Some of the sequences."""
         known = self.host_length[part] if self.host_length is not None and isinstance(part, slice) else None
-        return replace(self, host_length=known, **{name: plane[part] for name, plane in self._planes().items()})
+        return replace(
+            self, host_length=known, texts_in_row=None, **{name: plane[part] for name, plane in self._planes().items()}
+        )
 
     def _planes(self) -> dict[str, Tensor]:
         """What there is for each sequence, by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "host_length"}
+        return {one.name: getattr(self, one.name) for one in fields(self) if not one.kw_only}
