@@ -161,7 +161,7 @@ class ShardReader:
             keys = mix(np.repeat(keys, number), _TEXT, place)
         crop(tokens, lengths, keys, self._crop_share, self._borders)
         batch = _to_batch(tokens, lengths, keys)
-        return batch if number is None else replace(batch, texts_in_row=torch.from_numpy(number))
+        return replace(batch, texts_in_row=number)
 
     def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
         """Tokens [B, T] and lengths [B] at the B positions from ``start``; length 0 where the member is bad."""
@@ -278,4 +278,5 @@ def _good_rows(store: MemberStore) -> Iterator[tuple[NDArray[np.unsignedinteger]
 
 def _to_batch(tokens: Ids, lengths: Ids, keys: UInt64) -> Batch:
     positive = (keys >> np.uint64(1)).astype(np.int64)
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(lengths), torch.from_numpy(positive))
+    planes = map(torch.from_numpy, (tokens, lengths, positive))
+    return Batch(*planes, host_length=lengths)

@@ -8,8 +8,17 @@ import itertools
 from dataclasses import dataclass, field, fields, replace
 from typing import Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+Counts = NDArray[np.int64]
+
+
+def readable(x: Tensor) -> bool:
+    """Whether the host can read a tensor without waiting for a device."""
+    return x.device.type == "cpu"
 
 
 def present(length: Tensor, width: int) -> Tensor:
@@ -31,15 +40,15 @@ class Batch:
     length  [B]    int64, BOS and EOS included (2 … T)
     key     [B]    int64, the sequence's random key: every draw for a sequence is a function of its key (see
                    ``core.noise``), so results depend neither on the rest of the batch nor on the number of ranks
-    host_length  [B] ``length`` on the CPU, for batches that came from there: the host need not wait to know it
-    texts_in_row  [R] on the CPU: how many of the sequences, in order, shared each packed row; None: each had its own
+    host_length  [B] ``length``, of batches that came from the host: it need not wait for the device to know it
+    texts_in_row  [R] how many of the sequences, in order, shared each packed row; None: each had its own
     """
 
     tokens: Tensor
     length: Tensor
     key: Tensor
-    host_length: Tensor | None = field(default=None, kw_only=True)
-    texts_in_row: Tensor | None = field(default=None, kw_only=True)
+    host_length: Counts | None = field(default=None, kw_only=True)
+    texts_in_row: Counts | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         assert self.tokens.ndim == 2
@@ -56,9 +65,9 @@ class Batch:
         return deletable(self.length, self.tokens.shape[1])
 
     @property
-    def lengths(self) -> Tensor | None:
-        """[B] on the CPU; None: only the device knows them."""
-        return self.length if self.length.device.type == "cpu" else self.host_length
+    def lengths(self) -> Counts | None:
+        """[B] ``length`` for the host; None: only the device knows it."""
+        return self.length.numpy() if self.host_length is None and readable(self.length) else self.host_length
 
     def to(self, device: torch.device | str) -> Self:
         moved = {name: plane.to(device) for name, plane in self._planes().items()}
@@ -71,16 +80,13 @@ class Batch:
 
     def parts(self, number: int) -> list[Self]:
         """``number`` parts of equally many rows."""
-        texts = torch.ones_like(self.length) if self.texts_in_row is None else self.texts_in_row
-        rows = texts.tensor_split(number)
-        assert len({len(part) for part in rows}) == 1, f"{len(texts)} rows cannot be split into {number} equal parts"
-        ends = [0, *itertools.accumulate(int(part.sum()) for part in rows)]
-        parts = [self.rows(slice(*ends)) for ends in itertools.pairwise(ends)]
-        return (
-            parts
-            if self.texts_in_row is None
-            else [replace(part, texts_in_row=own) for part, own in zip(parts, rows, strict=True)]
-        )
+        if self.texts_in_row is None:
+            size = len(self.length) // number
+            return [self.rows(slice(first, first + size)) for first in range(0, number * size, size)]
+        counts = np.split(self.texts_in_row, number)
+        ends = [0, *itertools.accumulate(int(count.sum()) for count in counts)]
+        parts = [self.rows(slice(*two)) for two in itertools.pairwise(ends)]
+        return [replace(part, texts_in_row=count) for part, count in zip(parts, counts, strict=True)]
 
     def rows(self, part: slice | Tensor) -> Self:
         """Some of the sequences."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from dualmask.core.batch import Counts, readable
 from dualmask.nn.cache import Appendable, TrunkCache
 
 
@@ -88,8 +89,8 @@ class Flat:
     causal: bool
 
     @classmethod
-    def of(cls, present: Tensor, lengths: Tensor, *, right_padded: bool, causal: bool) -> Flat:
-        """present [B, T] bool; lengths [B] of it on the CPU, which tell the host all sizes.
+    def of(cls, present: Tensor, lengths: Counts, *, right_padded: bool, causal: bool) -> Flat:
+        """present [B, T] bool, and how many there are in each row, lengths [B], which tell the host all sizes.
 
         right_padded: else the tokens are searched for; on CUDA the host would wait for the result.
         """
@@ -135,15 +136,15 @@ class Flat:
         return torch.arange(len(self.text), device=self.text.device) + between * self.text
 
 
-def lay_out(present: Tensor, *, causal: bool, lengths: Tensor | None = None, cache: TrunkCache | None = None) -> Layout:
+def lay_out(present: Tensor, *, causal: bool, lengths: Counts | None = None, cache: TrunkCache | None = None) -> Layout:
     """How tokens of presence [B, T] bool are laid out, behind those of ``cache`` (causal only).
 
-    lengths [B] on the CPU: says that rows are padded on the right, and how far. Without it the host must read
+    lengths [B]: says that rows are padded on the right, and how far. Without it the host must read
     ``present``, which it does only where that is no wait; else padded rows and a mask are what is left.
     """
     right_padded = lengths is not None
     if lengths is None and readable(present):
-        lengths = present.sum(1)
+        lengths = present.sum(1).numpy()
     full = lengths is not None and int(lengths.sum()) == present.numel()
     if cache is not None:
         return _rows_behind(cache, present, full, right_padded or full)
@@ -162,11 +163,6 @@ def _rows_behind(cache: TrunkCache, present: Tensor, full: bool, right_padded: b
     if full and width == 1 and readable(seen) and bool(seen.all()):
         return PaddedRows(own)
     return PaddedRows(own, causal_mask(seen, width))
-
-
-def readable(x: Tensor) -> bool:
-    """Whether the host can read a tensor without waiting for a device."""
-    return x.device.type == "cpu"
 
 
 def has_kernel(q: Tensor) -> bool:

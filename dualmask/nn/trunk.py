@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dualmask.config.model import ModelConfig
+from dualmask.core.batch import Counts
 from dualmask.nn import initial
 from dualmask.nn.block import Block
 from dualmask.nn.cache import Appendable, TrunkCache
@@ -68,12 +69,12 @@ class Trunk(nn.Module):
         present: Tensor,
         cache: TrunkCache | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Counts | None = None,
     ) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool; padding means nothing.
 
-        ``cache``: holds the tokens before these (causal trunks only). lengths [B] on the CPU: of rows that are padded
-        on the right, where the host knows them (see ``layout.lay_out``).
+        ``cache``: holds the tokens before these (causal trunks only). lengths [B]: of rows that are padded on
+        the right, where the host knows them (see ``layout.lay_out``).
         """
         assert cache is None or self.causal
         layout = lay_out(present, causal=self.causal, lengths=lengths, cache=cache)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from dualmask.core.batch import Counts
 from dualmask.families.edit.config import EditConfig
 from dualmask.nn import initial
 from dualmask.nn.parallel.linear import Column, Row
@@ -47,7 +48,7 @@ class Filler(nn.Module):
         table: TokenTable,
         hint_BTD: Tensor | None = None,
         *,
-        lengths: Tensor | None = None,
+        lengths: Counts | None = None,
     ) -> Filled:
         """At the slots [M] of the flattened sequence. hint_BTD: at a [MASK] that stands for a deleted token the
         embedding of that token, elsewhere 0; None: nothing is known of what was deleted. lengths: as ``Trunk`` has it.

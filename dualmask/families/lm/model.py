@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.core import noise
-from dualmask.core.batch import Batch, present
+from dualmask.core.batch import Batch, Counts, present
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.curriculum import StepPlan
 from dualmask.families.lm.config import LanguageModelConfig
@@ -92,10 +92,10 @@ class MaskedDiffusion(LanguageModel):
         logits = self.fill(torch.where(masked, MASK_ID, batch.tokens), batch.length, slot, batch.lengths)
         return scored(logits, slot, weight, batch.tokens.flatten()[slot])
 
-    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, lengths: Counts | None = None) -> Tensor:
         """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, T] that hold [MASK]s.
 
-        lengths [B]: ``length`` on the CPU, where the host knows it.
+        lengths [B]: ``length``, where the host knows it.
         """
         there = present(length, tokens.shape[1])
         states = self.lm(self.table(tokens), contiguous_positions(tokens), there, lengths=lengths)

@@ -105,7 +105,7 @@ def test_diffusion_masks_a_uniform_share_and_never_the_edges(plan) -> None:
     seen: list[int] = []
     fill = model.fill
 
-    def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor, lengths: object) -> torch.Tensor:
         masked = tokens == MASK_ID
         assert torch.equal(masked.flatten().nonzero().squeeze(1), slot)
         assert not masked[:, 0].any()
