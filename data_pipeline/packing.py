@@ -111,13 +111,14 @@ def packed_rows(stream: Tokens, parts: Rows, size: int) -> tuple[Tokens, Rows]:
     """The parts [P, 2] of documents in ``stream``, put together to rows of at most ``size`` ids: another stream and its
     rows [R, 2]. Between two parts of a row stand the EOS of the first and the BOS of the second."""
     border = np.array([EOS_ID, BOS_ID], stream.dtype)
-    pieces, lengths = [stream[:0]], []
+    ids: list[Tokens] = []
+    lengths: list[int] = []
     for row in best_fit(parts[:, 1].tolist(), size, len(border)):
-        ids = [piece for part in row for start, length in [parts[part]] for piece in (border, stream[start:][:length])]
-        pieces += ids[1:]
-        lengths.append(sum(map(len, ids[1:])))
+        bordered = [piece for start, length in parts[row] for piece in (border, stream[start : start + length])]
+        ids += bordered[1:]
+        lengths.append(sum(map(len, bordered[1:])))
     starts = np.cumsum([0, *lengths])[:-1]
-    return np.concatenate(pieces), np.stack([starts, np.array(lengths, np.int64)], axis=1).astype(np.int64)
+    return np.concatenate([stream[:0], *ids]), np.array([starts, lengths], np.int64).T
 
 
 def best_fit(lengths: Sequence[int], size: int, between: int) -> list[list[int]]:
