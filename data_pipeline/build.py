@@ -78,7 +78,7 @@ def stage_inputs(config: DataBuildConfig, tokenizer_file: Path | None) -> dict[s
         name = config.tokenizer.name or str(tokenizer_file)
         of_tokenizer = {"model": name, "model_digest": sha256(tokenizer_file)}
     of_rows: Inputs = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
-    of_rows |= {"max_length": config.max_length, "seed": config.seed}
+    of_rows |= {"max_length": config.max_length, "packing": config.packing, "seed": config.seed}
     of_shards = {"rows": digest(of_rows), **config.shards.model_dump()}
     return {"documents": of_documents, "tokenizer": of_tokenizer, "rows": of_rows, "shards": of_shards}
 
@@ -111,6 +111,7 @@ def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[st
         tokenizer_digest=tokenizer.digest,
         vocab_size=tokenizer.vocab_size,
         max_length=config.max_length,
+        packing=config.packing,
         dtype=token_dtype(tokenizer.vocab_size).name,
         splits=splits,
     )
@@ -138,7 +139,7 @@ def _run_stages(
     actions: dict[str, Callable[[], None]] = {
         "documents": lambda: documents.extract(config, work),
         "tokenizer": lambda: vocabulary.make(config.tokenizer, tokenizer_file, work, target, config.seed),
-        "rows": lambda: packing.pack(work, target, config.max_length, config.seed),
+        "rows": lambda: packing.pack(work, target, config),
     }
     stages = Stages(work)
     with running_ray(config.workers or os.cpu_count() or 1):

@@ -62,6 +62,7 @@ class Manifest(_Record):
     tokenizer_digest: Digest
     vocab_size: Count
     max_length: Count
+    packing: Literal["stream", "documents"] = Field("stream", description="documents: train rows hold several texts")
     dtype: Literal["uint16", "uint32"]
     splits: dict[Literal["train", "dev", "test"], SplitInfo]
 

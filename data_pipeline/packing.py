@@ -1,13 +1,15 @@
 """Stage 3: from documents to one stream of ids per split, and the table of rows that are cut from it.
 
-A training row is any ``max_length - 2`` consecutive ids of the shuffled documents. A dev or test row never holds parts
-of two documents: the first row of a document starts where the document does.
+A training row is any ``max_length - 2`` consecutive ids of the shuffled documents or, with ``packing: documents``, as
+many whole ones as fit, each with a BOS and an EOS of its own. A dev or test row never holds parts of two documents: the
+first row of a document starts where the document does.
 """
 
-# N documents, R rows
+# N documents, R rows, P parts of documents
 
 from __future__ import annotations
 
+import bisect
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -25,6 +27,7 @@ from data_pipeline.hashing import permutation, text_hash
 from data_pipeline.manifest import SPLITS
 from data_pipeline.progress import ProgressBar
 from data_pipeline.shards import Tokens, token_dtype
+from dualmask.config.data import DataBuildConfig
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
@@ -49,9 +52,9 @@ class Packed:
         return self.stream, self.rows, self.counts
 
 
-def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None:
+def pack(folder: Path, tokenizer_file: Path, config: DataBuildConfig) -> None:
     """Tokenises ``folder/documents.parquet`` with Ray and writes the ``Packed`` files of all splits beside it."""
-    tokenizer = Tokenizer(tokenizer_file)
+    tokenizer, seed, size = Tokenizer(tokenizer_file), config.seed, config.max_length - 2
     ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
     for split, part in _tokenised(folder, tokenizer_file, token_dtype(tokenizer.vocab_size)):
         ids[split].append(part)
@@ -62,15 +65,18 @@ def pack(folder: Path, tokenizer_file: Path, max_length: int, seed: int) -> None
         order = permutation(len(ids[split]), seed, text_hash(split))
         parts = [part for index in order for part in (ids[split][index], newline)]
         stream = np.concatenate(parts) if parts else newline[:0]
-        if split == "train":
-            rows = training_rows(len(stream), max_length - 2)
+        if split == "train" and config.packing == "stream":
+            rows = training_rows(len(stream), size)
         else:
             lengths = [len(ids[split][index]) for index in order]
-            rows = document_rows(lengths, len(newline), max_length - 2, stream, continues)
+            rows = document_rows(lengths, len(newline), size, stream, continues)
+        tokens = int(rows[:, 1].sum())
+        if split == "train" and config.packing == "documents":
+            stream, rows = packed_rows(stream, rows, size)
         rows = rows[permutation(len(rows), seed, text_hash(f"{split} rows"))]
         _save(target.stream, stream)
         _save(target.rows, rows)
-        counts = {"documents": len(ids[split]), "tokens": int(rows[:, 1].sum()), "rows": len(rows)}
+        counts = {"documents": len(ids[split]), "tokens": tokens, "rows": len(rows)}
         write_atomically(target.counts, json.dumps(counts).encode())
 
 
@@ -99,6 +105,46 @@ def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, c
             start = cut
         start = stop + gap
     return np.array(rows, np.int64).reshape(-1, 2)
+
+
+def packed_rows(stream: Tokens, parts: Rows, size: int) -> tuple[Tokens, Rows]:
+    """The parts [P, 2] of documents in ``stream``, put together to rows of at most ``size`` ids: another stream and its
+    rows [R, 2]. Between two parts of a row stand the EOS of the first and the BOS of the second."""
+    border = np.array([EOS_ID, BOS_ID], stream.dtype)
+    ids: list[Tokens] = []
+    lengths: list[int] = []
+    for row in best_fit(parts[:, 1].tolist(), size, len(border)):
+        bordered = [piece for start, length in parts[row] for piece in (border, stream[start : start + length])]
+        ids += bordered[1:]
+        lengths.append(sum(map(len, bordered[1:])))
+    starts = np.cumsum([0, *lengths])[:-1]
+    return np.concatenate([stream[:0], *ids]), np.array([starts, lengths], np.int64).T
+
+
+def best_fit(lengths: Sequence[int], size: int, between: int) -> list[list[int]]:
+    """Indices of the ``lengths`` in each row of ``size``, ``between`` places left free between two of them.
+
+    Best fit, the longest first (Ding et al. 2024): each goes where it leaves the least room.
+    """
+    rows: list[list[int]] = []
+    with_room: dict[int, list[int]] = {}  # free places: rows
+    rooms: list[int] = []  # of those that there are, in ascending order
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        needed, place = lengths[index] + between, bisect.bisect_left(rooms, lengths[index] + between)
+        if place == len(rooms):
+            row, room = len(rows), size + between
+            rows.append([])
+        else:
+            room = rooms[place]
+            row = with_room[room].pop()
+            if not with_room[room]:
+                rooms.pop(place)
+        rows[row].append(index)
+        left = with_room.setdefault(room - needed, [])
+        if not left:
+            bisect.insort(rooms, room - needed)
+        left.append(row)
+    return rows
 
 
 def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_length: int) -> Iterator[Tokens]:

@@ -24,12 +24,12 @@ from data_pipeline.order import EpochOrder
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.store import MemberStore
 from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import EOS_ID, PAD_ID
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 Ids = NDArray[np.int64]
 
 SHORTEST_CROP = 8  # tokens, BOS and EOS included
-_KEY, _CROP, _CROP_LENGTH, _REPLACEMENT = range(4)
+_KEY, _CROP, _CROP_LENGTH, _REPLACEMENT, _TEXT = range(5)
 _REPLACEMENT_TRIES = 1000
 
 
@@ -63,6 +63,7 @@ class Cursor:
 
 class ShardReader:
     """Iterates over the training batches of one data-parallel rank: ``Batch`` of fixed shape [B, T], int64, on the CPU.
+    Where rows are packed (``packing: documents`` of the data build), the B rows give more texts than that, [≥ B, T].
 
     Endless, or until the end of epoch ``epochs`` - 1; an epoch's last, incomplete global batch is dropped.
     ``exclude`` names shards that must not be read (the same on all ranks). The order excludes them from the start of
@@ -160,8 +161,13 @@ class ShardReader:
         tokens, lengths = self._rows(order, start)
         for index in np.flatnonzero(lengths == 0):
             tokens[index], lengths[index] = self._replacement(order, keys[index])
+        number = None
+        if self._store.packed:
+            tokens, lengths, number, place = unpack(tokens, lengths)
+            keys = mix(np.repeat(keys, number), _TEXT, place)
         crop(tokens, lengths, keys, self._crop_share, self._borders)
-        return _to_batch(tokens, lengths, keys)
+        batch = _to_batch(tokens, lengths, keys)
+        return replace(batch, texts_in_row=number)
 
     def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
         """Tokens [B, T] and lengths [B] at the B positions from ``start``; length 0 where the member is bad."""
@@ -183,6 +189,19 @@ class ShardReader:
             if (block := self._store.read(run.shard, run.member)) is not None:
                 return block[0][run.rows[0]].astype(np.int64), int(block[1][run.rows[0]])
         raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
+
+
+def unpack(rows: Ids, lengths: Ids) -> tuple[Ids, Ids, Ids, Ids]:
+    """The texts of packed rows [R, T] of ``lengths`` [R]: tokens [B, T], lengths [B], how many a row holds [R], and the
+    number of each text in its row [B]."""
+    row, start = np.nonzero(rows == BOS_ID)
+    number = np.bincount(row, minlength=len(rows))
+    last = np.append(row[1:] != row[:-1], True)  # of its row
+    end = np.where(last, lengths[row], np.append(start[1:], 0))
+    position = np.arange(rows.shape[1])
+    source = np.minimum(start[:, None] + position, rows.shape[1] - 1)
+    tokens = np.where(position < (end - start)[:, None], rows[row[:, None], source], PAD_ID)
+    return tokens, end - start, number, np.arange(len(row)) - np.repeat(np.cumsum(number) - number, number)
 
 
 def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, borders: Borders | None = None) -> None:
@@ -229,8 +248,10 @@ def evaluation_batches(
     while part := list(itertools.islice(rows, batch_size)):
         tokens = np.stack([tokens for tokens, _ in part]).astype(np.int64)
         lengths = np.array([length for _, length in part], np.int64)
-        yield _to_batch(tokens, lengths, mix(0, 0, np.arange(start, start + len(part)), _KEY))
-        start += len(part)
+        if store.packed:
+            tokens, lengths, *_ = unpack(tokens, lengths)
+        yield _to_batch(tokens, lengths, mix(0, 0, np.arange(start, start + len(tokens)), _KEY))
+        start += len(tokens)
 
 
 def spread_batch(folder: str | Path, split: str, limit: int) -> Batch:
@@ -265,4 +286,5 @@ def _good_rows(store: MemberStore) -> Iterator[tuple[NDArray[np.unsignedinteger]
 
 def _to_batch(tokens: Ids, lengths: Ids, keys: UInt64) -> Batch:
     positive = (keys >> np.uint64(1)).astype(np.int64)
-    return Batch(torch.from_numpy(tokens), torch.from_numpy(lengths), torch.from_numpy(positive))
+    planes = map(torch.from_numpy, (tokens, lengths, positive))
+    return Batch(*planes, host_length=lengths)

@@ -1,7 +1,8 @@
 """Shards: tar files whose members are blocks of tokenised sequences.
 
 A member ``{key}.tokens.npy`` is a uint16 or uint32 array [rows, max_length]; a row is ``BOS … EOS PAD …``, so its
-length is the number of its ids that are not PAD. Equal rows give equal bytes: times and owners are zero.
+length is the number of its ids that are not PAD; a packed one is ``BOS … EOS BOS … EOS PAD …``. Equal rows give equal
+bytes: times and owners are zero.
 """
 
 # R rows of a member, T tokens of a row
@@ -60,9 +61,10 @@ def write_shard(folder: Path, file: str, blocks: Iterable[Tokens]) -> ShardInfo:
 
 
 def read_member(
-    shard: BinaryIO, name: str, member: Member, max_length: int, vocab_size: int
+    shard: BinaryIO, name: str, member: Member, max_length: int, vocab_size: int, *, packed: bool = False
 ) -> tuple[Tokens, NDArray[np.int64]]:
-    """Rows [R, T] of one member and their lengths [R]. Raises BadMember; never executes anything that it reads."""
+    """Rows [R, T] of one member and their lengths [R]. Raises BadMember; never executes anything that it reads.
+    ``packed``: they may hold several texts."""
     shard.seek(member.offset)
     header, content = shard.read(_HEADER), shard.read(member.bytes)
     if len(content) != member.bytes:
@@ -76,7 +78,7 @@ def read_member(
     if zlib.crc32(content) != member.crc32:
         raise BadMember("checksum differs from the manifest's")
     tokens = _parse(content, (member.rows, max_length), token_dtype(vocab_size))
-    return tokens, _checked_lengths(tokens, vocab_size)
+    return tokens, _checked_lengths(tokens, vocab_size, packed)
 
 
 def _parse(content: bytes, shape: tuple[int, int], dtype: np.dtype[np.unsignedinteger]) -> Tokens:
@@ -94,15 +96,18 @@ def _parse(content: bytes, shape: tuple[int, int], dtype: np.dtype[np.unsignedin
     return np.frombuffer(content, dtype, offset=stream.tell()).reshape(shape)
 
 
-def _checked_lengths(tokens: Tokens, vocab_size: int) -> NDArray[np.int64]:
-    """Lengths [R] of rows ``BOS content EOS PAD…`` whose content ids are above the special ids. Raises BadMember."""
+def _checked_lengths(tokens: Tokens, vocab_size: int, packed: bool) -> NDArray[np.int64]:
+    """Lengths [R] of rows ``BOS content EOS PAD…`` whose content ids are above the special ids; of ``packed`` rows, any
+    number of these before the PAD. Raises BadMember."""
     if tokens.size == 0:
         raise BadMember("no sequences")
     if (largest := int(tokens.max())) >= vocab_size:
         raise BadMember(f"id {largest} is not below vocab_size={vocab_size}")
     lengths = np.count_nonzero(tokens != PAD_ID, axis=1)
-    special = np.count_nonzero(tokens <= PRED_ID, axis=1)  # PAD…, BOS, EOS and nothing else
+    special = np.count_nonzero(tokens <= PRED_ID, axis=1)
+    borders = np.count_nonzero((tokens[:, :-1] == EOS_ID) & (tokens[:, 1:] == BOS_ID), axis=1) if packed else 0
+    known = 2 + 2 * borders + tokens.shape[1] - lengths  # BOS, EOS, those between two texts, PAD… and nothing else
     last = tokens[np.arange(len(tokens)), np.maximum(lengths - 1, 0)]
-    if (tokens[:, 0] != BOS_ID).any() or (last != EOS_ID).any() or (special != 2 + tokens.shape[1] - lengths).any():
+    if (tokens[:, 0] != BOS_ID).any() or (last != EOS_ID).any() or (special != known).any():
         raise BadMember("rows are not BOS … EOS PAD …")
     return lengths

@@ -30,6 +30,7 @@ class MemberStore:
         self.shards = manifest.split(split).shards
         self.rows = sum(shard.rows for shard in self.shards)
         self.max_length, self.vocab_size = manifest.max_length, manifest.vocab_size
+        self.packed = manifest.packing == "documents" and split == "train"
         self.excluded = frozenset(exclude)
         self.bad_members: dict[tuple[int, int], str] = {}
         self._cache: OrderedDict[tuple[int, int], Block] = OrderedDict()
@@ -46,7 +47,8 @@ class MemberStore:
         try:
             with (self.folder / info.file).open("rb") as file:
                 name = member_name(info.file, member)
-                block = read_member(file, name, info.members[member], self.max_length, self.vocab_size)
+                known = info.members[member], self.max_length, self.vocab_size
+                block = read_member(file, name, *known, packed=self.packed)
         except (BadMember, OSError) as error:
             self.bad_members[key] = str(error)
             log.warning("quarantined: member %d of %s/%s: %s", member, self.folder, info.file, error)

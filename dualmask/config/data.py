@@ -118,6 +118,11 @@ class DataBuildConfig(Section):
     split: SplitConfig = SplitConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     max_length: Annotated[int, Field(ge=16)] = Field(64, description="tokens a sequence, BOS and EOS included")
+    packing: Literal["stream", "documents"] = Field(
+        "stream",
+        description="of training sequences. stream: any consecutive tokens of all documents, one text each; documents: "
+        "as many whole documents as fit, which do not see each other",
+    )
     shards: ShardConfig = ShardConfig()
     workers: Positive | None = Field(None, description="Ray processes; null: one for each core")
     seed: int = 0

@@ -22,6 +22,11 @@ Array = NDArray[Any]
 Result = TypeVar("Result")
 
 
+def readable(x: Tensor) -> bool:
+    """Whether the host can read a tensor without waiting for a device."""
+    return x.device.type == "cpu"
+
+
 class Copy:
     """Values of tensors on one device on their way to the host: begun at once, awaited when they are needed."""
 

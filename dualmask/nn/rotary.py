@@ -1,6 +1,6 @@
 """Rotary position embeddings (Su et al. 2021) for real-valued positions, which may carry a gradient."""
 
-# B batch, T tokens, H heads, E head width
+# H heads, E head width; […] tokens
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Rotary:
-    cos: Tensor  # [B, 1, T, E] of each pair twice
-    sin: Tensor  # [B, 1, T, E] the first half negative
+    cos: Tensor  # […, 1, E] of each pair twice
+    sin: Tensor  # […, 1, E] the first half negative
 
     def apply(self, x: Tensor) -> Tensor:
-        """[B, H, T, E] with the pairs (i, i + E/2) rotated by the angle position × frequency_i."""
+        """[…, H, E] with the pairs (i, i + E/2) rotated by the angle position × frequency_i."""
         first, second = x.chunk(2, dim=-1)
         return x * self.cos.to(x.dtype) + torch.cat([second, first], dim=-1) * self.sin.to(x.dtype)
 
@@ -26,8 +26,8 @@ class Rotary:
 
 
 def rotary(position: Tensor, head_width: int, theta: float) -> Rotary:
-    """From positions [B, T] float; angles are computed in float32 whatever the precision of the model."""
+    """From positions […] float; angles are computed in float32 whatever the precision of the model."""
     exponent = torch.arange(0, head_width, 2, device=position.device, dtype=torch.float32) / head_width
-    angle = position[:, None, :, None].float() * theta**-exponent
+    angle = position[..., None, None].float() * theta**-exponent
     cos, sin = angle.cos(), angle.sin()
     return Rotary(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dualmask.config.model import ModelConfig
+from dualmask.core.batch import Counts
 from dualmask.nn import initial
-from dualmask.nn.block import Block, causal_mask, key_mask
+from dualmask.nn.block import Block
 from dualmask.nn.cache import Appendable, TrunkCache
+from dualmask.nn.layout import Layout, lay_out
 from dualmask.nn.parallel.linear import shared
 from dualmask.nn.rotary import rotary
 
@@ -31,15 +33,16 @@ class DepthwiseConv(nn.Module):
         self.weight = nn.Parameter(torch.empty(2 * self.REACH + 1, width))
         initial.begin(self.weight, initial.Normal(0.5))
 
-    def forward(self, x_BTD: Tensor, present: Tensor, cached: Appendable | None = None) -> Tensor:
-        width, span = x_BTD.shape[1], 2 * self.REACH
-        x_BTD = x_BTD * present[..., None]
-        seen = (x_BTD if cached is None else cached.append(x_BTD))[:, -(width + self.left) :]
-        missing = width + self.left - seen.shape[1]
-        padded = nn.functional.pad(seen, (0, 0, missing, span - self.left))
-        for offset in range(span + 1):
-            x_BTD = x_BTD + self.weight[offset] * padded[:, offset : offset + width]
-        return x_BTD
+    def forward(self, x: Tensor, layout: Layout, cached: Appendable | None = None) -> Tensor:
+        """[…, D] from […, D]. ``cached``: embeddings of the tokens in front of these."""
+        right = 2 * self.REACH - self.left
+        spaced = layout.spaced(x, self.left, right, cached)
+        places = spaced.shape[-2] - self.left - right
+        first, *others = self.weight.unbind()
+        mixed = first * spaced.narrow(-2, 0, places)
+        for offset, weight in enumerate(others, 1):
+            mixed = torch.addcmul(mixed, weight, spaced.narrow(-2, offset, places))
+        return x + layout.unspaced(mixed, self.left, right)
 
 
 class Trunk(nn.Module):
@@ -59,22 +62,30 @@ class Trunk(nn.Module):
         self.blocks = nn.ModuleList(Block(config, output_std=output_std) for _ in range(layers))
         self.norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, x_BTD: Tensor, position: Tensor, present: Tensor, cache: TrunkCache | None = None) -> Tensor:
-        """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool.
+    def forward(
+        self,
+        x_BTD: Tensor,
+        position: Tensor,
+        present: Tensor,
+        cache: TrunkCache | None = None,
+        *,
+        lengths: Counts | None = None,
+    ) -> Tensor:
+        """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool; padding means nothing.
 
-        ``cache``: holds the tokens before these (causal trunks only).
+        ``cache``: holds the tokens before these (causal trunks only). lengths [B]: of rows that are padded on
+        the right, where the host knows them (see ``layout.lay_out``).
         """
         assert cache is None or self.causal
-        rotation = rotary(shared(position), self.head_width, self.theta).to(x_BTD.dtype)
-        seen = present if cache is None else cache.present.append(present[..., None]).squeeze(-1)
-        mask = causal_mask(seen, present.shape[1]) if self.causal else key_mask(present)
-        x_BTD = self.neighbours(x_BTD, present, cache and cache.embeddings)
+        layout = lay_out(present, causal=self.causal, lengths=lengths, cache=cache)
+        rotation = rotary(layout.lay(shared(position)), self.head_width, self.theta).to(x_BTD.dtype)
+        x = self.neighbours(layout.lay(x_BTD), layout, cache and cache.embeddings)
         for number, block in enumerate(self.blocks):
             cached = cache and cache.keys_values[number]
             if self.activation_checkpointing and self.training:
                 # non-reentrant: the reentrant form fails under ZeRO-3 for modules that are used twice, and cuts off the
                 # gradient of the cached keys and values
-                x_BTD = checkpoint(block, x_BTD, rotation, mask, cached, use_reentrant=False)
+                x = checkpoint(block, x, rotation, layout, cached, use_reentrant=False)
             else:
-                x_BTD = block(x_BTD, rotation, mask, cached)
-        return self.norm(x_BTD)
+                x = block(x, rotation, layout, cached)
+        return layout.rows(self.norm(x))

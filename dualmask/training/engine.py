@@ -47,6 +47,7 @@ from dualmask.training.tensor_file import Form, Tensors
 
 Result = TypeVar("Result")
 Which = Literal["last", "average"]
+_TEXTS = "texts a row"
 
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
@@ -154,7 +155,9 @@ class StageEngine:
             out = self.deepspeed_engine(self.task.window, batch, plan, rounds, state)
             loss, state = out.total, out.state
             # a loss that is not finite makes every gradient NaN, on every rank: then no rank takes the step
-            self.deepspeed_engine.backward(loss * torch.where(torch.isfinite(loss.detach()), 1.0, math.nan))
+            self.deepspeed_engine.backward(
+                loss * torch.where(torch.isfinite(loss.detach()), batch.texts_per_row, math.nan)
+            )
             self._require_all_touched(rounds)
             total = total + loss.detach()
             for name, value in out.parts.items():
@@ -271,17 +274,19 @@ class StepResult:
 def run_step(engine: StageEngine, batch: Batch, plan: StepPlan, *, micros: int, stop: bool = False) -> StepResult:
     """Forward and backward over ``micros`` equal parts of this rank's ``batch``, then one step of all ranks together.
 
+    Losses are means over texts; where parts have packed rows, each part's gradient weighs as much as it has texts.
     ``stop``: this rank wants to end after the step; the result says whether any rank does.
     """
-    batch, size = engine.task.prepare(batch, plan), len(batch.length) // micros
+    batch = engine.task.prepare(batch, plan)
     sums: dict[str, Tensor] = {}
-    for number in range(micros):
-        part = batch.rows(slice(number * size, (number + 1) * size)).to(engine.device)
-        total, parts = engine.forward_backward(part, plan, last=number == micros - 1)
-        for name, value in {"total": total, **parts}.items():
-            sums[name] = sums.get(name, 0.0) + value.double() / micros
+    for number, part in enumerate(batch.parts(micros), 1):
+        total, parts = engine.forward_backward(part.to(engine.device), plan, last=number == micros)
+        one = torch.ones((), device=engine.device)
+        for name, value in {"total": total, **parts, _TEXTS: one}.items():
+            sums[name] = sums.get(name, 0.0) + value.double() * part.texts_per_row / micros
     grad_norm, taken = engine.step(plan.lr)
-    losses, tokens, any_stop = _over_ranks(sums, int(batch.length.sum()), stop, engine.device)
+    means, tokens, any_stop = _over_ranks(sums, int(batch.length.sum()), stop, engine.device)
+    losses = {name: value / means[_TEXTS] for name, value in means.items() if name != _TEXTS}
     return StepResult(losses, grad_norm, taken, tokens, any_stop)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from dualmask.core.batch import Counts
 from dualmask.families.edit.config import EditConfig
 from dualmask.nn import initial
 from dualmask.nn.parallel.linear import Column, Row
@@ -46,12 +47,15 @@ class Filler(nn.Module):
         slot: Tensor,
         table: TokenTable,
         hint_BTD: Tensor | None = None,
+        *,
+        lengths: Counts | None = None,
     ) -> Filled:
         """At the slots [M] of the flattened sequence. hint_BTD: at a [MASK] that stands for a deleted token the
-        embedding of that token, elsewhere 0; None: nothing is known of what was deleted."""
+        embedding of that token, elsewhere 0; None: nothing is known of what was deleted. lengths: as ``Trunk`` has it.
+        """
         if hint_BTD is not None:
             x_BTD = x_BTD + self.hint(hint_BTD)
-        states = self.trunk(x_BTD, position, present)
+        states = self.trunk(x_BTD, position, present, lengths=lengths)
         h_MD = states.flatten(0, 1).index_select(0, slot)
         h_MD = self.norm(h_MD + self.down(nn.functional.gelu(self.up(h_MD), approximate="tanh")))
         return Filled(table(h_MD, logits=True), states, self.doubt(states).squeeze(-1).float())

@@ -164,7 +164,8 @@ class DualMask(nn.Module):
         weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight) * (place >= 0)
         x_BTD = self.table(masked)
         # nothing is known of what was deleted; the map of hints gets a gradient all the same, as every module must
-        out = self.filler(x_BTD, position, draft.present, slot, self.table, torch.zeros_like(x_BTD))
+        hint_BTD, existing = torch.zeros_like(x_BTD), draft.present
+        out = self.filler(x_BTD, position, existing, slot, self.table, hint_BTD, lengths=draft.lengths)
         return scored(out.logits, slot, weight, given.tokens[row, place.clamp_min(0)]), out.wrong_logit
 
 

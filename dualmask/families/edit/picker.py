@@ -102,7 +102,7 @@ class Picker(nn.Module):
         twice = repeats(batch.tokens, batch.deletable)
         opinion = self.opinion(torch.stack([believed, best, is_written, written], dim=-1).to(x_BTD.dtype))
         known = rate[:, None] + opinion + self.repeats(twice.to(x_BTD.dtype))
-        h_BTD = self.trunk(x_BTD + known, position, batch.present)
+        h_BTD = self.trunk(x_BTD + known, position, batch.present, lengths=batch.lengths)
         logits = self.delete(h_BTD).float()
         unary = logits[..., 0] + self.trust[0] * believed
         doubt = self.doubt(h_BTD).squeeze(-1).float() + twice @ self.twice.float()

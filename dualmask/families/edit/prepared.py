@@ -8,8 +8,8 @@ the host need not ask the device for what it has made itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -40,28 +40,19 @@ class PreparedBatch(Batch):
     @property
     def start(self) -> Batch:
         """The drafts as a batch."""
-        return Batch(self.draft, self.draft_length, self.key)
+        return Batch(self.draft, self.draft_length, self.key, host_length=self.known["draft_length"])
 
     @property
     def target(self) -> Batch:
         """The texts alone."""
-        return Batch(self.tokens, self.length, self.key)
+        return Batch(self.tokens, self.length, self.key, host_length=self.host_length)
 
     def is_for(self, plan: StepPlan) -> bool:
         return self.step == (plan.stage_index, plan.step)
 
-    def to(self, device: torch.device | str) -> Self:
-        return self._with(lambda plane: host.to_device(plane, torch.device(device)))
-
     def rows(self, part: slice | Tensor) -> Self:
         assert isinstance(part, slice)
-        known = {name: values[part] for name, values in self.known.items()}
-        return replace(self._with(lambda plane: plane[part]), known=known)
-
-    def _with(self, change: Any) -> Self:
-        """``change`` of every tensor."""
-        planes = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(plane) for name, plane in planes.items() if isinstance(plane, Tensor)})
+        return replace(super().rows(part), known={name: values[part] for name, values in self.known.items()})
 
 
 @dataclass(frozen=True)
@@ -95,7 +86,8 @@ def prepare(batch: Batch, plan: StepPlan, errors: ErrorTables) -> PreparedBatch:
         return batch
     plan = EditPlan.of(plan)
     texts = Batch(batch.tokens, batch.length, batch.key)
-    return _rounds(texts, plan, errors) if isinstance(plan.stage, RoundStage) else _holes(texts, plan, errors)
+    made = _rounds(texts, plan, errors) if isinstance(plan.stage, RoundStage) else _holes(texts, plan, errors)
+    return replace(made, texts_in_row=batch.texts_in_row)
 
 
 def prepared(batch: Batch, plan: EditPlan, errors: ErrorTables) -> PreparedBatch:

@@ -5,14 +5,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dualmask.config.schema import RunConfig
-from dualmask.core import host, noise
+from dualmask.core import noise
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 from dualmask.families.edit.scores import read_scores
@@ -26,13 +26,6 @@ class ScoredBatch(Batch):
     output: Tensor  # [B, T] ids
     output_length: Tensor  # [B]
     score: Tensor  # [B] float: deviations from the mean of the whole file
-
-    def to(self, device: torch.device | str) -> ScoredBatch:
-        device = torch.device(device)
-        return ScoredBatch(*(host.to_device(getattr(self, field.name), device) for field in fields(self)))
-
-    def rows(self, part: slice | Tensor) -> ScoredBatch:
-        return ScoredBatch(*(getattr(self, field.name)[part] for field in fields(self)))
 
 
 class ScoredTexts:

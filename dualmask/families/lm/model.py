@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.core import noise
-from dualmask.core.batch import Batch, present
+from dualmask.core.batch import Batch, Counts, present
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.curriculum import StepPlan
 from dualmask.families.lm.config import LanguageModelConfig
@@ -55,7 +55,8 @@ class Autoregressive(LanguageModel):
     def forward(self, batch: Batch, plan: StepPlan | None = None) -> ScoredSlots:
         """Every next token of the batch. There is nothing to draw, so no plan is needed."""
         position = contiguous_positions(batch.tokens)
-        return next_tokens(batch, self.lm(self.table(batch.tokens), position, batch.present), self.logits)
+        states = self.lm(self.table(batch.tokens), position, batch.present, lengths=batch.lengths)
+        return next_tokens(batch, states, self.logits)
 
     def token_losses(self, batch: Batch) -> Tensor:
         """[B, T] −log p of the token behind each position, in nats; 0 behind the end of a text."""
@@ -88,10 +89,14 @@ class MaskedDiffusion(LanguageModel):
         masked = deletion.best_first(order, where, number)
         slot = masked.flatten().nonzero().squeeze(1)
         weight = (size / number.clamp_min(1))[slot // batch.tokens.shape[1]]
-        logits = self.fill(torch.where(masked, MASK_ID, batch.tokens), batch.length, slot)
+        logits = self.fill(torch.where(masked, MASK_ID, batch.tokens), batch.length, slot, batch.lengths)
         return scored(logits, slot, weight, batch.tokens.flatten()[slot])
 
-    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor) -> Tensor:
-        """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, T] that hold [MASK]s."""
+    def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, lengths: Counts | None = None) -> Tensor:
+        """[M, V / tensor] logits at the slots [M] (flattened places) of tokens [B, T] that hold [MASK]s.
+
+        lengths [B]: ``length``, where the host knows it.
+        """
         there = present(length, tokens.shape[1])
-        return self.logits(self.lm(self.table(tokens), contiguous_positions(tokens), there), slot)
+        states = self.lm(self.table(tokens), contiguous_positions(tokens), there, lengths=lengths)
+        return self.logits(states, slot)

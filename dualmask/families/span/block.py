@@ -4,15 +4,17 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from dualmask.config.model import ModelConfig
 from dualmask.nn.block import MLP, Attention
 from dualmask.nn.hidden import Rows
+from dualmask.nn.layout import PaddedRows
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.rotary import Rotary
+
+FULL = PaddedRows()  # spans have no padding
 
 
 class CrossAttention(nn.Module):
@@ -29,11 +31,9 @@ class CrossAttention(nn.Module):
         self.output = Row(config.hidden, config.hidden, std=output_std)
 
     def forward(self, z_BKD: Tensor, h_BKD: Tensor, rotary: Rotary) -> Tensor:
-        batch, width, _ = z_BKD.shape
-        q = self.query(z_BKD).view(batch, width, self.heads, self.head_width).transpose(1, 2)
-        k, v = self.key_value(h_BKD).view(batch, width, self.heads, 2, self.head_width).permute(3, 0, 2, 1, 4)
-        mixed = nn.functional.scaled_dot_product_attention(rotary.apply(q), rotary.apply(k), v)
-        return self.output(mixed.transpose(1, 2).reshape(batch, width, -1))
+        q = self.query(z_BKD).unflatten(-1, (self.heads, self.head_width))
+        k, v = self.key_value(h_BKD).unflatten(-1, (self.heads, 2, self.head_width)).unbind(-2)
+        return self.output(FULL.attend(rotary.apply(q), rotary.apply(k), v).flatten(-2))
 
 
 class SpanBlock(nn.Module):
@@ -47,7 +47,6 @@ class SpanBlock(nn.Module):
         self.mlp = MLP(config, output_std=output_std)
 
     def forward(self, z_BKD: Tensor, h_BKD: Tensor, rotary: Rotary) -> Tensor:
-        everywhere = torch.ones(1, 1, 1, z_BKD.shape[1], dtype=torch.bool, device=z_BKD.device)
-        z_BKD = z_BKD + self.attention(self.attention_norm(z_BKD), rotary, everywhere)
+        z_BKD = z_BKD + self.attention(self.attention_norm(z_BKD), rotary, FULL)
         z_BKD = z_BKD + self.cross(self.cross_norm(z_BKD), h_BKD, rotary)
         return z_BKD + self.mlp(self.mlp_norm(z_BKD))

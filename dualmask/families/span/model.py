@@ -67,7 +67,8 @@ class SpanFusion(nn.Module):
 
     def read(self, batch: Batch, prefix: PrefixCache | None = None) -> Tensor:
         """[B, T, D] the decoder's states of whole texts. ``prefix``: an empty one, if these are to be remembered."""
-        return self.decoder(self.table(batch.tokens), contiguous_positions(batch.tokens), batch.present, prefix)
+        position = contiguous_positions(batch.tokens)
+        return self.decoder(self.table(batch.tokens), position, batch.present, prefix, lengths=batch.lengths)
 
     def next_tokens(self, batch: Batch, states: Tensor) -> ScoredSlots:
         """The loss of every next token from the decoder's states [B, T, D]."""

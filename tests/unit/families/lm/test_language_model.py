@@ -105,13 +105,13 @@ def test_diffusion_masks_a_uniform_share_and_never_the_edges(plan) -> None:
     seen: list[int] = []
     fill = model.fill
 
-    def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+    def spy(tokens: torch.Tensor, length: torch.Tensor, slot: torch.Tensor, lengths: object) -> torch.Tensor:
         masked = tokens == MASK_ID
         assert torch.equal(masked.flatten().nonzero().squeeze(1), slot)
         assert not masked[:, 0].any()
         assert not masked[:, -1].any()
         seen.extend(masked.sum(1).tolist())
-        return fill(tokens, length, slot)
+        return fill(tokens, length, slot, lengths)
 
     model.fill = spy
     for step in range(20):
