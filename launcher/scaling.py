@@ -7,13 +7,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from dualmask.config.hardware import Hardware, load_hardware
+from dualmask.config.hardware import GIB, Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig
 from launcher.plan import DAY, HARDWARE, vocabulary
 from launcher.plan_tables import short
 from launcher.planner.parameters import by_module, parameters
-from launcher.planner.recommend import GIB, Choice, recommend
+from launcher.planner.recommend import Choice, recommend
 from launcher.planner.time import Cluster, Site
 from launcher.planner.traffic import traffic
 

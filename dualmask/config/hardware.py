@@ -13,6 +13,7 @@ from pydantic import Field
 from dualmask.config.load import ConfigError, load_yaml_model
 from dualmask.config.section import Positive, Section
 
+GIB = 2**30
 Amount = Annotated[float, Field(gt=0.0)]
 Part = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -26,6 +27,10 @@ class Hardware(Section):
     node_gb_per_s: Amount = Field(description="that a GPU sends to others of its node, 10^9 bytes a second, one way")
     network_gb_per_s: Amount = Field(description="that a GPU sends to other nodes, 10^9 bytes a second, one way")
     gpus_per_node: Positive = 8
+    host_memory_gib: Amount | None = Field(None, description="of a node's host, GiB; None: it is not planned for")
+    host_process_gib: Annotated[float, Field(ge=0.0)] = Field(
+        3.0, description="assumed: of the host, for a process that holds nothing yet: Python, torch, CUDA"
+    )
     memory_share: Part = Field(0.9, description="assumed: of the memory, that a run may fill; the rest is a margin")
     compute_share: Part = Field(0.4, description="assumed: of the peak, that matrix products and all around them reach")
     bandwidth_share: Part = Field(0.75, description="assumed: of all bandwidths, that is reached")
@@ -36,7 +41,7 @@ class Hardware(Section):
 
     @property
     def usable_bytes(self) -> float:
-        return self.memory_gib * 2**30 * self.memory_share
+        return self.memory_gib * GIB * self.memory_share
 
     def peak(self, precision: str) -> float:
         """Operations a second."""

@@ -51,6 +51,19 @@ class ParallelConfig(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 3
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="optimizer: the host keeps the optimizer's states and makes its step (ZeRO-1 to -3)"
+    )
+    max_reuse_distance: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="ZeRO-3: gathered weights stay where fewer elements than so many are used before they are used "
+        "again; None: as many as the GPU's memory has room for",
+    )
+    max_live_parameters: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="ZeRO-3: nothing is gathered ahead while so many elements are; None: max_reuse_distance, but not "
+        "less than 10^9",
+    )
     timeout_seconds: Positive = Field(600, description="a collective that waits longer than this ends the job")
 
 
