@@ -43,7 +43,7 @@ ASSUMED = (
     "collectives are rings; without --hardware ZeRO-3's reuse distance is DeepSpeed's default, unless the run has one",
 )
 ASSUMED_OF_TIME = (
-    "no figure of time was measured on a GPU: rates are the maker's, shares of them assumptions of the hardware file",
+    "rates are the maker's, shares of them and microseconds of the host assumptions of the hardware file",
     "stages take their last number of rounds from their first step on; stage reward is left out",
 )
 
@@ -164,7 +164,8 @@ def _on_hardware(run: RunConfig, site: Site) -> Iterator[Row]:
     tokens = run.batch.sequences * run.model.max_length
     for stage, time in times:
         parts = {"compute": time.compute, "optimizer": time.optimizer, "between data ranks": time.data,
-                 "between tensor ranks": time.tensor, "least": time.least, "most": time.most}  # fmt: skip
+                 "between tensor ranks": time.tensor, "host": time.host,
+                 "least": time.least, "most": time.most}  # fmt: skip
         yield from _rows("step_seconds", "part", parts, stage=stage.name)
         speeds = {"least": tokens / time.most, "most": tokens / time.least}
         yield from _rows("tokens_per_second", "bound", speeds, stage=stage.name)

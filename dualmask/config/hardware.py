@@ -37,6 +37,19 @@ class Hardware(Section):
     hop_microseconds: Annotated[float, Field(ge=0.0)] = Field(
         3.0, description="assumed: from one GPU of a ring to the next; a collective of n makes n − 1 hops"
     )
+    pcie_gb_per_s: Amount = Field(
+        25.0, description="between a GPU and its host, 10^9 bytes a second, one way: what is offloaded goes through it"
+    )
+    host_gb_per_s: Amount = Field(
+        200.0, description="of the host's memory, 10^9 bytes a second, shared by a node's GPUs: an offloaded optimizer"
+    )
+    launch_microseconds: Annotated[float, Field(ge=0.0)] = Field(
+        30.0,
+        description="assumed: of the host, for an operation that it hands to the GPU (launcher/planner/launches.py)",
+    )
+    hook_microseconds: Annotated[float, Field(ge=0.0)] = Field(
+        300.0, description="assumed: of the host, for ZeRO-3's hooks around a call of a module, forward or backward"
+    )
     price_per_hour: Amount | None = Field(None, description="of one GPU, in whatever currency; None: no cost is given")
 
     @property

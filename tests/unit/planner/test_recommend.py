@@ -42,7 +42,8 @@ def test_time_of_a_step():
     slower = max(bytes_on_the_network / 50e9, 8 * bytes_on_the_network / 450e9)
     assert time.data == pytest.approx(slower / 0.75 + hops)
     assert time.tensor == 0
-    assert time.least <= time.most == pytest.approx(time.compute + time.data + time.optimizer)
+    assert time.host > time.compute + time.data  # so small a model on so many GPUs
+    assert time.least == time.most == pytest.approx(time.host + time.optimizer)
 
 
 def test_muon_takes_products_which_data_ranks_share_out():
