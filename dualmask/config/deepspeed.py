@@ -26,6 +26,7 @@ _OWNED = {
     "bf16.enabled": "parallel.precision",
     "fp16.enabled": "parallel.precision",
     "zero_optimization.stage": "parallel.zero_stage",
+    "zero_optimization.offload_optimizer.device": "parallel.offload",
 }
 REUSE = 10**9  # elements; DeepSpeed's own default, where neither the run file nor the GPU's memory says more
 _REFUSED = {"scheduler": "stages.*.lr"}
@@ -74,7 +75,7 @@ def deepspeed_config(
     """
     micros = micro_batches(run, data_size)
     optimizer = run.optimizer
-    ours = {
+    ours: dict[str, Any] = {
         "train_batch_size": run.batch.sequences,
         "train_micro_batch_size_per_gpu": run.batch.sequences // data_size // micros,
         "gradient_accumulation_steps": micros,
@@ -103,6 +104,8 @@ def deepspeed_config(
             **zero_3(run.parallel),
         },
     }
+    if run.parallel.offload == "optimizer":
+        ours["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": cuda}
     if optimizer.name == "muon":  # ours, which DeepSpeed has not tested; with its states on the CPU, too
         ours |= {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
         _refuse_beside_muon(flatten(user or {}))
@@ -142,7 +145,7 @@ def _merge(ours: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
             "weights, because this DeepSpeed does not find them again; remove it"
         )
     for key, owner in _OWNED.items():
-        if key in given and given[key] not in ("auto", decided[key]):
+        if key in given and key in decided and given[key] not in ("auto", decided[key]):
             raise ConfigError(
                 f"--deepspeed_config: {key} = {given[key]!r} contradicts {decided[key]!r} of the run file; "
                 f"remove it or change {owner}"

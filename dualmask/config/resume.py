@@ -23,6 +23,7 @@ _HARMLESS = (
     "parallel.tensor",
     "parallel.zero_stage",
     "parallel.activation_checkpointing",
+    "parallel.offload",
     "parallel.max_reuse_distance",
     "parallel.max_live_parameters",
     "parallel.timeout_seconds",

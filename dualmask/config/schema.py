@@ -66,6 +66,15 @@ class ParallelConfig(Section):
     )
     timeout_seconds: Positive = Field(600, description="a collective that waits longer than this ends the job")
 
+    @model_validator(mode="after")
+    def _offloads_what_is_shared_out(self) -> ParallelConfig:
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError(
+                "parallel.offload=optimizer needs an optimizer of DeepSpeed's: set parallel.zero_stage to 1, 2 or 3 "
+                "(it is 0), or parallel.offload to none"
+            )
+        return self
+
 
 class OptimizerConfig(Section):
     name: Literal["adamw", "muon"] = Field(

@@ -81,7 +81,8 @@ def at_initialize(run: RunConfig, stage: StageConfig, vocab_size: int, data_size
     born = held.weights + max(largest * SINGLE, flat)
     if zero == 3:
         return max(born, rank.step().total)
-    return max(born, held.weights + held.master + (rank.learns * SINGLE / data_size if zero else 0.0))
+    gradients = rank.learns * SINGLE / data_size if zero and not rank.offloads else 0.0
+    return max(born, held.weights + held.master + gradients)
 
 
 def offloaded(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
@@ -104,11 +105,12 @@ def _states(every: Iterable[Parameter], taught: Sequence[Parameter], run: RunCon
     shared = data_size if zero else 1
     copied, averaged = bool(zero) or width < SINGLE, run.optimizer.ema_decay is not None
     weights = held * width / (data_size if zero == 3 else 1)
-    if parallel.offload == "optimizer" and run.device != "cpu":
+    offloads = parallel.offload == "optimizer"
+    if offloads and run.device != "cpu":
         return Memory(weights)
     return Memory(
         weights=weights,
-        gradients=learns * width / shared,
+        gradients=learns * (width + SINGLE * offloads) / shared,  # the host's optimizer takes them as float32
         master=(copied + averaged) * learns * SINGLE / shared,
         adam=muon.moments(run, taught) * SINGLE / shared,
     )
@@ -136,6 +138,11 @@ class _Rank:
     @property
     def cpu(self) -> bool:
         return self.run.device == "cpu"
+
+    @property
+    def offloads(self) -> bool:
+        """To a memory that is not the device's own."""
+        return self.run.parallel.offload == "optimizer" and not self.cpu
 
     @property
     def width(self) -> int:
@@ -247,6 +254,8 @@ class _Rank:
         """The optimizer's: gradients once more, flat, as float32, one group after the other. AdamW is fused."""
         stage = self.zero["stage"]
         matrix = muon.workspace(self.run, self.taught)
+        if self.offloads:  # all but Muon's products
+            return replace(self.held, workspace=matrix)
         if stage == 0:
             reduced = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
             single = self.learns * SINGLE if self.width < SINGLE else 0.0
