@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from dualmask.config.hardware import GIB
 from dualmask.config.load import ConfigError
 from dualmask.nn.parallel import mesh
-from launcher.planner.distances import settled
+from launcher.planner.distances import settled, with_reuse
 from launcher.planner.host import host_bytes
 from launcher.planner.memory import at_initialize
 from launcher.preflight import Preflight
@@ -38,6 +39,14 @@ def prepared(ready: Preflight, world: int, local: int) -> Preflight:
         return replace(ready, run=settled(ready.run, ready.vocab_size, data_size, usable))
     finally:
         mesh.leave()
+
+
+def agreed(ready: Preflight) -> Preflight:
+    """With the smallest reuse distance of all ranks, whose GPUs may differ: they must gather alike. Collective."""
+    everyones: list[int | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyones, ready.run.parallel.max_reuse_distance)
+    known = [reuse for reuse in everyones if reuse is not None]
+    return replace(ready, run=with_reuse(ready.run, min(known))) if known else ready
 
 
 def host_memory() -> int:

@@ -35,6 +35,7 @@ from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.progress import Progress
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Stages, Trainer, steps_done_in_stage
+from launcher.machine import agreed
 from launcher.preflight import Preflight, RunRecord, new_key
 
 Resume = tuple[Path, TrainingState] | None
@@ -42,9 +43,11 @@ Resume = tuple[Path, TrainingState] | None
 
 def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
+    parallel = ready.run.parallel
+    device = _device(ready.run.device)
+    init_distributed(tensor=parallel.tensor, timeout_seconds=parallel.timeout_seconds, device=device)
+    ready = agreed(ready)
     run = ready.run
-    device = _device(run.device)
-    init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
     heartbeat = Heartbeat(run.parallel.timeout_seconds)
     checkpoints = Checkpoints(run.output, run.checkpoint.keep_last, background=run.checkpoint.background)
     resume = find_resume(ready, checkpoints, resume_from)
