@@ -73,16 +73,25 @@ def peaks(
 
 def at_initialize(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
     """Bytes of a rank's device while the stage's engine is made. First the weights stand there, with one slice of a
-    parameter beside them or the flat copy that ZeRO-1 and -2 make of a group; then the states: ZeRO-3 goes through a
-    step without gradients, ZeRO-1 and -2 make these as float32, the moments are left to the first step."""
+    parameter beside them or the flat copy that ZeRO-1 and -2 make of a group; then what DeepSpeed makes of them. The
+    moments are left to the first step, which its optimizer of bfloat16 weights without ZeRO takes at once."""
     rank = _Rank(run, stage, vocab_size, data_size)
     zero, held, largest = rank.zero["stage"], rank.held, max(p.size(run.parallel.tensor) for p in rank.every)
-    flat = max(rank.groups, default=0) * rank.width if zero in (1, 2) else 0
-    born = held.weights + max(largest * SINGLE, flat)
-    if zero == 3:
-        return max(born, rank.step().total)
-    gradients = rank.learns * SINGLE / data_size if zero and not rank.offloads else 0.0
-    return max(born, held.weights + held.master + gradients)
+    flat = max(rank.groups) * rank.width if zero in (1, 2) else 0
+    return max(held.weights + max(largest * SINGLE, flat), _made(rank, held))
+
+
+def _made(rank: _Rank, held: Memory) -> float:
+    zero, single = rank.zero["stage"], rank.learns * SINGLE / rank.data_size
+    if zero == 0:
+        return rank.step().total if rank.width < SINGLE else held.weights
+    buckets = rank.zero["reduce_bucket_size"] * rank.width if zero == 3 else 0
+    if rank.offloads:
+        return held.weights + buckets
+    if zero < 3:  # gradients of all groups, as float32
+        return held.weights + held.master + single
+    group = min(max(rank.groups) / rank.data_size, SUB_GROUP) * SINGLE
+    return held.weights + held.master + max(group, buckets + held.gradients)
 
 
 def offloaded(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
