@@ -67,6 +67,20 @@ def measure(run: RunConfig, vocab_size: int) -> Seen:
     return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": drawn} | reserved
 
 
+def measure_making(settings: Mapping[str, tuple[RunConfig, int]], tensor: int) -> dict[str, int]:
+    """Bytes of this CPU rank at the peak of making each run's engine from a model that is there. On every rank."""
+    join(tensor=tensor, cpu=True)
+    made = {}
+    for name, (run, vocab_size) in settings.items():
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+            model = build_model(run, vocab_size)
+            with record_function(MARK):
+                engine = build_engine(run, model)
+        engine.close()
+        made[name] = peak(seen)
+    return made
+
+
 @torch.no_grad()
 def draws(model: nn.Module, run: RunConfig, vocab_size: int) -> list[dict[str, float]] | None:
     """Fields of ``planner.passes.Draws`` for each round of a step's first micro-batch, before anything is learnt."""

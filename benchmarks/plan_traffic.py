@@ -72,6 +72,7 @@ class Case:
 # a block of MODEL has 49,408 elements; DeepSpeed's defaults are 20 and 1 of a block of 5 · 10^7
 NEAR = Distances(reuse=0, ahead=0, persistent=0)
 SCALED = Distances(reuse=60_000, ahead=5_000, live=200_000, persistent=1_000)
+KEPT = replace(SCALED, reuse=10**7, live=10**7)  # for the whole window
 DATA = {
     "filler": Case("filler"),
     "filler, small ones whole": Case("filler", far=Distances(persistent=5_000)),
@@ -84,8 +85,10 @@ DATA = {
     "joint, given up at once": Case("joint", far=NEAR),
     "joint, given up late": Case("joint", far=replace(SCALED, reuse=150_000)),
     "joint, checkpointed": Case("joint", checkpointing=True, far=SCALED),
+    "joint, checkpointed, kept": Case("joint", checkpointing=True, far=KEPT),
     "windows of unlike length": Case("ragged", far=Distances(persistent=5_000)),
     "language model": Case("lm", far=SCALED, model=ONE_TRUNK | {"family": "diffusion"}),
+    "language model, kept": Case("lm", far=KEPT, model=ONE_TRUNK | {"family": "diffusion"}),
     "span": Case("span", model=SPAN, far=SCALED),
     "ZeRO-2, joint": Case("joint", zero=2),
     "ZeRO-1, accumulated": Case("filler", zero=1, micro=2),

@@ -17,17 +17,19 @@ import yaml
 
 from data_pipeline.manifest import Manifest
 from dualmask.config.deepspeed import micro_batches
-from dualmask.config.hardware import Hardware, load_hardware
+from dualmask.config.hardware import GIB, Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig
 from dualmask.evaluation.report import write
 from dualmask.families.edit.config import RewardStage
 from launcher.plan_tables import Row, show
+from launcher.planner.distances import settled
 from launcher.planner.flops import step_cost
-from launcher.planner.memory import memory
+from launcher.planner.host import host_bytes
+from launcher.planner.memory import at_initialize, memory
 from launcher.planner.parameters import by_module, parameters
 from launcher.planner.passes import Shape
-from launcher.planner.recommend import GIB, Advice, Choice, largest, planned, recommend
+from launcher.planner.recommend import Advice, Choice, largest, planned, recommend
 from launcher.planner.time import Cluster, Site, run_seconds, step_time
 from launcher.planner.traffic import traffic
 from launcher.preflight import HARDWARE
@@ -38,10 +40,10 @@ ASSUMED = (
     "operations are those of matrix products at the end of the stage; attention counts every pair of tokens",
     "schedules at their mean; later rounds have as many holes as the first; prefix and empty starts one full gap",
     "bytes of what torch gives out; what its caching allocator, CUDA itself and NCCL need comes on top",
-    "collectives are rings; DeepSpeed's distances are its defaults (launcher/planner/gathers.py)",
+    "collectives are rings; without --hardware ZeRO-3's reuse distance is DeepSpeed's default, unless the run has one",
 )
 ASSUMED_OF_TIME = (
-    "no figure of time was measured on a GPU: rates are the maker's, shares of them assumptions of the hardware file",
+    "rates are the maker's, shares of them and microseconds of the host assumptions of the hardware file",
     "stages take their last number of rounds from their first step on; stage reward is left out",
 )
 
@@ -58,13 +60,17 @@ def main(arguments: list[str] | None = None) -> int:
             run = advice.choice.run
             overrides = " ".join(f"--set {line}" for line in advice.overrides)
             lines = [f"Recommended, and planned below: {overrides}", *(f"- {line}" for line in advice.reasons)]
-        rows = plan(run, vocab_size, data_ranks(run, cluster))
+        data_size = data_ranks(run, cluster)
         if hardware is not None:
             site = Site(hardware, cluster, vocab_size)
-            best = largest(run, site)
+            best, run = largest(run, site), settled(run, vocab_size, data_size, hardware.usable_bytes)
+            if refusal := Choice(run, site).refusal:
+                raise ConfigError(refusal)
             lines.append(_fits(best))
-            rows += [*_on_hardware(run, site), *_choices(best, advice)]
             assumed += ASSUMED_OF_TIME
+        rows = plan(run, vocab_size, data_size)
+        if hardware is not None:
+            rows += [*_of_a_node(rows, cluster, hardware), *_on_hardware(run, site), *_choices(best, advice)]
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -126,9 +132,26 @@ def plan(run: RunConfig, vocab_size: int, data_size: int) -> list[Row]:
             rows += _rows("step_flops", "part", parts, stage=stage.name)
             kinds = {"parameters": sent.parameters, "gradients": sent.gradients, "activations": sent.activations}
             rows += _rows("sent", "kind", kinds | {"all": sent.total}, stage=stage.name)
+            if sent.once:
+                times = {
+                    "bytes": sent.gathered,
+                    "ideal: once a window": sent.once,
+                    "× ideal": sent.gathered / sent.once,
+                }
+                rows += _rows("gathers", "gathered", times, stage=stage.name)
         held = memory(run, stage, vocab_size, data_size)
         rows += _rows("rank_bytes", "kind", {**asdict(held), "all": held.total}, stage=stage.name)
-    return rows
+        made = {"device at initialize": at_initialize(run, stage, vocab_size, data_size)}
+        rows += _rows("made_bytes", "kind", made, stage=stage.name)
+    return rows + _rows("host_bytes", "phase", host_bytes(run, vocab_size, data_size))
+
+
+def _of_a_node(rows: list[Row], cluster: Cluster, hardware: Hardware) -> Iterator[Row]:
+    """What its ranks need of the host together, their processes included."""
+    own = hardware.host_process_gib * GIB
+    needs = {r["phase"]: cluster.gpus_per_node * (r["value"] + own) for r in rows if r["metric"] == "host_bytes"}
+    limit = {} if hardware.host_memory_gib is None else {"there is": hardware.host_memory_gib * GIB}
+    yield from _rows("node_host_bytes", "phase", needs | limit)
 
 
 def _rows(metric: str, key: str, values: Mapping[str, float], **where: str) -> list[Row]:
@@ -141,7 +164,8 @@ def _on_hardware(run: RunConfig, site: Site) -> Iterator[Row]:
     tokens = run.batch.sequences * run.model.max_length
     for stage, time in times:
         parts = {"compute": time.compute, "optimizer": time.optimizer, "between data ranks": time.data,
-                 "between tensor ranks": time.tensor, "least": time.least, "most": time.most}  # fmt: skip
+                 "between tensor ranks": time.tensor, "host": time.host,
+                 "least": time.least, "most": time.most}  # fmt: skip
         yield from _rows("step_seconds", "part", parts, stage=stage.name)
         speeds = {"least": tokens / time.most, "most": tokens / time.least}
         yield from _rows("tokens_per_second", "bound", speeds, stage=stage.name)

@@ -6,14 +6,17 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from dualmask.config.hardware import Hardware, load_hardware
+from dualmask.config.hardware import GIB, Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
 from dualmask.config.schema import RunConfig
 from launcher.plan import DAY, HARDWARE, vocabulary
 from launcher.plan_tables import short
+from launcher.planner.launches import launches, module_calls
 from launcher.planner.parameters import by_module, parameters
-from launcher.planner.recommend import GIB, Choice, recommend
+from launcher.planner.passes import Shape, walk
+from launcher.planner.recommend import Choice, recommend
 from launcher.planner.time import Cluster, Site
 from launcher.planner.traffic import traffic
 
@@ -23,8 +26,8 @@ GPUS = (1, 8, 64, 512, 4096)
 MAIN, OTHERS = "h100-80g", ("a100-80g", "h200-141g")
 TEXT = (Path(__file__).parent / "scaling.md.in").read_text(encoding="utf-8")
 HEAD = (
-    "| GPUs | TP × DP | W | checkpointing | micro | GiB a GPU | sent a step | step, first stage | step, last stage "
-    "| tokens a second | days |\n|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|"
+    "| GPUs | TP × DP | W | checkpointing | micro | GiB a GPU | × ideal | sent a step | step, first stage "
+    "| step, last stage | tokens a second | days |\n|--:|--:|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|"
 )
 
 
@@ -47,6 +50,12 @@ def page() -> str:
         "bandwidth": f"{main.bandwidth_share:.0%}",
         "memory": f"{main.memory_share:.0%}",
         "hop": f"{main.hop_microseconds:g}",
+        "launch": f"{main.launch_microseconds:g}",
+        "hook": f"{main.hook_microseconds:g}",
+        "host_memory": f"{main.host_memory_gib:,.0f}",
+        "process": f"{main.host_process_gib:g}",
+        **_floor(runs[0], main, "small"),
+        **_floor(runs[-1], main, "large"),
         "plans": "\n".join(sections),
         "others": "\n".join(_others(runs, [main, *others])),
     }
@@ -63,7 +72,7 @@ def section(path: Path, run: RunConfig, hardware: Hardware) -> Iterator[str]:
         try:
             advice = recommend(run, site(run, hardware, number))
         except ConfigError as error:
-            yield f"| {number:,} | – | | | | | | | | | |"
+            yield f"| {number:,} | – | | | | | | | | | | |"
             reasons.append(f"* {number:,}: {error}.")
             continue
         yield _line(advice.choice, tokens)
@@ -73,6 +82,16 @@ def section(path: Path, run: RunConfig, hardware: Hardware) -> Iterator[str]:
     yield "\n</details>\n"
 
 
+def _floor(run: RunConfig, hardware: Hardware, name: str) -> dict[str, Any]:
+    """What the host does for one micro-batch of the last stage."""
+    stage = run.stages[-1]
+    shape = Shape(run.model, vocabulary(run), run.batch.sequences, run.parallel.activation_checkpointing)
+    windows = walk(shape, stage)
+    kernels, calls = launches(shape, stage, windows), module_calls(shape, windows)
+    seconds = (kernels * hardware.launch_microseconds + calls * hardware.hook_microseconds) * 1e-6
+    return {f"kernels_{name}": kernels, f"calls_{name}": calls, f"floor_{name}": f"{seconds:.1f} s"}
+
+
 def site(run: RunConfig, hardware: Hardware, gpus: int) -> Site:
     width = min(gpus, hardware.gpus_per_node)
     return Site(hardware, Cluster(gpus // width, width), vocabulary(run))
@@ -80,7 +99,7 @@ def site(run: RunConfig, hardware: Hardware, gpus: int) -> Site:
 
 def _line(choice: Choice, tokens: int) -> str:
     (_, first), *_, (stage, last) = choice.times
-    sent = traffic(choice.run, stage, choice.site.vocab_size, choice.data).total
+    sent = traffic(choice.run, stage, choice.site.vocab_size, choice.data)
     least, most = choice.seconds
     cells = [
         f"{choice.site.cluster.gpus:,}",
@@ -89,7 +108,8 @@ def _line(choice: Choice, tokens: int) -> str:
         "on" if choice.checkpointing else "off",
         str(choice.micro),
         f"{choice.bytes / GIB:.0f}",
-        f"{short(sent)}B" if sent else "0",
+        f"{sent.gathered / sent.once:.1f}" if sent.once and choice.data > 1 else "–",
+        f"{short(sent.total)}B" if sent.total else "0",
         _between(first.least, first.most, " s"),
         _between(last.least, last.most, " s"),
         _between(tokens / most, tokens / least, ""),

@@ -40,6 +40,7 @@ from dualmask.training.progress import Progress, equal_cost
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Stages, Trainer, steps_done_in_stage
 from launcher.costs import StepCosts, hardware_of, step_costs
+from launcher.machine import agreed
 from launcher.preflight import Preflight, RunRecord, new_key
 
 Resume = tuple[Path, TrainingState] | None
@@ -55,9 +56,11 @@ class Watch:
 
 def train(ready: Preflight, resume_from: str, stop: StopRequest, watch: Watch = Watch()) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
+    parallel = ready.run.parallel
+    device = _device(ready.run.device)
+    init_distributed(tensor=parallel.tensor, timeout_seconds=parallel.timeout_seconds, device=device)
+    ready = agreed(ready)
     run = ready.run
-    device = _device(run.device)
-    init_distributed(tensor=run.parallel.tensor, timeout_seconds=run.parallel.timeout_seconds, device=device)
     heartbeat = Heartbeat(run.parallel.timeout_seconds)
     checkpoints = Checkpoints(run.output, run.checkpoint.keep_last, background=run.checkpoint.background)
     resume = find_resume(ready, checkpoints, resume_from)

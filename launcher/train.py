@@ -70,9 +70,11 @@ def start(arguments: argparse.Namespace, stop: StopRequest) -> int:
             print(describe(ready, preflight.world_size()))
         return 0
     if not complete:
+        from launcher.machine import prepared
         from launcher.session import Watch, train
 
-        if code := train(ready, arguments.resume, stop, Watch(profiled, hardware)):
+        known = prepared(ready, world, local_world_size())
+        if code := train(known, arguments.resume, stop, Watch(profiled, hardware)):
             return code
     if first:
         from launcher.finish import finish
@@ -115,11 +117,15 @@ def prepare_environment(device: str) -> None:
     if os.environ.get("MASTER_ADDR", "127.0.0.1") in ("127.0.0.1", "localhost"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # one machine: listen nowhere else
     if not cuda:
-        # of this machine alone: torchrun says it in the one variable, deepspeed in the other
-        local = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or preflight.world_size())
+        local = local_world_size()
         os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // local, 1)))
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         os.environ.setdefault("LOCAL_SIZE", str(local))  # else DeepSpeed starts numactl in every step to count sockets
+
+
+def local_world_size() -> int:
+    """Ranks of this machine alone: torchrun says it in the one variable, deepspeed in the other."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or preflight.world_size())
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dualmask.config.load import ConfigError, flatten
-from dualmask.config.schema import RunConfig
+from dualmask.config.schema import ParallelConfig, RunConfig
 from dualmask.config.stage import StageConfig
 
 # DeepSpeed's key: the key of the run file that decides it
@@ -26,18 +26,9 @@ _OWNED = {
     "bf16.enabled": "parallel.precision",
     "fp16.enabled": "parallel.precision",
     "zero_optimization.stage": "parallel.zero_stage",
+    "zero_optimization.offload_optimizer.device": "parallel.offload",
 }
-_ZERO_3 = {
-    # no `leaf_module`, which would spare hooks: it reduces a block's gradient at each of its uses, and asserts that a
-    # backward pass has only one
-    # a module is used again in the next round: in models of up to so many elements whatever a window of rounds needs
-    # again stays gathered, larger ones gather it anew in each round (DeepSpeed's own defaults, said aloud)
-    "stage3_max_reuse_distance": 10**9,
-    "stage3_max_live_parameters": 10**9,
-    # vectors stay whole: a gather costs a round trip, whatever its size
-    "stage3_param_persistence_threshold": 10**5,
-    "stage3_prefetch_bucket_size": 5 * 10**7,
-}
+REUSE = 10**9  # elements; DeepSpeed's own default, where neither the run file nor the GPU's memory says more
 _REFUSED = {"scheduler": "stages.*.lr"}
 # deepspeed 0.19.8 links parameters to the optimizer's flat tensors as if they stood there in their own order
 _ROUND_ROBIN = "zero_optimization.round_robin_gradients"
@@ -58,6 +49,23 @@ def micro_batches(run: RunConfig, data_size: int) -> int:
     return local // micro
 
 
+def zero_3(parallel: ParallelConfig) -> dict[str, int]:
+    """What ZeRO-3 gathers, when, and how long it keeps it: DeepSpeed's keys, all in elements.
+
+    There is no `leaf_module`, which would spare hooks: it reduces a block's gradient at each of its uses, and asserts
+    that a backward pass has only one.
+    """
+    reuse = REUSE if parallel.max_reuse_distance is None else parallel.max_reuse_distance
+    live = max(reuse, REUSE) if parallel.max_live_parameters is None else parallel.max_live_parameters
+    return {
+        "stage3_max_reuse_distance": reuse,
+        "stage3_max_live_parameters": live,
+        # vectors stay whole: a gather costs a round trip, whatever its size
+        "stage3_param_persistence_threshold": 10**5,
+        "stage3_prefetch_bucket_size": 5 * 10**7,
+    }
+
+
 def deepspeed_config(
     run: RunConfig, stage: StageConfig, *, data_size: int, cuda: bool, user: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -67,7 +75,7 @@ def deepspeed_config(
     """
     micros = micro_batches(run, data_size)
     optimizer = run.optimizer
-    ours = {
+    ours: dict[str, Any] = {
         "train_batch_size": run.batch.sequences,
         "train_micro_batch_size_per_gpu": run.batch.sequences // data_size // micros,
         "gradient_accumulation_steps": micros,
@@ -93,9 +101,11 @@ def deepspeed_config(
             "contiguous_gradients": True,
             "reduce_bucket_size": 2**24,  # elements; DeepSpeed's 5e8 would reserve 2 GB
             "allgather_bucket_size": 2**24,
-            **_ZERO_3,
+            **zero_3(run.parallel),
         },
     }
+    if run.parallel.offload == "optimizer":
+        ours["zero_optimization"]["offload_optimizer"] = {"device": "cpu", "pin_memory": cuda}
     if optimizer.name == "muon":  # ours, which DeepSpeed has not tested; with its states on the CPU, too
         ours |= {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
         _refuse_beside_muon(flatten(user or {}))
@@ -135,7 +145,7 @@ def _merge(ours: dict[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
             "weights, because this DeepSpeed does not find them again; remove it"
         )
     for key, owner in _OWNED.items():
-        if key in given and given[key] not in ("auto", decided[key]):
+        if key in given and key in decided and given[key] not in ("auto", decided[key]):
             raise ConfigError(
                 f"--deepspeed_config: {key} = {given[key]!r} contradicts {decided[key]!r} of the run file; "
                 f"remove it or change {owner}"

@@ -13,6 +13,7 @@ from pydantic import Field
 from dualmask.config.load import ConfigError, load_yaml_model
 from dualmask.config.section import Positive, Section
 
+GIB = 2**30
 Amount = Annotated[float, Field(gt=0.0)]
 Part = Annotated[float, Field(gt=0.0, le=1.0)]
 
@@ -26,17 +27,34 @@ class Hardware(Section):
     node_gb_per_s: Amount = Field(description="that a GPU sends to others of its node, 10^9 bytes a second, one way")
     network_gb_per_s: Amount = Field(description="that a GPU sends to other nodes, 10^9 bytes a second, one way")
     gpus_per_node: Positive = 8
+    host_memory_gib: Amount | None = Field(None, description="of a node's host, GiB; None: it is not planned for")
+    host_process_gib: Annotated[float, Field(ge=0.0)] = Field(
+        3.0, description="assumed: of the host, for a process that holds nothing yet: Python, torch, CUDA"
+    )
     memory_share: Part = Field(0.9, description="assumed: of the memory, that a run may fill; the rest is a margin")
     compute_share: Part = Field(0.4, description="assumed: of the peak, that matrix products and all around them reach")
     bandwidth_share: Part = Field(0.75, description="assumed: of all bandwidths, that is reached")
     hop_microseconds: Annotated[float, Field(ge=0.0)] = Field(
         3.0, description="assumed: from one GPU of a ring to the next; a collective of n makes n − 1 hops"
     )
+    pcie_gb_per_s: Amount = Field(
+        25.0, description="between a GPU and its host, 10^9 bytes a second, one way: what is offloaded goes through it"
+    )
+    host_gb_per_s: Amount = Field(
+        200.0, description="of the host's memory, 10^9 bytes a second, shared by a node's GPUs: an offloaded optimizer"
+    )
+    launch_microseconds: Annotated[float, Field(ge=0.0)] = Field(
+        30.0,
+        description="assumed: of the host, for an operation that it hands to the GPU (launcher/planner/launches.py)",
+    )
+    hook_microseconds: Annotated[float, Field(ge=0.0)] = Field(
+        300.0, description="assumed: of the host, for ZeRO-3's hooks around a call of a module, forward or backward"
+    )
     price_per_hour: Amount | None = Field(None, description="of one GPU, in whatever currency; None: no cost is given")
 
     @property
     def usable_bytes(self) -> float:
-        return self.memory_gib * 2**30 * self.memory_share
+        return self.memory_gib * GIB * self.memory_share
 
     def peak(self, precision: str) -> float:
         """Operations a second."""

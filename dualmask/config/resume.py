@@ -24,6 +24,9 @@ _HARMLESS = (
     "parallel.zero_stage",
     "parallel.activation_checkpointing",
     "parallel.compile",
+    "parallel.offload",
+    "parallel.max_reuse_distance",
+    "parallel.max_live_parameters",
     "parallel.timeout_seconds",
 )
 

@@ -56,6 +56,19 @@ class ParallelConfig(Section):
         description="transformer blocks are compiled in the first steps of a stage, which takes minutes; "
         "zero_stage up to 2",
     )
+    offload: Literal["none", "optimizer"] = Field(
+        "none", description="optimizer: the host keeps the optimizer's states and makes its step (ZeRO-1 to -3)"
+    )
+    max_reuse_distance: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="ZeRO-3: gathered weights stay where fewer elements than so many are used before they are used "
+        "again; None: as many as the GPU's memory has room for",
+    )
+    max_live_parameters: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="ZeRO-3: nothing is gathered ahead while so many elements are; None: max_reuse_distance, but not "
+        "less than 10^9",
+    )
     timeout_seconds: Positive = Field(600, description="a collective that waits longer than this ends the job")
 
     @model_validator(mode="after")
@@ -64,6 +77,15 @@ class ParallelConfig(Section):
             raise ValueError(
                 "compile=true, zero_stage=3: ZeRO-3 gathers parameters between the operations of a block, so that it "
                 "cannot be compiled as a whole; set zero_stage to 2 or less, or compile to false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _offloads_what_is_shared_out(self) -> ParallelConfig:
+        if self.offload == "optimizer" and self.zero_stage == 0:
+            raise ValueError(
+                "parallel.offload=optimizer needs an optimizer of DeepSpeed's: set parallel.zero_stage to 1, 2 or 3 "
+                "(it is 0), or parallel.offload to none"
             )
         return self
 

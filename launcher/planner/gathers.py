@@ -17,6 +17,8 @@ from functools import lru_cache
 from itertools import accumulate, groupby
 from typing import Literal
 
+from dualmask.config.deepspeed import zero_3
+from dualmask.config.schema import ParallelConfig
 from launcher.planner.parameters import Parameter
 from launcher.planner.passes import Pass, Window, flat
 
@@ -32,6 +34,17 @@ class Distances:
     ahead: int = 5 * 10**7  # stage3_prefetch_bucket_size
     live: int = 10**9  # stage3_max_live_parameters: nothing is gathered ahead above it
     persistent: int = 10**5  # stage3_param_persistence_threshold: parameters up to it stay whole
+
+    @staticmethod
+    def of(parallel: ParallelConfig) -> Distances:
+        """Those that DeepSpeed is given."""
+        given = zero_3(parallel)
+        return Distances(
+            reuse=given["stage3_max_reuse_distance"],
+            ahead=given["stage3_prefetch_bucket_size"],
+            live=given["stage3_max_live_parameters"],
+            persistent=given["stage3_param_persistence_threshold"],
+        )
 
 
 FORGETFUL = Distances(reuse=0, ahead=0, persistent=0)  # what it does while it does not know the order
@@ -52,9 +65,10 @@ class Gathers:
 
     moved: int
     most: int  # held at a time, persistent ones left out
+    once: int  # of all modules that are called, each once: less cannot be moved
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def gathers(
     window: Window, every: tuple[Parameter, ...], tensor: int, checkpointing: bool, far: Distances
 ) -> Gathers:  # fmt: skip
@@ -133,7 +147,7 @@ def count(order: Sequence[Visit], whole: Mapping[str, int], moving: Mapping[str,
         if _gives_up(visit, waiting) and not near[position] and looked[visit.owner] <= position + 1:
             held.remove(visit.owner)
             live -= moving.get(visit.owner, 0)
-    return Gathers(moved, most)
+    return Gathers(moved, most, sum(moving.get(name, 0) for name in set(names)))
 
 
 def _gives_up(visit: Visit, waiting: dict[str, int]) -> bool:

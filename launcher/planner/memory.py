@@ -6,7 +6,7 @@ DeepSpeed holds besides, and the optimizer's step.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -71,6 +71,41 @@ def peaks(
     return [*during, rank.step()]
 
 
+def at_initialize(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
+    """Bytes of a rank's device while the stage's engine is made. First the weights stand there, with one slice of a
+    parameter beside them or the flat copy that ZeRO-1 and -2 make of a group; then what DeepSpeed makes of them. The
+    moments are left to the first step, which its optimizer of bfloat16 weights without ZeRO takes at once."""
+    rank = _Rank(run, stage, vocab_size, data_size)
+    zero, held, largest = rank.zero["stage"], rank.held, max(p.size(run.parallel.tensor) for p in rank.every)
+    flat = max(rank.groups) * rank.width if zero in (1, 2) else 0
+    return max(held.weights + max(largest * SINGLE, flat), _made(rank, held))
+
+
+def _made(rank: _Rank, held: Memory) -> float:
+    zero, single = rank.zero["stage"], rank.learns * SINGLE / rank.data_size
+    if zero == 0:
+        return rank.step().total if rank.width < SINGLE else held.weights
+    buckets = rank.zero["reduce_bucket_size"] * rank.width if zero == 3 else 0
+    if rank.offloads:
+        return held.weights + buckets
+    if zero < 3:  # gradients of all groups, as float32
+        return held.weights + held.master + single
+    group = min(max(rank.groups) / rank.data_size, SUB_GROUP) * SINGLE
+    return held.weights + held.master + max(group, buckets + held.gradients)
+
+
+def offloaded(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
+    """Bytes that a rank keeps on the host instead of its device: the optimizer's states, and gradients twice, as they
+    are summed and as the optimizer takes them."""
+    if run.parallel.offload == "none":
+        return 0.0
+    rank = _Rank(run, stage, vocab_size, data_size)
+    learns = rank.learns / data_size
+    averaged = run.optimizer.ema_decay is not None
+    moments = muon.moments(run, rank.taught) / data_size
+    return (SINGLE * (2 + averaged) + rank.width) * learns + SINGLE * moments
+
+
 def _states(every: Iterable[Parameter], taught: Sequence[Parameter], run: RunConfig, data_size: int) -> Memory:
     """Behind the last backward pass of a step. ``taught``: those of the parameters ``every`` that learn."""
     parallel = run.parallel
@@ -78,9 +113,13 @@ def _states(every: Iterable[Parameter], taught: Sequence[Parameter], run: RunCon
     width, zero = element(parallel), parallel.zero_stage
     shared = data_size if zero else 1
     copied, averaged = bool(zero) or width < SINGLE, run.optimizer.ema_decay is not None
+    weights = held * width / (data_size if zero == 3 else 1)
+    offloads = parallel.offload == "optimizer"
+    if offloads and run.device != "cpu":
+        return Memory(weights)
     return Memory(
-        weights=held * width / (data_size if zero == 3 else 1),
-        gradients=learns * width / shared,
+        weights=weights,
+        gradients=learns * (width + SINGLE * offloads) / shared,  # the host's optimizer takes them as float32
         master=(copied + averaged) * learns * SINGLE / shared,
         adam=muon.moments(run, taught) * SINGLE / shared,
     )
@@ -102,8 +141,17 @@ class _Rank:
         return self.config["zero_optimization"]
 
     @property
+    def far(self) -> Distances:
+        return Distances.of(self.run.parallel)
+
+    @property
     def cpu(self) -> bool:
         return self.run.device == "cpu"
+
+    @property
+    def offloads(self) -> bool:
+        """To a memory that is not the device's own."""
+        return self.run.parallel.offload == "optimizer" and not self.cpu
 
     @property
     def width(self) -> int:
@@ -168,7 +216,7 @@ class _Rank:
         if self.used == 0 or isinstance(self.stage, RewardStage):
             return self.used * self.width
         sizes = [p.size(self.run.parallel.tensor) for p in self.every]
-        persistent = sum(size for size in sizes if size <= Distances().persistent)
+        persistent = sum(size for size in sizes if size <= self.far.persistent)
         return traffic(self.run, self.stage, self.vocab_size, self.data_size).held + persistent * self.width
 
     def during(self, peak: Peak) -> Memory:
@@ -178,7 +226,7 @@ class _Rank:
         if stage < 3:  # born with a backward pass's first gradient, gone at its end
             buckets *= (2 if zero["overlap_comm"] else 1) if stage and peak.reducing else 0
         # what is fetched ahead arrives in one piece, which is copied and lives until the last of it is used
-        fetched = min(self.used, Distances().ahead) * self.width if peak.fetching else 0.0
+        fetched = min(self.used, self.far.ahead) * self.width if peak.fetching else 0.0
         # gloo's two threads hold on to what they reduced last
         reduced = 2 * self.sizes.sequences * self.run.model.max_length * self.run.model.hidden * self.width
         reduced_copies = reduced if self.cpu and self.run.parallel.tensor > 1 else 0.0
@@ -202,19 +250,26 @@ class _Rank:
         point = self.during(Peak(activations * (1 - filled / self.learns)))
         return replace(point, buckets=point.buckets + filled * self.width * (2 if self.cpu else 1))
 
+    @property
+    def groups(self) -> Collection[int]:
+        """Elements of each of the optimizer's groups, as training/engine.py forms them."""
+        groups: dict[tuple[str | None, bool, bool], int] = {}
+        for p in self.taught:
+            group = self.stage.module_of(p.name), len(p.shape) > 1, muon.is_muons(self.run, p)
+            groups[group] = groups.get(group, 0) + p.size(self.run.parallel.tensor)
+        return groups.values()
+
     def step(self) -> Memory:
         """The optimizer's: gradients once more, flat, as float32, one group after the other. AdamW is fused."""
-        stage, tensor = self.zero["stage"], self.run.parallel.tensor
+        stage = self.zero["stage"]
         matrix = muon.workspace(self.run, self.taught)
+        if self.offloads:  # all but Muon's products
+            return replace(self.held, workspace=matrix)
         if stage == 0:
             reduced = min(self.learns, ALL_REDUCE) * self.width  # while they are all-reduced
             single = self.learns * SINGLE if self.width < SINGLE else 0.0
             return replace(self.held, workspace=max(reduced, single + matrix))
-        groups: dict[tuple[str | None, bool, bool], int] = {}
-        for p in self.taught:  # as training/engine.py forms them
-            group = self.stage.module_of(p.name), len(p.shape) > 1, muon.is_muons(self.run, p)
-            groups[group] = groups.get(group, 0) + p.size(tensor)
-        largest = max(groups.values()) / self.data_size
+        largest = max(self.groups) / self.data_size
         if stage < 3:
             return replace(self.held, workspace=largest * SINGLE + matrix)
         buckets = self.zero["reduce_bucket_size"] * self.width

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dualmask.config.deepspeed import micro_batches
+from dualmask.config.hardware import GIB
 from dualmask.config.load import ConfigError
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from dualmask.families.edit.config import RewardStage, RoundStage
+from launcher.planner.distances import REUSES, settled, with_reuse
+from launcher.planner.host import cannot_start
 from launcher.planner.memory import Memory, memory
 from launcher.planner.time import Cluster, Site, StepTime, run_seconds, step_time
 
-GIB = 2**30
 MOST_GPUS = 2**17
 
 
@@ -59,7 +61,13 @@ class Choice:
 
     @property
     def fits(self) -> bool:
-        return self.bytes <= self.site.hardware.usable_bytes
+        return self.bytes <= self.site.hardware.usable_bytes and not self.refusal
+
+    @cached_property
+    def refusal(self) -> str:
+        """Why it cannot even start; "" if it can."""
+        site = self.site
+        return cannot_start(self.run, site.vocab_size, self.data, site.cluster.gpus_per_node, site.hardware)
 
     @cached_property
     def times(self) -> list[tuple[StageConfig, StepTime]]:
@@ -87,6 +95,8 @@ class Advice:
             if isinstance(stage, RoundStage) and not isinstance(stage, RewardStage)
         ]
         parallel = [f"parallel.tensor={choice.tensor}", f"parallel.activation_checkpointing={checkpointing}"]
+        if (reuse := run.parallel.max_reuse_distance) is not None:
+            parallel.append(f"parallel.max_reuse_distance={reuse}")
         return [*parallel, f"batch.micro={choice.micro}", *windows]
 
 
@@ -133,7 +143,20 @@ def choices(run: RunConfig, site: Site) -> Iterator[Choice]:
             continue
         for checkpointing in (False, True):
             update = {"tensor": tensor, "activation_checkpointing": checkpointing}
-            yield largest(run.model_copy(update={"parallel": run.parallel.model_copy(update=update)}), site)
+            yield fastest(run.model_copy(update={"parallel": run.parallel.model_copy(update=update)}), site)
+
+
+def fastest(run: RunConfig, site: Site) -> Choice:
+    """Micro-batch and reuse distance; degrees as they are. What memory there is goes to a large micro-batch first, or
+    to weights that stay gathered for a whole window."""
+    roomy = largest(run, site)
+    data, usable = roomy.data, site.hardware.usable_bytes
+    large = Choice(settled(roomy.run, site.vocab_size, data, usable), site)
+    if large.run.parallel.max_reuse_distance == run.parallel.max_reuse_distance:
+        return large  # decided, or nothing is gathered
+    kept = largest(with_reuse(run, REUSES[-1]), site)
+    fitting = [choice for choice in (kept, large) if choice.fits]
+    return min(fitting, key=lambda choice: choice.seconds[1], default=large)
 
 
 def largest(run: RunConfig, site: Site) -> Choice:

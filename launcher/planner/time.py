@@ -1,7 +1,8 @@
 """How long a step takes on given hardware: between two bounds, whatever of the communication computing hides.
 
-Nothing of this is measured: bytes, calls and operations are counted, rates are those of the hardware file. Left out are
-waiting for the slowest rank, for data, and what small matrix products lose.
+The GPU does one thing while the host prepares the next, so that a step takes as long as the slower of the two. Bytes,
+calls and operations are counted, rates are those of the hardware file. Left out are waiting for the slowest rank, for
+data, and what small matrix products lose.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from launcher.planner import muon
 from launcher.planner.flops import step_cost
-from launcher.planner.parameters import learning, parameters
+from launcher.planner.launches import host_seconds
+from launcher.planner.parameters import element, learning, parameters
 from launcher.planner.passes import Shape
 from launcher.planner.traffic import Traffic, traffic
 
@@ -49,16 +51,17 @@ class StepTime:
     optimizer: float  # reading and writing what it keeps; for Muon its products, and sending matrices to and fro
     data: float  # parameters and gradients, between data-parallel ranks
     tensor: float  # activations, between tensor-parallel ranks: a layer waits for them
+    host: float = 0.0  # handing operations to the GPU, ZeRO-3's hooks, alignments
 
     @property
     def least(self) -> float:
         """Computing hides what data-parallel ranks send each other, or the other way round."""
-        return max(self.compute + self.tensor, self.data) + self.optimizer
+        return max(self.compute + self.tensor, self.data, self.host) + self.optimizer
 
     @property
     def most(self) -> float:
-        """Nothing is hidden."""
-        return self.compute + self.tensor + self.data + self.optimizer
+        """The GPU does nothing of this at the same time as anything else; the host still runs ahead of it."""
+        return max(self.compute + self.tensor + self.data, self.host) + self.optimizer
 
 
 def step_time(run: RunConfig, stage: StageConfig, site: Site) -> StepTime:
@@ -72,6 +75,7 @@ def step_time(run: RunConfig, stage: StageConfig, site: Site) -> StepTime:
         optimizer=_optimizer(run, stage, site, data),
         data=_between_data_ranks(sent, hardware, site.cluster),
         tensor=_between_tensor_ranks(sent, hardware),
+        host=host_seconds(run, stage, site.vocab_size, data, hardware),
     )
 
 
@@ -82,7 +86,18 @@ def _optimizer(run: RunConfig, stage: StageConfig, site: Site, data: int) -> flo
     products = muon.operations(run, taught, data) / (hardware.peak(run.parallel.precision) * hardware.compute_share)
     sent = muon.sent(run, taught, data)
     between = _between_data_ranks(sent, hardware, site.cluster) + _between_tensor_ranks(sent, hardware)
+    if run.parallel.offload == "optimizer":
+        return _offloaded_update(run, held, site) + products + between
     return held / (hardware.memory_gb_per_s * 1e9 * hardware.bandwidth_share) + products + between
+
+
+def _offloaded_update(run: RunConfig, held: float, site: Site) -> float:
+    """Gradients go to the host and weights come back; the host reads and writes what the optimizer keeps, all ranks of
+    a node in the same memory."""
+    moved = held / ADAM * 2 * element(run.parallel)
+    across = moved / site.hardware.pcie_gb_per_s
+    updated = held * site.cluster.gpus_per_node / site.hardware.host_gb_per_s
+    return (across + updated) / (1e9 * site.hardware.bandwidth_share)
 
 
 def _between_tensor_ranks(sent: Traffic, hardware: Hardware) -> float:

@@ -33,6 +33,7 @@ class Traffic:
     data: int  # ranks
     tensor: int
     gathered: float = 0.0  # parameters, over the data-parallel ranks
+    once: float = 0.0  # of them under ZeRO-3, if each were gathered once in each window of rounds
     scattered: float = 0.0  # gradients, reduce-scattered over them
     reduced: float = 0.0  # gradients, all-reduced over them
     tensor_reduced: float = 0.0  # activations, over the tensor-parallel ranks
@@ -70,14 +71,14 @@ def traffic(
 ) -> Traffic:  # fmt: skip
     """Of a step at the end of the stage. ``draws``: of each round, over the global batch; None: ``passes.expected``.
 
-    far: ZeRO-3's distances; None: DeepSpeed's defaults. Raises ValueError where the batch does not divide.
+    far: ZeRO-3's distances; None: those of the run. Raises ValueError where the batch does not divide.
     """
     parallel, micros = run.parallel, micro_batches(run, data_size)
     windows = walk(Shape(run.model, vocab_size, run.batch.sequences, parallel.activation_checkpointing), stage, draws)
     sent = Traffic(data_size, parallel.tensor)
     if parallel.tensor > 1:
         sent = _activations(sent, run, stage, windows, vocab_size, micros)
-    sent = _states(sent, run, stage, windows, vocab_size, micros, far or Distances())
+    sent = _states(sent, run, stage, windows, vocab_size, micros, far or Distances.of(parallel))
     return sent if data_size > 1 else replace(sent, held=0.0)
 
 
@@ -105,6 +106,7 @@ def _states(
     return replace(
         sent,
         gathered=(micros * sum(one.moved for one in each) + small) * width,
+        once=(micros * sum(one.once for one in each) + small) * width,
         scattered=backwards * learns * width,
         held=max(one.most for one in each) * width,
         data_calls=micros * sum(ceil(one.moved / (far.ahead + 1)) for one in each) + backwards * buckets,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from benchmarks.plan_memory import FILLER, INSERTER, LM, Shape, language_model, parallel, play, rows
+from benchmarks.memory_of_ranks import measure_making
+from benchmarks.plan_memory import FILLER, INSERTER, LM, WIDE, Shape, language_model, parallel, play, rows
+from benchmarks.ranks import result_of
 from benchmarks.runs import joint
+from launcher.planner.memory import at_initialize
 
 SMALL = {"max_length": 96, "filler_layers": 2, "inserter_layers": 1, "picker_layers": 1}
 SHAPES = {
@@ -29,3 +34,14 @@ def test_bytes_of_a_rank(name: str, measured: dict[str, dict[str, int]]) -> None
     ratios = {row["kind"]: row["value"] for row in rows(name, SHAPES[name], measured[name])}
     assert {"weights", "gradients", "adam", "activations", "total"} <= ratios.keys()
     assert ratios == {kind: pytest.approx(1, abs=0.1) for kind in ratios}
+
+
+@pytest.mark.distributed
+def test_bytes_of_making_an_engine() -> None:
+    """What DeepSpeed makes of a model that is whole on each rank."""
+    each = {f"ZeRO-{zero} {bf16}": Shape(FILLER, WIDE, parallel=parallel(zero, bf16=bf16), ranks=2)
+            for zero, bf16 in ((0, True), (1, False), (2, True))}  # fmt: skip
+    settings = {name: (shape.run, shape.vocab_size) for name, shape in each.items()}
+    made = result_of("the ranks", partial(measure_making, settings, 1), 2, timeout=300, cpu=True)
+    for name, (run, vocab_size) in settings.items():
+        assert at_initialize(run, run.stages[0], vocab_size, 2) == pytest.approx(made[name], rel=0.05), name

@@ -5,7 +5,10 @@ import pytest
 
 from benchmarks.plan_traffic import DATA, TENSOR, compare
 
-DATA_CASES = ("filler, small ones whole", "joint, checkpointed", "windows of unlike length", "span", "ZeRO-2, joint")
+DATA_CASES = (
+    "filler, small ones whole", "joint, checkpointed", "joint, checkpointed, kept", "windows of unlike length", "span",
+    "ZeRO-2, joint",
+)  # fmt: skip
 TENSOR_CASES = ("inserter behind a frozen filler", "joint, checkpointed, ZeRO-1", "language model", "span")
 
 

@@ -35,6 +35,13 @@ def single_process() -> None:
     initialize(1)
 
 
+def leave() -> None:
+    """Takes the groups of a single process down, if there are any, so that others can be made."""
+    parallel_state.destroy_model_parallel()
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def tensor_rank() -> int:
     return int(parallel_state.get_tensor_model_parallel_rank())
 

@@ -21,18 +21,27 @@ def order(*calls: str) -> list[Visit]:
     return [Visit(call.strip("+-"), kinds.get((call.strip("abc") or " ")[0], "forward")) for call in calls]
 
 
-def test_distances_are_those_that_deepspeed_is_given():
-    run = load_run(QUICKSTART)
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], Distances()),  # DeepSpeed's own
+        (["parallel.max_reuse_distance=5e9"], Distances(reuse=5 * 10**9, live=5 * 10**9)),
+        (["parallel.max_reuse_distance=0"], Distances(reuse=0)),
+        (["parallel.max_reuse_distance=7", "parallel.max_live_parameters=0"], Distances(reuse=7, live=0)),
+    ],
+)
+def test_distances_are_those_that_deepspeed_is_given(overrides, expected):
+    run = load_run(QUICKSTART, overrides)
     zero = deepspeed_config(run, run.stages[0], data_size=2, cuda=True)["zero_optimization"]
     keys = ("max_reuse_distance", "prefetch_bucket_size", "max_live_parameters", "param_persistence_threshold")
-    assert Distances() == Distances(*(zero[f"stage3_{key}"] for key in keys))
+    assert Distances.of(run.parallel) == expected == Distances(*(zero[f"stage3_{key}"] for key in keys))
     assert zero["reduce_bucket_size"] == BUCKET
 
 
 def test_kept_from_forward_to_backward_if_it_is_near():
     calls = order("a+", "b+", "c+", "-c", "-b", "-a")
-    assert count(calls, SIZE, SIZE, NEVER_AHEAD) == Gathers(moved=60, most=60)
-    assert count(calls, SIZE, SIZE, FORGETFUL) == Gathers(moved=120, most=30)
+    assert count(calls, SIZE, SIZE, NEVER_AHEAD) == Gathers(moved=60, most=60, once=60)
+    assert count(calls, SIZE, SIZE, FORGETFUL) == Gathers(moved=120, most=30, once=60)
 
 
 def test_distance_counts_elements_between():
@@ -42,16 +51,16 @@ def test_distance_counts_elements_between():
 
 
 def test_persistent_parameters_do_not_move():
-    assert count(order("a", "b", "a"), SIZE, SIZE | {"b": 0}, FORGETFUL) == Gathers(moved=20, most=10)
+    assert count(order("a", "b", "a"), SIZE, SIZE | {"b": 0}, FORGETFUL) == Gathers(moved=20, most=10, once=10)
 
 
 def test_a_module_of_two_rounds_stays_after_its_first_backward_pass_but_one():
     calls = order("a+", "b+", "a+", "b+", "-b", "-a", "-b", "-a")
     # given up behind the first backward pass, gathered for the second, and then there until the window ends
-    assert count(calls, SIZE, SIZE, FORGETFUL) == Gathers(moved=60 + 60, most=30)
+    assert count(calls, SIZE, SIZE, FORGETFUL) == Gathers(moved=60 + 60, most=30, once=30)
     assert count(order("a+", "a+", "-a", "-a", "-c"), SIZE, SIZE, FORGETFUL).most == 40
     followed = order("a+", "a", "c", "-a", "c", "-a")  # a pass without gradient comes last: never given up backward
-    assert count(followed, SIZE, SIZE, FORGETFUL) == Gathers(moved=10 + 10 + 30 + 10 + 30, most=40)
+    assert count(followed, SIZE, SIZE, FORGETFUL) == Gathers(moved=10 + 10 + 30 + 10 + 30, most=40, once=40)
 
 
 def test_what_is_gathered_ahead_is_limited_by_live_parameters():

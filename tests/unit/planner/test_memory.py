@@ -6,7 +6,8 @@ import pytest
 
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
-from launcher.planner.memory import Memory, memory, peaks
+from launcher.planner.host import host_bytes
+from launcher.planner.memory import Memory, at_initialize, memory, offloaded, peaks
 from launcher.planner.parameters import learning, parameters
 
 QUICKSTART = Path(__file__).parents[3] / "configs" / "quickstart.yaml"
@@ -88,3 +89,20 @@ def test_shipped_configurations(path: Path):
         held = memory(run, stage, 2048, 1)
         assert all(value >= 0 for value in vars(held).values())
         assert held.total > held.weights + held.adam > 0
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_an_offloaded_optimizer_is_the_hosts(zero, name):
+    settings = [f"parallel.zero_stage={zero}", "parallel.precision=bf16", f"optimizer.name={name}"]
+    own, away = (load_run(QUICKSTART, [*settings, f"parallel.offload={where}"]) for where in ("none", "optimizer"))
+    kept, rest = step(own, 4), step(away, 4)
+    moved = kept.gradients + kept.master + kept.adam
+    assert (rest.gradients, rest.master, rest.adam) == (0, 0, 0)
+    assert rest.weights == kept.weights
+    assert rest.total < kept.total - moved
+    on_host = offloaded(away, away.stages[-1], 2048, 4)
+    assert on_host == pytest.approx(moved + kept.master)  # gradients once more, as float32
+    assert offloaded(own, own.stages[-1], 2048, 4) == 0
+    assert host_bytes(away, 2048, 4)["at start"] >= offloaded(away, away.stages[0], 2048, 4) > 0
+    assert at_initialize(away, away.stages[-1], 2048, 4) < at_initialize(own, own.stages[-1], 2048, 4)

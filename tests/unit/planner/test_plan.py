@@ -63,7 +63,7 @@ def test_time_price_and_recommendation(tmp_path, capsys):
     assert result["hardware"]["price_per_hour"] == 2
     said = capsys.readouterr().out
     assert said.startswith("Recommended, and planned below: --set parallel.tensor=")
-    assert "no figure of time was measured" in said
+    assert "microseconds of the host assumptions" in said
 
 
 @pytest.mark.parametrize(

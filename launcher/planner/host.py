@@ -1,0 +1,102 @@
+"""Bytes of the host's memory that a rank needs in the phases of a run that are not steps, and whether it can start.
+
+* At start a rank's share of the weights is made piece by piece. On a GPU the host only has ZeRO-3's copy of the share
+  while DeepSpeed moves it into one tensor, and the optimizer's states if they are offloaded.
+* At a stage change each rank holds the float32 values of its share of all parameters while the next engine is made, and
+  one tensor-parallel slice, which ranks put together to share it out anew.
+* A checkpoint is a copy of the share and of all that the optimizer keeps of it, until a thread has written it.
+* An export goes through one whole parameter at a time, which tensor-parallel ranks join from its slices.
+
+What a process needs before it holds anything (Python, torch, CUDA) is not in here: ``Hardware.host_process_gib``.
+"""
+
+from __future__ import annotations
+
+from dualmask.config.hardware import GIB, Hardware
+from dualmask.config.schema import RunConfig
+from launcher.planner.memory import at_initialize, memory, offloaded
+from launcher.planner.muon import moments
+from launcher.planner.parameters import SINGLE, element, learning, parameters
+
+
+def host_bytes(run: RunConfig, vocab_size: int, data_size: int) -> dict[str, float]:
+    """phase → bytes of the rank that needs most, over all stages; "at start" is that of the first.
+
+    On ``device: cpu`` the host's memory is the device's, too. ``data_size``: data-parallel ranks.
+    """
+    tensor, cpu = run.parallel.tensor, run.device == "cpu"
+    every = parameters(run.model, vocab_size)
+    sizes = [p.size(tensor) for p in every]
+    share = SINGLE * sum(sizes) / (data_size if run.parallel.zero_stage else 1)
+    making = [_making(run, number, vocab_size, data_size) for number in range(len(run.stages))]
+    running = max(_running(run, number, vocab_size, data_size) for number in range(len(run.stages)))
+    phases = {"at start": making[0]}
+    if len(run.stages) > 1:
+        phases["at a stage change"] = share + max(max(making[1:]), SINGLE * max(sizes))
+    phases["while a checkpoint is written"] = running + _pieces(run, vocab_size, data_size)
+    whole = SINGLE * max(p.size() for p in every) * (2 if tensor > 1 else 1)
+    phases["at export"] = (making[-1] if cpu else running) + whole
+    return phases
+
+
+def cannot_start(run: RunConfig, vocab_size: int, data_size: int, ranks_of_a_node: int, hardware: Hardware) -> str:
+    """Why the run cannot start on such machines, and what would help, in one line; "" if it can."""
+    first = max(run.stages, key=lambda stage: at_initialize(run, stage, vocab_size, data_size))
+    made = at_initialize(run, first, vocab_size, data_size)
+    if run.device != "cpu" and made > hardware.usable_bytes:
+        return (
+            f"{run.name} cannot start: making the engine of stage {first.name} takes {made / GIB:.0f} of "
+            f"{hardware.usable_bytes / GIB:.0f} GiB of a GPU; {_remedy(run)}"
+        )
+    if hardware.host_memory_gib is None:
+        return ""
+    for phase, held in host_bytes(run, vocab_size, data_size).items():
+        need = ranks_of_a_node * (held / GIB + hardware.host_process_gib)
+        if need > hardware.host_memory_gib:
+            return (
+                f"{run.name} cannot start: {phase}, {ranks_of_a_node} ranks of a node need {need:.0f} GiB of its "
+                f"{hardware.host_memory_gib:.0f} GiB of memory; {_remedy(run)}"
+            )
+    return ""
+
+
+def _making(run: RunConfig, number: int, vocab_size: int, data_size: int) -> float:
+    """Of the engine of a stage."""
+    stage = run.stages[number]
+    if run.device == "cpu":
+        return at_initialize(run, stage, vocab_size, data_size)
+    learns = sum(p.size(run.parallel.tensor) for p in learning(parameters(run.model, vocab_size), stage))
+    moved = learns * element(run.parallel) / data_size if run.parallel.zero_stage == 3 else 0.0
+    return moved + offloaded(run, stage, vocab_size, data_size)
+
+
+def _running(run: RunConfig, number: int, vocab_size: int, data_size: int) -> float:
+    """Of the steps of a stage; of a family that the planner does not know what they begin with."""
+    stage = run.stages[number]
+    if run.device != "cpu":
+        return offloaded(run, stage, vocab_size, data_size)
+    try:
+        return memory(run, stage, vocab_size, data_size).total
+    except ValueError:
+        return at_initialize(run, stage, vocab_size, data_size)
+
+
+def _pieces(run: RunConfig, vocab_size: int, data_size: int) -> float:
+    """A rank's copies for a checkpoint. Without ZeRO the ranks share the work of writing as well."""
+    every, tensor = parameters(run.model, vocab_size), run.parallel.tensor
+    most = 0
+    for stage in run.stages:
+        taught = learning(every, stage)
+        averaged = sum(p.size(tensor) for p in taught) if run.optimizer.ema_decay is not None else 0
+        most = max(most, sum(p.size(tensor) for p in every) + moments(run, taught) + averaged)
+    return SINGLE * most / data_size
+
+
+def _remedy(run: RunConfig) -> str:
+    parallel = run.parallel
+    if parallel.zero_stage < 3:
+        return (
+            f"set parallel.zero_stage=3 (it is {parallel.zero_stage}), which shares all of it out, or take more nodes"
+        )
+    without = "set parallel.offload=none, " if parallel.offload != "none" else ""
+    return f"{without}raise parallel.tensor={parallel.tensor}, or take more nodes"
