@@ -32,7 +32,7 @@ def train(run: RunConfig, vocab_size: int, batches: Iterable[Batch]) -> tuple[li
             group["lr"] = plan.lr
         loss = mean_token_loss(model(batch, plan), batch, model.given)
         optimizer.zero_grad()
-        loss.backward()
+        (loss * batch.texts_per_row).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), run.optimizer.clip)
         optimizer.step()
         losses.append(loss.item())

@@ -15,9 +15,10 @@ import numpy as np
 import yaml
 
 from data_pipeline.manifest import Manifest, SplitInfo
+from data_pipeline.packing import packed_rows
 from data_pipeline.shards import token_dtype, write_shard
 from data_pipeline.vocabulary import train as train_tokenizer
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, Tokenizer
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB, LENGTH, ROWS = 300, 16, 32
@@ -79,9 +80,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def make_data(folder: Path, dev: int = 0) -> Path:
+def make_data(folder: Path, dev: int = 0, *, packed: bool = False) -> Path:
     """Two shards of random words, a tokenizer and a manifest, as ``dualmask data build`` leaves them. dev: rows of that
-    part, which is left out if there are none."""
+    part, which is left out if there are none. packed: rows hold several documents of 2 to 12 tokens."""
     folder.mkdir(parents=True)
     draw = np.random.default_rng(5)
     words = ["".join(chr(97 + letter) for letter in draw.integers(0, 26, 4)) for _ in range(60)]
@@ -91,6 +92,12 @@ def make_data(folder: Path, dev: int = 0) -> Path:
     stream = [token for line in lines for token in tokenizer.encode(line)]
     inside = LENGTH - 2
     rows = [[BOS_ID, *stream[at : at + inside], EOS_ID] for at in range(0, len(stream) - inside, inside)]
+    if packed:
+        lengths = draw.integers(2, 13, len(stream) // 12)
+        parts = np.stack([np.cumsum(lengths) - lengths, lengths], 1)
+        ids, table = packed_rows(np.array(stream, token_dtype(VOCAB)), parts, inside)
+        whole = [[BOS_ID, *ids[start : start + length], EOS_ID] for start, length in table.tolist()]
+        rows = [row + [PAD_ID] * (LENGTH - len(row)) for row in whole]
     held_out, rows = rows[4 * ROWS : 4 * ROWS + dev], rows[: 4 * ROWS]
     blocks = np.array(rows, dtype=token_dtype(VOCAB)).reshape(4, ROWS, LENGTH)
     shards = tuple(write_shard(folder, f"train-00000{number}.tar", blocks[2 * number :][:2]) for number in range(2))
@@ -106,6 +113,7 @@ def make_data(folder: Path, dev: int = 0) -> Path:
         tokenizer_digest=tokenizer.digest,
         vocab_size=VOCAB,
         max_length=LENGTH,
+        packing="documents" if packed else "stream",
         dtype="uint16",
         splits=splits,
     ).save(folder)

@@ -69,7 +69,7 @@ def backward(model: DualMask, batch: Batch, plan: EditPlan) -> float:
     """One batch's loss, its gradient added to the parameters'."""
     if not plan.stage.plays_rounds:
         loss = round_loss(model(batch, plan), plan).total
-        loss.backward()
+        (loss * batch.texts_per_row).backward()
         return loss.item()
     rollout, total = plan.stage.rollout, 0.0
     state = begin(batch, plan)
@@ -80,7 +80,7 @@ def backward(model: DualMask, batch: Batch, plan: EditPlan) -> float:
             state, (out,) = unroll(model, state, batch, plan, range(number, number + 1))
             recon_weight = 1.0 if number == window[-1] else rollout.earlier_weight
             loss = loss + round_loss(out, plan, recon_weight=recon_weight).total / plan.rounds
-        loss.backward()
+        (loss * batch.texts_per_row).backward()
         total += loss.item()
         state = replace(state, soft=None)
     return total
