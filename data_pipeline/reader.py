@@ -242,8 +242,10 @@ def evaluation_batches(
     while part := list(itertools.islice(rows, batch_size)):
         tokens = np.stack([tokens for tokens, _ in part]).astype(np.int64)
         lengths = np.array([length for _, length in part], np.int64)
-        yield _to_batch(tokens, lengths, mix(0, 0, np.arange(start, start + len(part)), _KEY))
-        start += len(part)
+        if store.packed:
+            tokens, lengths, *_ = unpack(tokens, lengths)
+        yield _to_batch(tokens, lengths, mix(0, 0, np.arange(start, start + len(tokens)), _KEY))
+        start += len(tokens)
 
 
 def spread_batch(folder: str | Path, split: str, limit: int) -> Batch:

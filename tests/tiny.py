@@ -96,7 +96,8 @@ def make_data(folder: Path, dev: int = 0, *, packed: bool = False) -> Path:
         lengths = draw.integers(2, 13, len(stream) // 12)
         parts = np.stack([np.cumsum(lengths) - lengths, lengths], 1)
         ids, table = packed_rows(np.array(stream, token_dtype(VOCAB)), parts, inside)
-        whole = [[BOS_ID, *ids[start : start + length], EOS_ID] for start, length in table.tolist()]
+        shuffled = draw.permutation(table).tolist()  # the rows of long documents come first
+        whole = [[BOS_ID, *ids[start : start + length], EOS_ID] for start, length in shuffled]
         rows = [row + [PAD_ID] * (LENGTH - len(row)) for row in whole]
     held_out, rows = rows[4 * ROWS : 4 * ROWS + dev], rows[: 4 * ROWS]
     blocks = np.array(rows, dtype=token_dtype(VOCAB)).reshape(4, ROWS, LENGTH)

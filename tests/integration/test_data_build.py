@@ -245,6 +245,22 @@ def test_training_reader_on_built_data(built: Path) -> None:
     assert reader.quarantined == 0
 
 
+def test_documents_that_share_rows_stay_whole(corpus: Path, tmp_path: Path) -> None:
+    manifest = build(config_for(tmp_path, corpus, packing="documents"))
+    tokenizer, train = Tokenizer(tmp_path / "tokenizer.model"), manifest.splits["train"]
+    rows = pq.read_table(tmp_path / ".work" / "documents.parquet").to_pylist()
+    documents = [tokenizer.encode(row["text"]) for row in rows if row["split"] == "train"]
+    batches = list(ShardReader(tmp_path, batch_size=1, epochs=1))
+    texts = [text[1 : size - 1] for batch in batches for text, size in zip(batch.tokens, batch.length, strict=True)]
+    whole = [f",{','.join(map(str, ids))}," for ids in documents]
+    for text in texts:  # in one document, and not in pieces of two
+        assert any(f",{','.join(map(str, text.tolist()))}," in ids for ids in whole)
+    assert 0 <= sum(map(len, documents)) - sum(map(len, texts)) < 8 * len(documents)  # ends that are too short
+    assert (len(batches), sum(map(len, texts))) == (train.rows, train.tokens)
+    assert len(texts) > train.rows
+    assert sum(len(text) + 2 for text in texts) > 0.95 * 32 * train.rows
+
+
 def test_ray_listens_on_the_loopback_interface_only() -> None:
     addresses = {
         connection.laddr.ip
