@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.engines import build_engine, build_model, build_task, join
+from benchmarks.engines import as_on_a_gpu, build_engine, build_model, build_task, join
 from benchmarks.runs import Size, random_batch
 from benchmarks.saved_bytes import SavedBytes
 from dualmask.config.deepspeed import micro_batches
@@ -49,7 +49,7 @@ def measure_runs(settings: Mapping[str, tuple[RunConfig, int]], tensor: int) -> 
 def measure(run: RunConfig, vocab_size: int) -> Seen:
     """Bytes by kind in a step of the run's one stage, ``total``: the step's peak, whatever it is made of; and what the
     data drew in each round."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
+    with as_on_a_gpu(), profile(activities=[ProfilerActivity.CPU], profile_memory=not CUDA) as seen:
         model = build_model(run, vocab_size)
         drawn = draws(model, run, vocab_size)
         engine = build_engine(run, model)

@@ -69,12 +69,6 @@ CASES: dict[str, tuple[ModelConfig, Change]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU would have to be asked how long a skeleton is, and computes on its padding, as the planner expects."""
-    monkeypatch.setattr("dualmask.nn.layout.readable", lambda x: False)
-
-
 def measured(config: ModelConfig, stage: StageConfig, checkpointing: bool) -> tuple[float, list[Draws] | None]:
     """Operations that torch counts, and what this batch drew in each round."""
     mesh.single_process()
