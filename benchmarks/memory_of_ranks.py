@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from benchmarks.engines import build_engine, build_model, build_task, join
+from benchmarks.engines import build_engine, build_model, build_task, device, join
 from benchmarks.runs import Size, random_batch
 from benchmarks.saved_bytes import SavedBytes
 from dualmask.config.deepspeed import micro_batches
@@ -32,7 +32,7 @@ from dualmask.training.engine import StageEngine
 
 MARK = "measured step"
 CUDA = torch.cuda.is_available()
-Seen = dict[str, Any]  # "bytes" by kind, "draws" of each round
+Seen = dict[str, Any]  # "bytes" by kind, "draws" of each round; on CUDA what the allocator "reserved"
 
 
 def measure_runs(settings: Mapping[str, tuple[RunConfig, int]], tensor: int) -> dict[str, Seen]:
@@ -62,18 +62,19 @@ def measure(run: RunConfig, vocab_size: int) -> Seen:
         with record_function(MARK):
             play(engine, run, vocab_size)  # ZeRO-3 knows the order of the modules by now
         total = torch.cuda.max_memory_allocated() if CUDA else 0
+        reserved = {"reserved": torch.cuda.max_memory_reserved()} if CUDA else {}
     engine.close()
-    return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": drawn}
+    return {"bytes": held | {"activations": saved.peak, "total": total or peak(seen)}, "draws": drawn} | reserved
 
 
 @torch.no_grad()
 def draws(model: nn.Module, run: RunConfig, vocab_size: int) -> list[dict[str, float]] | None:
     """Fields of ``planner.passes.Draws`` for each round of a step's first micro-batch, before anything is learnt."""
     plan = plan_at(run.stages, 0)
-    task = build_task(run, model)
+    task = build_task(run, model).to(device())
     if not isinstance(task, RoundsTask):
         return None  # the configuration decides
-    batch = next(batches(run, vocab_size))
+    batch = next(batches(run, vocab_size)).to(device())
     outs, _ = task.play(batch, EditPlan.of(plan), range(EditPlan.of(plan).rounds))
     return [{"slots": len(x.filler.slot), "masks": float((x.filler.slot_weight >= 0).sum())} for x in outs if x.filler]
 

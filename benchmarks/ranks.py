@@ -35,12 +35,13 @@ class Ranks:
     Each is a fresh interpreter with one thread on the CPU, or with a GPU of its own. ``name`` stands in error messages.
     """
 
-    def __init__(self, name: str, work: Callable[[Connection], None], ranks: int = 1) -> None:
+    def __init__(self, name: str, work: Callable[[Connection], None], ranks: int = 1, *, cpu: bool = False) -> None:
+        """cpu: on the CPU, whatever else there is."""
         self.name = name
         self._pipes: list[Connection] = []
         self._processes: list[BaseProcess] = []
         context, port = get_context("spawn"), _free_port()
-        cuda = torch.cuda.is_available()
+        cuda = torch.cuda.is_available() and not cpu
         for rank in range(ranks):
             near, far = context.Pipe()
             process = context.Process(target=_begin, args=(work, far, rank, cuda), daemon=True)
@@ -55,6 +56,7 @@ class Ranks:
         return self
 
     def __exit__(self, error: object, *_: object) -> None:
+        """Again without effect."""
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
@@ -127,10 +129,10 @@ def _run_job(job: Path, answer: Path) -> None:
 
 
 def _begin(work: Callable[[Connection], None], pipe: Connection, rank: int, cuda: bool) -> None:
-    if cuda:
-        torch.cuda.set_device(rank)
-    else:
+    if not cuda:
         torch.set_num_threads(1)
+    elif rank:  # the first one's is the default: it takes nothing of the card before it works
+        torch.cuda.set_device(rank)
     work(pipe)
 
 
@@ -145,7 +147,7 @@ def _variables(rank: int, ranks: int, port: int, cuda: bool) -> dict[str, str]:
         "PYTHONWARNINGS": "ignore",
     }
     if not cuda:
-        variables |= {"DS_ACCELERATOR": "cpu", "LOCAL_SIZE": ranks, "OMP_NUM_THREADS": 1}
+        variables |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": "", "LOCAL_SIZE": ranks, "OMP_NUM_THREADS": 1}
     return {name: str(value) for name, value in variables.items()}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,20 @@ class Size:
     length: int = 64
     sequences: int = 8
     vocabulary: int = 2048
+    trunks: tuple[int, int, int] | None = None  # layers of filler, inserter and picker; None: ``layers`` each
+
+    @property
+    def depths(self) -> tuple[int, int, int]:
+        return self.trunks or (self.layers, self.layers, self.layers)
 
 
 SIZES = {
     "tiny": Size(),  # the model of `make train`
     "small": Size(hidden=256, layers=6, heads=8, length=128, sequences=16, vocabulary=8192),
     "medium": Size(hidden=512, layers=8, heads=8, length=256, sequences=8, vocabulary=16384),
-    "350m": Size(hidden=1024, layers=24, heads=16, length=1024, sequences=16, vocabulary=50304),  # for GPUs
+    # for GPUs: parameters of a language model of all layers, and of the three trunks of DualMaskLM together
+    "125m": Size(768, layers=12, heads=12, length=1024, sequences=32, vocabulary=32768, trunks=(8, 3, 3)),
+    "350m": Size(1024, layers=24, heads=16, length=1024, sequences=16, vocabulary=32768, trunks=(16, 6, 6)),
 }
 
 
@@ -52,16 +60,22 @@ def joint(rounds: int, window: int, **rollout: Any) -> Tree:
     }
 
 
-def small_run(
-    stage: Tree,
+def small_run(stage: Tree, model: Tree, *, batch: Tree, **settings: Any) -> RunConfig:
+    """A run of one stage, which may leave out its steps and its learning rate. ``settings``: of ``small_curriculum``."""
+    return small_curriculum([stage], model, batch=batch, **settings)
+
+
+def small_curriculum(
+    stages: Sequence[Tree],
     model: Tree,
     *,
     batch: Tree,
     parallel: Tree | None = None,
+    optimizer: Tree | None = None,
     output: Path = Path("unused"),
     device: str = "auto",
 ) -> RunConfig:
-    """A run of one stage on data that nobody reads. ``stage`` may leave out its steps and its learning rate."""
+    """A run on data that nobody reads."""
     return RunConfig.model_validate(
         {
             "name": "benchmark",
@@ -71,8 +85,9 @@ def small_run(
             "model": model,
             "batch": batch,
             "parallel": parallel or {},
+            "optimizer": optimizer or {},
             "checkpoint": {"every_steps": STEPS},
-            "stages": [{"steps": STEPS, "lr": {"peak": 1e-4}} | stage],
+            "stages": [{"steps": STEPS, "lr": {"peak": 1e-4}} | stage for stage in stages],
         }
     )
 

@@ -31,7 +31,7 @@ from benchmarks.engines import (
 )
 from benchmarks.runs import Size, Tree, joint, random_batch, small_run
 from benchmarks.timing import Arm
-from dualmask.config.schema import RunConfig
+from dualmask.config.schema import ParallelConfig, RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at
 from dualmask.families.task import Task
@@ -44,8 +44,11 @@ from launcher.planner.flops import Cost, step_cost
 from launcher.planner.passes import Shape
 
 KEPT = 0.7  # share of the tokens that keep: the same in every text, so that all steps are of one size
-STAGES = ("lm", "filler", "joint")
+STAGES = ("lm", "filler", "joint", "span")
+HAVE_COUNTERPART = ("lm", "filler")  # nothing at Hugging Face plays rounds or refines spans
 TRUNKS = ("filler", "inserter", "picker")
+SPAN = 16  # tokens of a span
+COMPILE = "compile"  # key of the section ``parallel``
 Batches = Iterator[Batch]
 
 
@@ -58,23 +61,35 @@ class Case:
     rounds: int = 1
     window: int = 1
     checkpointing: bool = False
+    compiled: bool = False  # needs COMPILE
 
     def run(self, zero: int = 0, output: Path = Path("unused"), tensor: int = 1) -> RunConfig:
-        size, depth = self.size, self.size.layers
-        layers = {"layers": depth} if self.stage == "lm" else {f"{name}_layers": depth for name in TRUNKS}
-        family = "autoregressive" if self.stage == "lm" else "dualmask"
+        size = self.size
         parallel = {"zero_stage": zero, "tensor": tensor, "activation_checkpointing": self.checkpointing}
+        if self.compiled:
+            parallel[COMPILE] = True
         return small_run(
             self.stage_tree(),
-            {"family": family, "hidden": size.hidden, "heads": size.heads, "max_length": size.length} | layers,
+            {"hidden": size.hidden, "heads": size.heads, "max_length": size.length} | self.model_tree(),
             batch={"sequences": size.sequences},
             parallel=parallel | {"precision": "bf16" if torch.cuda.is_available() else "fp32"},
             output=output,
         )
 
+    def model_tree(self) -> Tree:
+        """What the stage's family has of its own."""
+        depth = self.size.layers
+        if self.stage == "lm":
+            return {"family": "autoregressive", "layers": depth}
+        if self.stage == "span":
+            return {"family": "spanfusion", "span": {"decoder_layers": depth, "encoder_layers": (depth + 1) // 2}}
+        return {f"{name}_layers": layers for name, layers in zip(TRUNKS, self.size.depths, strict=True)}
+
     def stage_tree(self) -> Tree:
         if self.stage == "lm":
             return {"name": "lm", "train": ["lm"]}
+        if self.stage == "span":
+            return {"name": "span", "train": ["decoder", "encoder", "gate"], "span": {"lengths": [SPAN]}}
         deletion = {"deletion": {"keep_rate_low": KEPT, "keep_rate_high": KEPT}}
         if self.stage == "joint":
             return joint(self.rounds, self.window) | deletion
@@ -93,6 +108,11 @@ class Case:
 
 def arm(train: Callable[..., None], case: Case, *, ranks: int = 1, **options: Any) -> Arm[Batch]:
     return Arm(partial(train, case, **options), partial(random_batch, case.size), ranks)
+
+
+def can_compile() -> bool:
+    """Whether a run file has the switch."""
+    return COMPILE in ParallelConfig.model_fields
 
 
 def make(case: Case) -> tuple[Task, list[dict[str, Any]]]:
@@ -165,16 +185,17 @@ def hugging_face(case: Case, batches: Batches) -> None:
     transformers = need_transformers()
     size = case.size
     torch.manual_seed(0)
+    layers = size.layers if case.stage == "lm" else size.depths[0]
     if case.stage == "lm":
         config = transformers.GPT2Config(
-            vocab_size=size.vocabulary, n_positions=size.length, n_embd=size.hidden, n_layer=size.layers,
+            vocab_size=size.vocabulary, n_positions=size.length, n_embd=size.hidden, n_layer=layers,
             n_head=size.heads, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0, use_cache=False,
         )  # fmt: skip
         model = transformers.GPT2LMHeadModel(config)
     else:
         config = transformers.BertConfig(
             vocab_size=size.vocabulary, max_position_embeddings=size.length, hidden_size=size.hidden,
-            num_hidden_layers=size.layers, num_attention_heads=size.heads, intermediate_size=4 * size.hidden,
+            num_hidden_layers=layers, num_attention_heads=size.heads, intermediate_size=4 * size.hidden,
             hidden_act="gelu_new", hidden_dropout_prob=0, attention_probs_dropout_prob=0,
         )  # fmt: skip
         model = transformers.BertForMaskedLM(config)

@@ -3,10 +3,13 @@
 The arms of a comparison follow one another within each repeat, so that a ratio is of the same moment. Arms that
 train run in processes of their own: what one of them does between two batches is timed, so a trainer that owns its
 loop is measured as it is, and no arm feels what another one's libraries have patched or cached.
+
+On a GPU interleaved arms would share the memory: there ``take_turns`` gives each the whole card, one after the other.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
@@ -26,6 +29,7 @@ Name = TypeVar("Name")
 Value = TypeVar("Value")
 Item = TypeVar("Item")
 PEAKS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # operations a second, bfloat16, without sparsity
+LEAST_STEPS = 3  # of an arm whose time is limited
 NUMBERS = ("metric", "value", "lo", "hi", "n")  # of a row; what else it says are its dimensions
 
 
@@ -92,6 +96,37 @@ def interleave_steps(arms: Mapping[str, Arm], repeats: int, *, warm_up: int = 2)
         return interleave({name: partial(_step, ranks) for name, ranks in running.items()}, repeats, warm_up=warm_up)
 
 
+def take_turns(
+    arms: Mapping[str, Arm], order: Sequence[str], repeats: int, *, warm_up: int = 3, most_seconds: float = math.inf
+) -> Iterator[tuple[str, list[Seconds] | RuntimeError]]:
+    """Name and times of the steps of each arm of ``order``, in which an arm may stand twice. One ends, and gives back
+    its memory, before the next begins. All import their libraries at once, before the first one begins.
+
+    An arm whose steps last longer than ``most_seconds`` has fewer of them, but three. One that ends by itself gives the
+    error that says so.
+    """
+    with ExitStack() as stack:
+        waiting = [
+            (name, stack.enter_context(Ranks(f"arm {name}", partial(_train, arms[name], late=True), arms[name].ranks)))
+            for name in order
+        ]
+        for name, ranks in waiting:
+            with ranks:
+                try:
+                    yield name, _take(ranks, repeats, warm_up, most_seconds)
+                except RuntimeError as error:
+                    yield name, error
+
+
+def _take(ranks: Ranks, repeats: int, warm_up: int, most_seconds: float) -> list[Seconds]:
+    for number in range(warm_up):
+        _step(ranks, number)
+    times: list[Seconds] = []
+    while len(times) < repeats and (len(times) < LEAST_STEPS or sum(each.wall for each in times) < most_seconds):
+        times.append(_step(ranks, warm_up + len(times)))
+    return times
+
+
 def _step(ranks: Ranks, number: int) -> Seconds:
     """Of the slowest rank."""
     ranks.send(number)
@@ -99,8 +134,13 @@ def _step(ranks: Ranks, number: int) -> Seconds:
     return Seconds(max(one.wall for one in each), max(one.cpu for one in each))
 
 
-def _train(arm: Arm[Item], pipe: Connection) -> None:
-    """In the arm's own process: an item for every number that comes, and the time until the next one is wanted."""
+def _train(arm: Arm[Item], pipe: Connection, *, late: bool = False) -> None:
+    """In the arm's own process: an item for every number that comes, and the time until the next one is wanted.
+
+    ``late``: the arm builds nothing before the first number.
+    """
+    if late:
+        pipe.poll(None)
 
     def items() -> Iterator[Item]:
         try:

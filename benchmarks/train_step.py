@@ -1,6 +1,7 @@
 """How fast a training step is: ``python -m benchmarks.train_step --json out.json``.
 
-For each stage and size the steps of the arms are interleaved, each arm in a process of its own with one thread: the
+For each stage and size the steps of the arms are interleaved (on CUDA the arms follow one another, each with the card
+to itself, and the last is the first once more), each arm in a process of its own with one thread: the
 matrix products of a step alone (the floor), a plain PyTorch loop, our engine under ZeRO 0, 1 and 3, the whole trainer,
 and BERT or GPT-2 of Hugging Face of equal size and tokens. BERT makes logits of every position, stage `filler` only of
 the holes. Ratios are of steps of the same repeat; ``clock`` cpu is the processor time of the process, which others'
@@ -11,6 +12,7 @@ reported too.
 from __future__ import annotations
 
 import argparse
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -18,10 +20,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks import operators
 from benchmarks.runs import SIZES, Size, size_name
-from benchmarks.step_arms import STAGES, Case, arm, engine, hugging_face, matmuls, need_transformers, plain, trainer
-from benchmarks.timing import Arm, Seconds, interleave_steps, load, median_row, peak_rate, print_rows, ratios
+from benchmarks.step_arms import (
+    HAVE_COUNTERPART,
+    STAGES,
+    Case,
+    arm,
+    engine,
+    hugging_face,
+    matmuls,
+    need_transformers,
+    plain,
+    trainer,
+)
+from benchmarks.timing import (
+    Arm,
+    Seconds,
+    interleave_steps,
+    load,
+    median_row,
+    peak_rate,
+    print_rows,
+    ratios,
+    take_turns,
+)
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
 from launcher.planner.parameters import learning, parameters
@@ -78,12 +103,31 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _of_case(case: Case, repeats: int, *, hf: bool) -> list[Row]:
-    return rows(case, interleave_steps(arms(case, hf=hf), repeats))
+    by_name = arms(case, hf=hf)
+    if not torch.cuda.is_available():
+        return rows(case, interleave_steps(by_name, repeats))
+    times, again = one_by_one(by_name, repeats)
+    return [*rows(case, times), median_row("drift", [again], stage=case.stage, size=size_name(case.size))]
+
+
+def one_by_one(by_name: Mapping[str, Arm], repeats: int) -> tuple[dict[str, list[Seconds]], float]:
+    """Times of each arm, and the first one's median when it takes a second turn behind all others, over its first.
+
+    Raises RuntimeError if one ends by itself.
+    """
+    first = next(iter(by_name))
+    turns = []
+    for name, times in take_turns(by_name, [*by_name, first], repeats):
+        if isinstance(times, RuntimeError):
+            raise times
+        turns.append((name, times))
+    before, again = (statistics.median(each.wall for each in times) for _, times in (turns[0], turns[-1]))
+    return dict(turns[:-1]), again / before
 
 
 def arms(case: Case, *, hf: bool) -> dict[str, Arm]:
     by_name = {"matmul": arm(matmuls, case), "plain": arm(plain, case)}
-    if hf and case.stage != "joint":  # nothing there plays rounds
+    if hf and case.stage in HAVE_COUNTERPART:
         by_name["hf"] = arm(hugging_face, case)
     by_name |= {f"zero{zero}": arm(engine, case, zero=zero) for zero in ZERO}
     return by_name | {"trainer": arm(trainer, case, zero=TRAINER_ZERO)}
