@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.memory_of_ranks import Seen, measure_runs
 from benchmarks.ranks import result_of
@@ -27,6 +26,9 @@ from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
 from launcher.planner.memory import peaks
 from launcher.planner.passes import Draws
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 ALLOWED = 0.1  # share by which a prediction may be off
 STATES = ("weights", "gradients", "master", "adam")
@@ -121,7 +123,7 @@ def main() -> int:
     arguments = parser.parse_args()
     played = play({name: SHAPES[name] for name in arguments.shapes})
     measured_rows = [row for name, seen in played for row in rows(name, SHAPES[name], seen)]
-    Console().print(table(measured_rows))
+    show(measured_rows)
     write(arguments.json, "plan_memory", measured_rows, allowed=ALLOWED)
     if arguments.plot:
         plot(measured_rows, arguments.plot)
@@ -157,7 +159,15 @@ def rows(name: str, shape: Shape, seen: Seen) -> Iterator[Row]:
         yield {"metric": "rank_bytes_ratio", "value": planned[kind] / measured, **where}
 
 
+def show(measured_rows: Sequence[Row]) -> None:
+    from rich.console import Console  # not at the top: benchmarks.gpu_check runs where there is none
+
+    Console().print(table(measured_rows))
+
+
 def table(measured_rows: Sequence[Row]) -> Table:
+    from rich.table import Table
+
     result = Table(
         "shape",
         title="Bytes of a rank, MB: predicted / measured",

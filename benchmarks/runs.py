@@ -61,7 +61,7 @@ def joint(rounds: int, window: int, **rollout: Any) -> Tree:
 
 
 def small_run(stage: Tree, model: Tree, *, batch: Tree, **settings: Any) -> RunConfig:
-    """A run of one stage, which may leave out its steps and its learning rate. ``settings``: of ``small_curriculum``."""
+    """A run of one stage, which may leave out its steps and its rate. ``settings``: of ``small_curriculum``."""
     return small_curriculum([stage], model, batch=batch, **settings)
 
 

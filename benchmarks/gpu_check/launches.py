@@ -21,12 +21,12 @@ from dualmask.evaluation.statistics import Row
 from dualmask.training.profile import device_work, profiler
 
 REPEATS = 5
-LIGHT = {"length": 32, "sequences": 1}
+LENGTH = 32  # tokens of the one text
 
 
 def measure(setting: Setting) -> Iterator[list[Row]]:
     for case in setting.in_time(cases(setting)):
-        light = replace(case, size=replace(case.size, **LIGHT))
+        light = replace(case, size=replace(case.size, length=LENGTH, sequences=1))
         try:
             yield list(_of_case(case.stage, light))
         except RuntimeError as error:

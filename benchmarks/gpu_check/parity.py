@@ -128,7 +128,7 @@ def measure(setting: Setting) -> Iterator[list[Row]]:
 
 def compare(variant: Variant, trained: Trained, reference: Trained) -> list[Row]:
     """Greatest differences from the reference."""
-    where = {"variant": str(variant)}
+    where: Row = {"variant": str(variant)}
     loss = greatest(np.subtract(trained.losses, reference.losses) / np.abs(reference.losses))
     norm = greatest(np.subtract(trained.grad_norms, reference.grad_norms) / np.abs(reference.grad_norms))
     rows = [
