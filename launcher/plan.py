@@ -30,8 +30,8 @@ from launcher.planner.passes import Shape
 from launcher.planner.recommend import GIB, Advice, Choice, largest, planned, recommend
 from launcher.planner.time import Cluster, Site, run_seconds, step_time
 from launcher.planner.traffic import traffic
+from launcher.preflight import HARDWARE
 
-HARDWARE = Path(__file__).resolve().parents[1] / "configs" / "hardware"
 DAY = 86_400
 ASSUMED = (
     "texts and drafts are full length (data.crop_share, prefix and empty starts shorten some of them)",

@@ -27,6 +27,9 @@ NOT_OF_WEIGHTS = frozenset(
     | {"span.fill_order", "span.skip", "span.gate_dropout"}
 )
 
+HARDWARE = Path(__file__).resolve().parents[1] / "configs" / "hardware"
+MOST_PROFILED = 50  # steps
+
 
 @dataclass(frozen=True)
 class Preflight:
@@ -75,6 +78,23 @@ def check(
     files = [run.data.path / MANIFEST_FILE, *(file for stage in run.stages for file in stage.files)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return Preflight(run, data.vocab_size, tokenizer, digest, extra, init)
+
+
+def profiled_steps(text: str, total: int) -> range:
+    """``--profile A:B`` for a run of ``total`` steps: those numbers and all between. Raises ConfigError."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal()):
+        raise ConfigError(f"--profile {text}: give the first and the last step, as in --profile 20:22")
+    steps = range(int(first), int(last) + 1)
+    if not steps:
+        raise ConfigError(f"--profile {text}: the last step lies before the first; give --profile {last}:{first}")
+    if steps[-1] >= total:
+        raise ConfigError(f"--profile {text}: the run's steps are 0 to {total - 1}: give numbers within them")
+    if len(steps) > MOST_PROFILED:
+        raise ConfigError(
+            f"--profile {text}: a trace of {len(steps)} steps is more than a viewer opens; give at most {MOST_PROFILED}"
+        )
+    return steps
 
 
 def _require_dev(config: str, run: RunConfig, data: Manifest) -> None:

@@ -8,6 +8,7 @@ import platform
 import shutil
 import sys
 from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import torch.distributed as dist
 
 from data_pipeline.reader import Borders, Cursor, ShardReader, spread_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
+from dualmask.config.hardware import Hardware
 from dualmask.config.resume import require_same_run
 from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError
@@ -30,17 +32,27 @@ from dualmask.training.checkpoint import Checkpoints, TrainingState, find_troubl
 from dualmask.training.engine import StageEngine, init_distributed
 from dualmask.training.export import TRAINING, export_checkpoint, write_export
 from dualmask.training.heartbeat import Heartbeat
-from dualmask.training.metrics import MetricsFile, Observer
+from dualmask.training.metrics import MetricsFile, Observer, Yardstick
 from dualmask.training.preemption import EXIT_CODE, StopRequest
-from dualmask.training.progress import Progress
+from dualmask.training.profile import ProfiledSteps
+from dualmask.training.progress import Progress, equal_cost
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Stages, Trainer, steps_done_in_stage
+from launcher.costs import StepCosts, hardware_of, step_costs
 from launcher.preflight import Preflight, RunRecord, new_key
 
 Resume = tuple[Path, TrainingState] | None
 
 
-def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
+@dataclass(frozen=True)
+class Watch:
+    """What is asked of a training beside its result."""
+
+    profiled: range | None = None  # steps
+    hardware: Hardware | None = None  # what it runs on; None: found by the name of the GPU
+
+
+def train(ready: Preflight, resume_from: str, stop: StopRequest, watch: Watch = Watch()) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
     run = ready.run
     device = _device(run.device)
@@ -52,7 +64,9 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
     record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
     tokenizer = Tokenizer(ready.tokenizer)
     data = open_data(run, resume, tokenizer)
-    observers = make_observers(ready, key, step) if dist.get_rank() == 0 else []
+    costs = step_costs(run, ready.vocab_size) if dist.get_rank() == 0 else None
+    yardstick = make_yardstick(run, costs, watch.hardware, device)
+    observers = make_observers(ready, key, step, costs, watch.profiled) if dist.get_rank() == 0 else []
     dev = open_dev(run)
     stages = Stages(
         run,
@@ -70,6 +84,7 @@ def train(ready: Preflight, resume_from: str, stop: StopRequest) -> int:
         observers=observers,
         stop_wanted=lambda: stop.wanted,
         dev=dev,
+        yardstick=yardstick,
     )
     heartbeat.follow(lambda: trainer.step)
     status = "failed"
@@ -187,12 +202,32 @@ def _is_whole(checkpoint: Path) -> bool:
     return trouble[0] is None
 
 
-def make_observers(ready: Preflight, key: str, step: int) -> list[Observer]:
+def make_yardstick(
+    run: RunConfig, costs: StepCosts | None, hardware: Hardware | None, device: torch.device
+) -> Yardstick | None:
+    """None where the operations are not known."""
+    if costs is None:
+        return None
+    if hardware is None and device.type == "cuda":
+        hardware = hardware_of(torch.cuda.get_device_name(device))
+    peak = None if hardware is None else hardware.peak(run.parallel.precision) * dist.get_world_size()
+    return Yardstick(costs.of, peak)
+
+
+def make_observers(
+    ready: Preflight, key: str, step: int, costs: StepCosts | None, profiled: range | None
+) -> list[Observer]:
     run, total = ready.run, total_steps(ready.run.stages)
     run.output.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(ready.tokenizer, run.output / "tokenizer.model")  # the run folder stands on its own
     shown = run.family.shown
-    observers: list[Observer] = [MetricsFile(run.output / "metrics.jsonl", step), Progress(step, total, shown)]
+    cost = equal_cost if costs is None else costs.at
+    observers: list[Observer] = [
+        MetricsFile(run.output / "metrics.jsonl", step),
+        Progress(step, total, shown, cost=cost),
+    ]
+    if profiled is not None:
+        observers.append(ProfiledSteps(profiled, run.output / "profile", step))
     if run.tracking.enabled:
         dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
         observers.append(Tracker(run, key, dataset=dataset))

@@ -17,7 +17,9 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_pipeline.manifest import ManifestError
+from dualmask.config.hardware import load_hardware
 from dualmask.config.tree import ConfigError
+from dualmask.curriculum import total_steps
 from dualmask.training.errors import TrainingError
 from dualmask.training.preemption import EXIT_CODE, StopRequest
 from launcher import preflight
@@ -31,6 +33,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key of it")
     parser.add_argument("--resume", default="auto", metavar="auto|PATH|never", help="where to go on from")
     parser.add_argument("--stages", type=int, metavar="N", help="only the first N stages of it, for now")
+    parser.add_argument("--profile", metavar="A:B", help="torch's profiler over steps A to B; into OUTPUT/profile")
+    parser.add_argument(
+        "--hardware", metavar="NAME|FILE", help="of configs/hardware, for MFU; default: by the GPU's name"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, and stop")
     parser.add_argument("--deepspeed_config", metavar="FILE", help="more of DeepSpeed's settings, as JSON")
     parser.add_argument("--local_rank", type=int, help="given by the deepspeed launcher")
@@ -51,6 +57,8 @@ def start(arguments: argparse.Namespace, stop: StopRequest) -> int:
     first = preflight.rank() == 0
     world = preflight.world_size()
     ready = preflight.check(arguments.config, arguments.set, arguments.deepspeed_config, world, arguments.stages)
+    profiled = preflight.profiled_steps(arguments.profile, total_steps(ready.run.stages)) if arguments.profile else None
+    hardware = load_hardware(arguments.hardware, preflight.HARDWARE) if arguments.hardware else None
     complete = arguments.resume == "auto" and not arguments.dry_run and preflight.RunRecord(ready.run).complete
     if complete and first:
         print(f"{ready.run.output}: already complete")
@@ -62,9 +70,9 @@ def start(arguments: argparse.Namespace, stop: StopRequest) -> int:
             print(describe(ready, preflight.world_size()))
         return 0
     if not complete:
-        from launcher.session import train
+        from launcher.session import Watch, train
 
-        if code := train(ready, arguments.resume, stop):
+        if code := train(ready, arguments.resume, stop, Watch(profiled, hardware)):
             return code
     if first:
         from launcher.finish import finish

@@ -1,8 +1,7 @@
 """Bytes that torch gave out in a step against those that the planner foresaw: eight shapes of ``plan_memory``.
 
-On the CPU nothing is demanded of them (tests/distributed/test_plan_memory.py does that). On a card the shapes are larger,
-so that what CUDA's libraries take for themselves does not decide, and several run at the same time: each counts its own
-bytes.
+On the CPU nothing is demanded of them: tests/distributed/test_plan_memory.py does that. On a card shapes are larger, so
+that what CUDA's libraries take for themselves does not decide, and several run at once: each counts its own bytes.
 """
 
 from __future__ import annotations

@@ -5,13 +5,26 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from dualmask.core import manifest
+from dualmask.curriculum import StepPlan
 from dualmask.families.task import Alarm
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What the run's steps are planned to compute, and what its devices could."""
+
+    operations: Callable[[StepPlan], float]  # of the step's global batch: forward and backward, nothing repeated
+    peak: float | None  # operations a second of all devices together; None: not known, or CPUs
+
+    def mfu(self, plan: StepPlan, seconds: float) -> float | None:
+        """Model FLOP/s utilisation of a step that took so long."""
+        return None if self.peak is None else self.operations(plan) / seconds / self.peak
 
 
 @dataclass(frozen=True)
@@ -29,6 +42,7 @@ class StepRecord:
     data_wait: float  # share of ``seconds`` spent waiting for the batch
     keys: str  # checksum of rank 0's sequence keys: the order of the data
     alarms: tuple[Alarm, ...] = ()  # raised by this step
+    mfu: float | None = None  # model FLOP/s over the peak of all devices; None: not known
 
     @property
     def tokens_per_second(self) -> float:
@@ -49,6 +63,8 @@ class StepRecord:
             "keys": self.keys,
             "alarms": [alarm.name for alarm in self.alarms],
         }
+        if self.mfu is not None:
+            record["mfu"] = round(self.mfu, 5)
         return json.dumps(record)
 
 

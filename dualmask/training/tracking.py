@@ -158,6 +158,7 @@ class _Store:
         figures = {f"loss/{name}": value for name, value in record.losses.items()}
         figures |= {"lr": record.lr, "grad_norm": record.grad_norm, "skipped": float(not record.taken)}
         figures |= {"tokens_per_second": record.tokens_per_second, "data_wait": record.data_wait}
+        figures |= {} if record.mfu is None else {"mfu": record.mfu}
         figures |= {f"alarm_{alarm.name}": 1.0 for alarm in record.alarms}
         metrics = [Metric(name, value, milliseconds, record.step) for name, value in figures.items()]
         stage = self._stage(record.stage_index, record.stage)

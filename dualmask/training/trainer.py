@@ -25,7 +25,7 @@ from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, StepResult, run_step
 from dualmask.training.errors import TrainingError
 from dualmask.training.judge import Judge
-from dualmask.training.metrics import Observer, StepRecord
+from dualmask.training.metrics import Observer, StepRecord, Yardstick
 from dualmask.training.shards import MODEL, ShardFolder
 from dualmask.training.sources import Drawn, Exported, Renamed, Source
 from dualmask.training.zero3 import allocate, trim_heap
@@ -116,12 +116,13 @@ class Trainer:
         observers: Sequence[Observer] = (),
         stop_wanted: Callable[[], bool] = lambda: False,
         dev: Batch | None = None,
+        yardstick: Yardstick | None = None,
     ) -> None:
         """data_digest, tracking: kept in checkpoints, for whoever goes on from them. observers: on global rank 0.
-        dev: the texts by which the run is judged, the same on every rank."""
+        dev: the texts by which the run is judged, the same on every rank. yardstick: for the utilisation in records."""
         self.run, self.stages, self.data, self.checkpoints = stages.run, stages, data, checkpoints
         self._kept: dict[str, Any] = {"data_digest": data_digest, "tracking": dict(tracking or {})}
-        self.observers, self.stop_wanted = observers, stop_wanted
+        self.observers, self.stop_wanted, self.yardstick = observers, stop_wanted, yardstick
         self.judge = Judge(self.run, dev)
         self.total = total_steps(self.run.stages)
         self.step = 0
@@ -219,6 +220,7 @@ class Trainer:
             data_wait=waited / seconds,
             keys=f"{zlib.crc32(batch.key.numpy().tobytes()):08x}",
             alarms=after.alarms,
+            mfu=self.yardstick.mfu(plan, seconds) if self.yardstick else None,
         )
         for observer in self.observers:
             observer.on_step(record)

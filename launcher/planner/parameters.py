@@ -43,20 +43,19 @@ class Parameter:
 def parameters(config: ModelConfig, vocab_size: int) -> tuple[Parameter, ...]:
     """Of a model of ``config.family``, in the model's own order.
 
-    The model is built whole, on the meta device; its layers say which axis Megatron would split.
+    The model is built on the meta device; its layers say which axis Megatron would split, or splits in this process.
     """
-    mesh.single_process()
+    if not mesh.is_initialized():
+        mesh.single_process()
     with torch.device("meta"):
         model = build(config, vocab_size)
-    return tuple(
-        Parameter(
-            name,
-            tuple(p.shape),
-            int(p.partition_dim) if getattr(p, "tensor_model_parallel", False) else None,
-            hidden=rows_of(p) is not None,
-        )
-        for name, p in model.named_parameters()
-    )
+    return tuple(_parameter(name, p) for name, p in model.named_parameters())
+
+
+def _parameter(name: str, p: torch.nn.Parameter) -> Parameter:
+    axis = int(p.partition_dim) if getattr(p, "tensor_model_parallel", False) else None
+    whole = [size * (mesh.tensor_size() if number == axis else 1) for number, size in enumerate(p.shape)]
+    return Parameter(name, tuple(whole), axis, hidden=rows_of(p) is not None)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ def initialize(tensor: int = 1, timeout_seconds: float = 1800) -> None:
     parallel_state.initialize_model_parallel(tensor_model_parallel_size=tensor, distributed_timeout_minutes=minutes)
 
 
+def is_initialized() -> bool:
+    return dist.is_initialized() and bool(parallel_state.is_initialized())
+
+
 def single_process() -> None:
     """Groups of one process, for inference and tests: no launcher, environment variables or rendezvous port needed."""
     if not dist.is_initialized():
