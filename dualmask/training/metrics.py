@@ -64,7 +64,7 @@ class StepRecord:
             "alarms": [alarm.name for alarm in self.alarms],
         }
         if self.mfu is not None:
-            record["mfu"] = round(self.mfu, 5)
+            record["mfu"] = float(f"{self.mfu:.4g}")
         return json.dumps(record)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,9 @@ import tiny
 import warm
 import yaml
 
+from dualmask.config.load import load_run
 from dualmask.core.manifest import digest
+from launcher.costs import StepCosts
 
 SCRIPT = tiny.ROOT / "launcher" / "train.py"
 
@@ -42,6 +45,8 @@ BAD = {
     "no such override": (["--set", "stages"], ["key=value"]),
     "deepspeed file": (["--deepspeed_config", "/nowhere.json"], ["/nowhere.json", "No such file"]),
     "stages": (["--stages", "5"], ["--stages 5", "has 4"]),
+    "profile": (["--profile", "3:99"], ["--profile 3:99", "0 to 15"]),
+    "hardware": (["--hardware", "/nowhere.yaml"], ["--hardware /nowhere.yaml", "h100-80g"]),
     "resume": (["--resume", "/nowhere"], ["/nowhere", "manifest.json is missing"]),
 }
 
@@ -128,3 +133,20 @@ def test_mistake_of_one_rank(data: Path, tmp_path: Path) -> None:
     assert "rank 0: left alone by other ranks" in innocent
     assert culprit.count("Traceback") == 1
     assert "IndexError: a mistake" in culprit
+
+
+def test_utilisation_and_profile_on_tensor_parallel_ranks(config: Path, tmp_path: Path) -> None:
+    """Operations are those of the whole model, whatever part of it a rank has."""
+    output = tmp_path / "watched"
+    hardware = tmp_path / "card.yaml"
+    figures = dict.fromkeys(("memory_gib", "bf16_tflops", "memory_gb_per_s", "node_gb_per_s", "network_gb_per_s"), 1)
+    hardware.write_text(yaml.safe_dump({"name": "card", "fp32_tflops": 1e-3} | figures))
+    settings = [f"--set=output={output}", "--set=parallel.tensor=2", "--hardware", hardware, "--profile", "1:2"]
+    warm.train(2, config, *settings, "--stages", "1")
+    run = load_run(config, [])
+    costs = StepCosts(run, tiny.VOCAB)
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        seconds = line["tokens"] / line["tokens_per_second"]
+        assert line["mfu"] == pytest.approx(costs.at(line["step"]) / seconds / (2 * 1e9), rel=1e-2)
+    assert {path.suffix for path in (output / "profile").iterdir()} == {".gz", ".txt"}

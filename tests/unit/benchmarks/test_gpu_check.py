@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import sys
 import time
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import section as section_process
+from benchmarks.gpu_check.__main__ import SECTIONS
+from benchmarks.gpu_check.parity import FAMILIES
 from benchmarks.gpu_check.schedule import Outcome, Section, limit_of, run_sections
 from benchmarks.gpu_check.setting import OutOfTime, Setting, row
 from benchmarks.gpu_check.summary import summarise
+from benchmarks.step_arms import STAGES
 from dualmask.training.profile import covered
+
+ROOT = Path(__file__).resolve().parents[3]
 
 # what a section's process does: say that it is ready, wait for its limit, and then
 READY = "import os, sys, time; os.close(1); limit = float(sys.stdin.readline());"
@@ -117,6 +125,45 @@ def test_the_page_shows_figures_verdicts_and_what_is_missing(tmp_path: Path) -> 
     assert "| y | not yet | | |" in page
     assert "Out of time: 1 of 3 left out, from three on." in page
     assert "| figure | one | 1 | ok |" in page
+
+
+NEEDED_BY_TORCH = "torch numpy filelock typing-extensions sympy mpmath networkx jinja2 markupsafe fsspec setuptools"
+HIDE = "import sys; sys.modules.update(dict.fromkeys({names!r}))"
+
+
+def absent_from_a_bare_image() -> list[str]:
+    """Modules of all installed packages that neither torch needs nor the kit's list of wheels has."""
+    listed = (ROOT / "benchmarks" / "gpu_check" / "requirements.txt").read_text().splitlines()
+    there = {normal(line) for line in listed if not line.startswith("#")} | set(NEEDED_BY_TORCH.split())
+    there |= {"packaging", "pip", "dualmask"}
+    installed = packages_distributions().items()
+    return [module for module, owners in installed if module.isidentifier() and not there & {*map(normal, owners)}]
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_every_section_runs_on_a_cpu_with_what_a_bare_image_has(tmp_path: Path) -> None:
+    names = absent_from_a_bare_image()
+    assert {"mlflow", "ray", "webdataset", "sentencepiece", "rich", "typer"} <= set(names)
+    (tmp_path / "sitecustomize.py").write_text(HIDE.format(names=names))
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", "cpu", "--tiny", "--minutes", "20"]
+    path = os.pathsep.join([str(tmp_path), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    page = (tmp_path / "out" / "summary.md").read_text()
+    assert done.returncode == 0, page
+    rows = {each.name: json.loads((tmp_path / "out" / f"{each.name}.json").read_text())["rows"] for each in SECTIONS}
+    assert {row["stage"] for row in rows["speed"] if row["metric"] == "milliseconds"} == set(STAGES)
+    assert {row["variant"].split()[0] for row in rows["parity"] if "variant" in row} == set(FAMILIES)
+    assert "timeline.trace.json.gz" in page
 
 
 def test_time_that_is_covered_is_counted_once() -> None:
