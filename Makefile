@@ -6,11 +6,16 @@ DATA ?= configs/data/embedded.yaml
 RANKS ?= 1
 # processes that share the tests, file by file; many tests start ranks of their own
 WORKERS ?= 2
+# of gpu-check: for all of it, and where its results go; of gpu-wheels: the Python of the machine with the GPU
+MINUTES ?= 9
+OUT ?= runs/gpu-check
+GPU_PYTHON ?= 3.12
+WHEELS ?= build/gpu-wheels
 # one process gets all cores; several share them
 export OMP_NUM_THREADS ?= $(shell expr `nproc` / $(RANKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all check setup clean
+.PHONY: train test test-all check gpu-check gpu-wheels setup clean
 
 train: setup  ## from nothing to a trained model and a table of what it learnt
 	dualmask data build --config $(DATA)
@@ -28,6 +33,17 @@ check: setup  ## format, lint, types, who may import whom
 	ruff check .
 	mypy
 	lint-imports
+
+gpu-check:  ## parity, speed and memory on one GPU, with whatever Python is there (docs/gpu.md)
+	$(PYTHON) -m benchmarks.gpu_check --minutes $(MINUTES) --out $(OUT)
+
+gpu-wheels: setup  ## what gpu-check needs beside torch, for a machine without network
+	mkdir -p $(WHEELS)
+	DS_BUILD_OPS=0 python -m pip wheel --quiet --no-deps --no-build-isolation -c constraints.txt -w $(WHEELS) deepspeed
+	python -m pip download --quiet --no-deps --only-binary :all: --find-links $(WHEELS) -c constraints.txt -d $(WHEELS) \
+	  --python-version $(GPU_PYTHON) --platform manylinux_2_28_x86_64 --platform manylinux2014_x86_64 \
+	  -r benchmarks/gpu_check/requirements.txt
+	cp benchmarks/gpu_check/requirements.txt $(WHEELS)
 
 setup: .venv/ready
 

@@ -12,6 +12,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import setuptools
 
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import section as section_process
@@ -58,10 +59,10 @@ def test_no_section_costs_another_one(tmp_path: Path) -> None:
 
 def test_a_section_that_hangs_ends_at_its_limit_with_all_that_it_started(tmp_path: Path) -> None:
     began = time.monotonic()
-    hanging, good = play(["hanging", "good"], tmp_path, 8, {"good": 3})
+    hanging, good = play(["hanging", "good"], tmp_path, 20, {"good": 9})
     assert (hanging.status, good.status) == ("out of time", "passed")
-    assert 2 <= hanging.seconds < 5
-    assert time.monotonic() - began < 30
+    assert 1 < hanging.seconds < 10
+    assert time.monotonic() - began < 20
     child = int((tmp_path / "child").read_text())
     for _ in range(100):
         state = Path(f"/proc/{child}/stat")
@@ -73,10 +74,10 @@ def test_a_section_that_hangs_ends_at_its_limit_with_all_that_it_started(tmp_pat
 
 
 def test_a_section_knows_when_to_stop_by_itself(tmp_path: Path) -> None:
-    (outcome,) = play(["slow"], tmp_path, 5)
+    (outcome,) = play(["slow"], tmp_path, 8)
     assert outcome.status == "out of time"
     assert "by itself" in outcome.detail
-    assert outcome.seconds < 5
+    assert outcome.seconds < 8
 
 
 def test_what_one_does_not_need_goes_to_the_next_ones() -> None:
@@ -136,8 +137,12 @@ def absent_from_a_bare_image() -> list[str]:
     listed = (ROOT / "benchmarks" / "gpu_check" / "requirements.txt").read_text().splitlines()
     there = {normal(line) for line in listed if not line.startswith("#")} | set(NEEDED_BY_TORCH.split())
     there |= {"packaging", "pip", "dualmask"}
-    installed = packages_distributions().items()
-    return [module for module, owners in installed if module.isidentifier() and not there & {*map(normal, owners)}]
+    vendored = {path.name for path in Path(setuptools.__file__).with_name("_vendor").iterdir()}
+    return [
+        module
+        for module, owners in packages_distributions().items()
+        if module.isidentifier() and module not in vendored and not there & {*map(normal, owners)}
+    ]
 
 
 def normal(name: str) -> str:

@@ -9,12 +9,20 @@ from functools import partial
 
 import pytest
 
-from benchmarks.timing import Arm, interleave, interleave_steps
+from benchmarks.timing import LEAST_STEPS, Arm, interleave, interleave_steps, take_turns
 
 
 def make(number: int) -> int:
     time.sleep(0.2)  # not timed
     return number
+
+
+def hold(items: Iterator[int], *, card: str) -> None:
+    """Holds what only one arm may hold at a time."""
+    os.close(os.open(card, os.O_CREAT | os.O_EXCL))
+    for _ in items:
+        time.sleep(0.1)
+    os.remove(card)
 
 
 def work(items: Iterator[int], *, ends_at: int | None = None, rank_file: str | None = None) -> None:
@@ -53,3 +61,18 @@ def test_arms_follow_one_another_there_and_back() -> None:
 def test_an_arm_that_ends_by_itself_is_named() -> None:
     with pytest.raises(RuntimeError, match="arm hasty ended by itself"):
         interleave_steps({"hasty": Arm(partial(work, ends_at=1), make)}, 2, warm_up=0)
+
+
+def test_arms_that_take_turns_have_the_card_to_themselves(tmp_path) -> None:
+    arms = {name: Arm(partial(hold, card=str(tmp_path / "card")), make) for name in "ab"}
+    turns = list(take_turns(arms, "aba", 2, warm_up=1))
+    assert [name for name, _ in turns] == ["a", "b", "a"]
+    assert all(len(times) == 2 and all(each.wall >= 0.1 for each in times) for _, times in turns)
+
+
+def test_slow_arms_take_fewer_steps_and_one_that_ends_costs_no_other_one() -> None:
+    arms = {"hasty": Arm(partial(work, ends_at=1), make), "slow": Arm(work, make)}
+    (_, error), (_, times) = take_turns(arms, ["hasty", "slow"], 9, warm_up=1, most_seconds=0.01)
+    assert isinstance(error, RuntimeError)
+    assert "arm hasty ended by itself" in str(error)
+    assert len(times) == LEAST_STEPS
