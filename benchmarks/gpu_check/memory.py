@@ -28,7 +28,7 @@ NAMES = (
     "filler, mostly weights",
 )
 FEW, SMALLER = ("autoregressive", "filler"), {"max_length": 96}
-AT_ONCE = 4
+AT_ONCE = 6
 LARGER = {"hidden": 8, "heads": 4, "max_length": 4}
 DEFAULT = {"hidden": 128, "heads": 4, "max_length": 128}
 VOCABULARY = 32768

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,7 @@ class Setting:
     tiny: bool = False  # models of some thousand parameters: shows that a section runs, and nothing else
     seconds: float = 3600.0  # after which a section begins nothing new
     began: float = field(default_factory=time.monotonic)
+    clock: Callable[[], float] = time.monotonic
 
     @property
     def cuda(self) -> bool:
@@ -44,7 +45,7 @@ class Setting:
     def in_time(self, items: Sequence[Item]) -> Iterator[Item]:
         """One after the other. Raises OutOfTime instead of beginning one when the time is over."""
         for number, item in enumerate(items):
-            if time.monotonic() - self.began > self.seconds:
+            if self.clock() - self.began > self.seconds:
                 raise OutOfTime(f"{len(items) - number} of {len(items)} left out, from {item} on")
             yield item
 

@@ -38,6 +38,8 @@ class Named:
 
 def measure(setting: Setting) -> Iterator[list[Row]]:
     rate = statistics.median(card.matrix_rates(setting))
+    if setting.cuda:
+        torch.cuda.empty_cache()  # the arms are other processes
     yield [row("matrix_rate", rate, dtype="bfloat16")]
     timed = [Named(name, Case(stage, size)) for name, size in setting.sizes.items() for stage in STAGES]
     if can_compile() and setting.cuda:

@@ -13,7 +13,7 @@ from dualmask.curriculum import plan_at
 from dualmask.training.engine import run_step
 
 WARM_UP = 3
-TEXTS = {"joint": 8, "span": 8}  # a stage whose step does many passes has fewer texts in it
+TEXTS = {"joint": 16, "span": 16}  # a stage whose step does many passes has fewer texts in it
 
 
 class Workload:

@@ -88,18 +88,20 @@ def test_what_one_does_not_need_goes_to_the_next_ones() -> None:
     assert limit_of(2, sections, -3) == 0
 
 
-class Measurements:
-    """Two results, then a third that takes too long."""
+def for_two(folder: Path) -> Setting:
+    """Whose time is over before the third."""
+    return Setting(folder, seconds=5, began=0, clock=iter([1, 4, 6]).__next__)
 
+
+class Measurements:
     @staticmethod
     def measure(setting: Setting):
         for number in setting.in_time(["one", "two", "three"]):
-            time.sleep(0.2)
             yield [row("figure", 1, ok=True, of=number)]
 
 
 def test_results_are_written_as_soon_as_they_are_there(tmp_path: Path) -> None:
-    late = section_process.measure(Measurements, "x", Setting(tmp_path, seconds=0.3))
+    late = section_process.measure(Measurements, "x", for_two(tmp_path))
     content = json.loads((tmp_path / "x.json").read_text())
     assert late == 3
     assert [each["of"] for each in content["rows"]] == ["one", "two"]
@@ -120,7 +122,7 @@ def test_a_figure_that_is_not_as_it_must_be_fails_its_section(tmp_path: Path) ->
 
 def test_the_page_shows_figures_verdicts_and_what_is_missing(tmp_path: Path) -> None:
     sections = [Section("x", 1, "Some figures"), Section("y", 1, "Later")]
-    section_process.measure(Measurements, "x", Setting(tmp_path, seconds=0.3))
+    section_process.measure(Measurements, "x", for_two(tmp_path))
     page = summarise([Outcome(sections[0], "out of time", 12.3)], sections, tmp_path)
     assert "| x | out of time | 12 |" in page
     assert "| y | not yet | | |" in page
