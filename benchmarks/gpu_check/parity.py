@@ -199,7 +199,7 @@ def train(variant: Variant) -> Trained:
         stages = Stages(run, SIZE.vocabulary)
         engine = Trainer(stages, Source(batches), Checkpoints(Path(folder), 1), observers=[trained]).fit()
         assert engine is not None
-        trained.weights = {name: weight.float().numpy() for name, weight in engine.whole_weights().items()}
+        trained.weights = {name: weight.float().numpy() for name, weight in engine.whole_weights().stream}
         engine.close()
     return trained
 
