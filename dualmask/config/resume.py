@@ -24,6 +24,7 @@ _HARMLESS = (
     "parallel.zero_stage",
     "parallel.activation_checkpointing",
     "parallel.compile",
+    "parallel.sequence",
     "parallel.offload",
     "parallel.max_reuse_distance",
     "parallel.max_live_parameters",

@@ -48,6 +48,10 @@ class BatchSize(Section):
 
 class ParallelConfig(Section):
     tensor: Positive = Field(1, description="tensor-parallel degree (TP)")
+    sequence: bool = Field(
+        False,
+        description="sequence parallelism: each tensor-parallel rank keeps a part of the tokens between split layers",
+    )
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 3
     precision: Literal["fp32", "bf16"] = "fp32"
     activation_checkpointing: bool = False
@@ -70,6 +74,15 @@ class ParallelConfig(Section):
         "less than 10^9",
     )
     timeout_seconds: Positive = Field(600, description="a collective that waits longer than this ends the job")
+
+    @model_validator(mode="after")
+    def _splits_tokens_over_ranks(self) -> ParallelConfig:
+        if self.sequence and self.tensor == 1:
+            raise ValueError(
+                "sequence=true, tensor=1: tokens are split over the tensor-parallel ranks; set tensor to 2 or more, "
+                "or sequence to false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _compiles_whole_parameters(self) -> ParallelConfig:

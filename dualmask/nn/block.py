@@ -12,6 +12,7 @@ from dualmask.nn.hidden import Rows
 from dualmask.nn.layout import Layout
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.linear import Column, Row
+from dualmask.nn.parallel.sequence import Norm, shaped
 from dualmask.nn.rotary import Rotary
 
 
@@ -28,7 +29,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rotary: Rotary, layout: Layout, cached: Appendable | None = None) -> Tensor:
         """[…, D] from […, D]. ``cached``: keys and values of the tokens in front of these."""
-        q, k, v = self.qkv(x).unflatten(-1, (self.heads, 3, self.head_width)).unbind(-2)
+        qkv = shaped(self.qkv(x), rotary.tokens)
+        q, k, v = qkv.unflatten(-1, (self.heads, 3, self.head_width)).unbind(-2)
         return self.output(layout.attend(rotary.apply(q), rotary.apply(k), v, cached).flatten(-2))
 
 
@@ -45,9 +47,9 @@ class MLP(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: ModelConfig, *, output_std: float) -> None:
         super().__init__()
-        self.attention_norm = nn.LayerNorm(config.hidden)
+        self.attention_norm = Norm(config.hidden)
         self.attention = Attention(config, output_std=output_std)
-        self.mlp_norm = nn.LayerNorm(config.hidden)
+        self.mlp_norm = Norm(config.hidden)
         self.mlp = MLP(config, output_std=output_std)
 
     def forward(self, x: Tensor, rotary: Rotary, layout: Layout, cached: Appendable | None = None) -> Tensor:

@@ -15,6 +15,11 @@ class Rotary:
     cos: Tensor  # […, 1, E] of each pair twice
     sin: Tensor  # […, 1, E] the first half negative
 
+    @property
+    def tokens(self) -> torch.Size:
+        """[…]"""
+        return self.cos.shape[:-2]
+
     def apply(self, x: Tensor) -> Tensor:
         """[…, H, E] with the pairs (i, i + E/2) rotated by the angle position × frequency_i."""
         first, second = x.chunk(2, dim=-1)

@@ -14,7 +14,9 @@ from dualmask.nn import initial
 from dualmask.nn.block import Block
 from dualmask.nn.cache import Appendable, TrunkCache
 from dualmask.nn.layout import Layout, lay_out
-from dualmask.nn.parallel.linear import shared
+from dualmask.nn.parallel import sequence
+from dualmask.nn.parallel.linear import Column, Row, shared
+from dualmask.nn.parallel.sequence import Norm
 from dualmask.nn.rotary import rotary
 
 
@@ -60,7 +62,15 @@ class Trunk(nn.Module):
         output_std = config.init_std / (2 * layers) ** 0.5
         self.neighbours = DepthwiseConv(config.hidden, causal=causal)
         self.blocks = nn.ModuleList(Block(config, output_std=output_std) for _ in range(layers))
-        self.norm = nn.LayerNorm(config.hidden)
+        self.norm = Norm(config.hidden)
+        self.tokens_split = False
+
+    def split_tokens(self) -> None:
+        """From now on each tensor-parallel rank keeps the states of its part of the tokens (``parallel.sequence``)."""
+        self.tokens_split = True
+        for module in self.modules():
+            if isinstance(module, Column | Row | Norm):
+                module.tokens_split = True
 
     def forward(
         self,
@@ -80,6 +90,8 @@ class Trunk(nn.Module):
         layout = lay_out(present, causal=self.causal, lengths=lengths, cache=cache)
         rotation = rotary(layout.lay(shared(position)), self.head_width, self.theta).to(x_BTD.dtype)
         x = self.neighbours(layout.lay(x_BTD), layout, cache and cache.embeddings)
+        tokens = x.shape[:-1]
+        x = sequence.split(x) if self.tokens_split else x
         for number, block in enumerate(self.blocks):
             cached = cache and cache.keys_values[number]
             if self.activation_checkpointing and self.training:
@@ -88,4 +100,5 @@ class Trunk(nn.Module):
                 x = checkpoint(block, x, rotation, layout, cached, use_reentrant=False)
             else:
                 x = block(x, rotation, layout, cached)
-        return layout.rows(self.norm(x))
+        x = self.norm(x)
+        return layout.rows(sequence.join(x, tokens) if self.tokens_split else x)

@@ -21,6 +21,7 @@ from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan, first_step, plan_at, total_steps
 from dualmask.families.task import AfterStep
 from dualmask.nn.parallel import mesh
+from dualmask.nn.trunk import Trunk
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.compiled import compile_blocks
 from dualmask.training.engine import StageEngine, StepResult, run_step
@@ -90,6 +91,9 @@ class Stages:
             model = runtime.build(run.model, self.vocab_size, activation_checkpointing=checkpointing)
         fresh = self._fresh(model)
         task = runtime.task(model, stage, run, self.tokenizer)
+        if run.parallel.sequence:
+            for trunk in (module for module in task.modules() if isinstance(module, Trunk)):
+                trunk.split_tokens()
         if run.parallel.compile:
             compile_blocks(model)
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"

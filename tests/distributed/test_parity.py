@@ -29,12 +29,14 @@ TWO_RANKS = {
     "zero0": {"set": ["parallel.zero_stage=0"]},
     "zero0_accumulation": {"set": ["parallel.zero_stage=0", "batch.micro=2"]},
 }
-TENSOR = "parallel.tensor=2"
+TENSOR, SEQUENCE = "parallel.tensor=2", "parallel.sequence=true"
 FOUR_RANKS = {
     "tp2_zero3": {"set": [TENSOR], "deepspeed": SPLIT_ALL},
     "tp2_zero3_checkpointing": {"set": [TENSOR, CHECKPOINTING], "deepspeed": SPLIT_ALL},
     "tp2_zero3_one_window": {"set": [TENSOR, ONE_WINDOW], "deepspeed": SPLIT_ALL},
     "tp2_zero1": {"set": [TENSOR, "parallel.zero_stage=1"]},
+    "tp2_sequence_zero3": {"set": [TENSOR, SEQUENCE], "deepspeed": SPLIT_ALL},
+    "tp2_sequence_zero1_checkpointing": {"set": [TENSOR, SEQUENCE, CHECKPOINTING, "parallel.zero_stage=1"]},
     "tp2_zero0_accumulation": {"set": [TENSOR, "parallel.zero_stage=0", "batch.micro=2"]},
 }
 

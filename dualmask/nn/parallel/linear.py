@@ -12,10 +12,11 @@ from megatron.core.tensor_parallel import (
     copy_to_tensor_model_parallel_region,
 )
 from torch import Tensor
+from torch.nn.functional import linear
 
 from dualmask.nn import initial
 from dualmask.nn.hidden import Rows, mark
-from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel import mesh, sequence
 from dualmask.nn.parallel.slices import slice_of, split
 
 
@@ -53,6 +54,10 @@ class Column(ColumnParallelLinear):
     ``rows``: how they form matrices, where it is more than one. ``table``: what comes in is one-hot.
     """
 
+    tokens_split = (
+        False  # what comes in is this rank's part of the tokens [m, d_in], what goes out has all (sequence.py)
+    )
+
     def __init__(self, d_in: int, d_out: int, *, std: float, rows: Rows | None = None, table: bool = False) -> None:
         super().__init__(
             d_in, d_out, config=megatron_config(), init_method=drawn_elsewhere, bias=False, gather_output=False
@@ -62,6 +67,8 @@ class Column(ColumnParallelLinear):
             mark(self.weight, rows)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.tokens_split:
+            return linear(sequence.gather(x), self.weight)
         return super().forward(x)[0]
 
 
@@ -70,6 +77,8 @@ class Row(RowParallelLinear):
 
     ``head``: its results are logits, not hidden states.
     """
+
+    tokens_split = False  # what goes out is this rank's part of the tokens [m, d_out]
 
     def __init__(self, d_in: int, d_out: int, *, std: float, head: bool = False) -> None:
         super().__init__(
@@ -86,6 +95,8 @@ class Row(RowParallelLinear):
             mark(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.tokens_split:
+            return sequence.scatter_sum(linear(x, self.weight))
         return super().forward(x)[0]
 
     def _forward_impl(self, *arguments: Any, **options: Any) -> Tensor:
