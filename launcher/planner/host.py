@@ -1,9 +1,8 @@
 """Bytes of the host's memory that a rank needs in the phases of a run that are not steps, and whether it can start.
 
-* At start a rank's share of the weights is made piece by piece. On a GPU the host only has ZeRO-3's copy of the share
-  while DeepSpeed moves it into one tensor, and the optimizer's states if they are offloaded.
-* At a stage change each rank holds the float32 values of its share of all parameters while the next engine is made, and
-  one tensor-parallel slice, which ranks put together to share it out anew.
+* At start a rank makes its engine and draws its share of one parameter after the other. On a GPU the host only has
+  these, ZeRO-3's copy of the share while DeepSpeed moves it into one tensor, and what is offloaded.
+* At a stage change the old engine is gone before the next is made, whose weights are read from the checkpoint.
 * A checkpoint is a copy of the share and of all that the optimizer keeps of it, until a thread has written it.
 * An export goes through one whole parameter at a time, which tensor-parallel ranks join from its slices.
 
@@ -14,9 +13,13 @@ from __future__ import annotations
 
 from dualmask.config.hardware import GIB, Hardware
 from dualmask.config.schema import RunConfig
-from launcher.planner.memory import at_initialize, memory, offloaded
+from launcher.planner.memory import at_initialize, at_rest, memory, offloaded
 from launcher.planner.muon import moments
 from launcher.planner.parameters import SINGLE, element, learning, parameters
+
+# of each element of a parameter that is being filled in
+DRAWN = 24  # its place in the whole parameter, calculated in int64, and two copies of its value
+READ = 2 * SINGLE
 
 
 def host_bytes(run: RunConfig, vocab_size: int, data_size: int) -> dict[str, float]:
@@ -26,16 +29,17 @@ def host_bytes(run: RunConfig, vocab_size: int, data_size: int) -> dict[str, flo
     """
     tensor, cpu = run.parallel.tensor, run.device == "cpu"
     every = parameters(run.model, vocab_size)
-    sizes = [p.size(tensor) for p in every]
-    share = SINGLE * sum(sizes) / (data_size if run.parallel.zero_stage else 1)
+    # ZeRO-3's part of a parameter, or what every rank computes with
+    filled = max(p.size(tensor) for p in every) / (data_size if run.parallel.zero_stage == 3 else 1)
     making = [_making(run, number, vocab_size, data_size) for number in range(len(run.stages))]
     running = max(_running(run, number, vocab_size, data_size) for number in range(len(run.stages)))
-    phases = {"at start": making[0]}
+    phases = {"at start": making[0] + DRAWN * filled}
     if len(run.stages) > 1:
-        phases["at a stage change"] = share + max(max(making[1:]), SINGLE * max(sizes))
+        phases["at a stage change"] = max(making[1:]) + READ * filled
     phases["while a checkpoint is written"] = running + _pieces(run, vocab_size, data_size)
     whole = SINGLE * max(p.size() for p in every) * (2 if tensor > 1 else 1)
-    phases["at export"] = (making[-1] if cpu else running) + whole
+    last = run.stages[-1]
+    phases["at export"] = whole + (at_rest if cpu else offloaded)(run, last, vocab_size, data_size)
     return phases
 
 

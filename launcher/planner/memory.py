@@ -73,12 +73,12 @@ def peaks(
 
 def at_initialize(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
     """Bytes of a rank's device while the stage's engine is made. First the weights stand there, with one slice of a
-    parameter beside them or the flat copy that ZeRO-1 and -2 make of a group; then what DeepSpeed makes of them. The
-    moments are left to the first step, which its optimizer of bfloat16 weights without ZeRO takes at once."""
+    parameter beside ZeRO-3's parts or the flat copy that ZeRO-1 and -2 make of a group; then what DeepSpeed makes of
+    them. The moments are left to the first step, which its optimizer of bfloat16 weights without ZeRO takes at once."""
     rank = _Rank(run, stage, vocab_size, data_size)
     zero, held, largest = rank.zero["stage"], rank.held, max(p.size(run.parallel.tensor) for p in rank.every)
     flat = max(rank.groups) * rank.width if zero in (1, 2) else 0
-    return max(held.weights + max(largest * SINGLE, flat), _made(rank, held))
+    return max(held.weights + max(largest * rank.width, flat), _made(rank, held))
 
 
 def _made(rank: _Rank, held: Memory) -> float:
@@ -92,6 +92,12 @@ def _made(rank: _Rank, held: Memory) -> float:
         return held.weights + held.master + single
     group = min(max(rank.groups) / rank.data_size, SUB_GROUP) * SINGLE
     return held.weights + held.master + max(group, buckets + held.gradients)
+
+
+def at_rest(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
+    """Bytes of a rank's device between two steps of the stage."""
+    rank = _Rank(run, stage, vocab_size, data_size)
+    return rank.held.total + (rank.zero["reduce_bucket_size"] * rank.width if rank.zero["stage"] == 3 else 0)
 
 
 def offloaded(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
