@@ -17,6 +17,7 @@ from dualmask.core.batch import Batch
 from dualmask.curriculum import StepPlan
 from dualmask.families.task import Task, build
 from dualmask.nn.parallel import mesh
+from dualmask.nn.trunk import split_tokens
 from dualmask.training.engine import StageEngine, init_distributed
 
 
@@ -44,7 +45,10 @@ def _unknown(x: torch.Tensor) -> bool:
 def build_model(run: RunConfig, vocab_size: int) -> nn.Module:
     """With the same random weights each time."""
     torch.manual_seed(0)
-    return build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
+    model = build(run.model, vocab_size, activation_checkpointing=run.parallel.activation_checkpointing)
+    if run.parallel.sequence:
+        split_tokens(model)
+    return model
 
 
 def build_engine(run: RunConfig, model: nn.Module, user: Mapping[str, Any] | None = None) -> StageEngine:

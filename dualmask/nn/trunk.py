@@ -65,13 +65,6 @@ class Trunk(nn.Module):
         self.norm = Norm(config.hidden)
         self.tokens_split = False
 
-    def split_tokens(self) -> None:
-        """From now on each tensor-parallel rank keeps the states of its part of the tokens (``parallel.sequence``)."""
-        self.tokens_split = True
-        for module in self.modules():
-            if isinstance(module, Column | Row | Norm):
-                module.tokens_split = True
-
     def forward(
         self,
         x_BTD: Tensor,
@@ -102,3 +95,13 @@ class Trunk(nn.Module):
                 x = block(x, rotation, layout, cached)
         x = self.norm(x)
         return layout.rows(sequence.join(x, tokens) if self.tokens_split else x)
+
+
+def split_tokens(module: nn.Module) -> None:
+    """From now on each tensor-parallel rank keeps, in the trunks of ``module``, the states of its part of the tokens
+    (``parallel.sequence``)."""
+    for trunk in (one for one in module.modules() if isinstance(one, Trunk)):
+        trunk.tokens_split = True
+        for layer in trunk.modules():
+            if isinstance(layer, Column | Row | Norm):
+                layer.tokens_split = True

@@ -21,7 +21,7 @@ from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan, first_step, plan_at, total_steps
 from dualmask.families.task import AfterStep
 from dualmask.nn.parallel import mesh
-from dualmask.nn.trunk import Trunk
+from dualmask.nn.trunk import split_tokens
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.compiled import compile_blocks
 from dualmask.training.engine import StageEngine, StepResult, run_step
@@ -92,8 +92,7 @@ class Stages:
         fresh = self._fresh(model)
         task = runtime.task(model, stage, run, self.tokenizer)
         if run.parallel.sequence:
-            for trunk in (module for module in task.modules() if isinstance(module, Trunk)):
-                trunk.split_tokens()
+            split_tokens(task)
         if run.parallel.compile:
             compile_blocks(model)
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"

@@ -29,6 +29,7 @@ class Sizes:
     element: int  # bytes of a weight or an activation
     checkpointing: bool
     cpu: bool
+    sequence: bool = False  # tensor-parallel ranks share the tokens between split layers
 
     @cached_property
     def matrices(self) -> dict[str, Matrices]:
@@ -44,6 +45,11 @@ class Sizes:
     def split(self) -> float:
         """Width of a rank's part."""
         return self.config.hidden / self.tensor
+
+    @property
+    def shared(self) -> float:
+        """Width of a rank's part of what stands between split layers, for each token of all ranks."""
+        return self.split if self.sequence else float(self.config.hidden)
 
     @property
     def inner(self) -> float:
@@ -98,11 +104,11 @@ def trunk(sizes: Sizes, one: Pass, *, cached: bool = False) -> float:
         return 0.0
     tokens, width, element = one.tokens, sizes.config.hidden, sizes.element
     continues = one.module == "decoder" and one.reach > sizes.config.max_length  # behind the cache of a text
-    each = tokens * width * element + (tokens * one.reach if continues else 0.0)  # the mask, of booleans
+    each = tokens * sizes.shared * element + (tokens * one.reach if continues else 0.0)  # the mask, of booleans
     if not sizes.checkpointing:
         each = _cross_attention(sizes, one) if one.module == "encoder" else 0.0
         each += block(sizes, one, sizes.sequences * one.reach if cached else 0.0)
-    norm = tokens * (width + 2) * element
+    norm = tokens * (sizes.shared + 2) * element
     total = sizes.matrices[one.module].layers * each + norm
     if one.module == "encoder":
         return total
@@ -117,9 +123,9 @@ def block(sizes: Sizes, one: Pass, cached: float = 0.0) -> float:
     """``cached``: tokens whose keys and values stand in a cache, these ones included; they are copied into it."""
     config, split = sizes.config, sizes.split
     attention = 2 * split if cached else 6 * split  # rotated q, output; without a cache also q k v, and rotated k
-    numbers = 2 * config.hidden + attention + sizes.inner  # and the inputs of the norms and of gelu
+    numbers = 2 * sizes.shared + attention + sizes.inner  # and the inputs of the norms and of gelu
     if one.gradient == "learn":
-        numbers += 2 * config.hidden + sizes.inner  # inputs of qkv, up and down
+        numbers += 2 * sizes.shared + sizes.inner  # inputs of qkv, up and down
         numbers += split if sizes.cpu else 0  # and of the output product, which the CPU's attention lays out otherwise
     if sizes.rounded:
         numbers += 4 * config.hidden / config.heads / 2  # cosines and sines, rounded for queries and for keys
@@ -130,7 +136,7 @@ def block(sizes: Sizes, one: Pass, cached: float = 0.0) -> float:
 def backward_of_block(sizes: Sizes, one: Pass) -> float:
     """Of the first block that is gone back through: gradients of its output and of the MLP's inner states, and all that
     it keeps where it is checkpointed."""
-    again = block(sizes, one) - one.tokens * sizes.config.hidden * sizes.element if one.gradient != "none" else 0.0
+    again = block(sizes, one) - one.tokens * sizes.shared * sizes.element if one.gradient != "none" else 0.0
     return one.tokens * (sizes.config.hidden + sizes.inner) * sizes.element + (again if sizes.checkpointing else 0.0)
 
 

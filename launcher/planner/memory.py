@@ -197,6 +197,7 @@ class _Rank:
             element=self.width,
             checkpointing=self.run.parallel.activation_checkpointing,
             cpu=self.cpu,
+            sequence=self.run.parallel.sequence,
         )
 
     @property

@@ -54,9 +54,7 @@ class Column(ColumnParallelLinear):
     ``rows``: how they form matrices, where it is more than one. ``table``: what comes in is one-hot.
     """
 
-    tokens_split = (
-        False  # what comes in is this rank's part of the tokens [m, d_in], what goes out has all (sequence.py)
-    )
+    tokens_split = False  # a rank's part of the tokens [m, d_in] comes in, all go out (sequence.py)
 
     def __init__(self, d_in: int, d_out: int, *, std: float, rows: Rows | None = None, table: bool = False) -> None:
         super().__init__(
@@ -68,7 +66,7 @@ class Column(ColumnParallelLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.tokens_split:
-            return linear(sequence.gather(x), self.weight)
+            return sequence.gathered_linear(x, self.weight)
         return super().forward(x)[0]
 
 
@@ -78,7 +76,7 @@ class Row(RowParallelLinear):
     ``head``: its results are logits, not hidden states.
     """
 
-    tokens_split = False  # what goes out is this rank's part of the tokens [m, d_out]
+    tokens_split = False  # all tokens come in, this rank's part [m, d_out] goes out
 
     def __init__(self, d_in: int, d_out: int, *, std: float, head: bool = False) -> None:
         super().__init__(

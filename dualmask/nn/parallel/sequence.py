@@ -17,7 +17,7 @@ import torch.distributed as dist
 from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import layer_norm, pad
+from torch.nn.functional import layer_norm, linear, pad
 
 from dualmask.nn.parallel import mesh
 
@@ -32,9 +32,10 @@ def join(x: Tensor, tokens: torch.Size) -> Tensor:
     return shaped(_Join.apply(x), tokens)
 
 
-def gather(x: Tensor) -> Tensor:
-    """[M, D] for a column-parallel layer, each rank of which contributes to the gradient of every token."""
-    return _Gather.apply(x)
+def gathered_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """[M, D'] = all tokens × weightᵀ, from this rank's part [m, D]. They are gathered again in the backward pass: no rank
+    keeps them all."""
+    return _GatheredLinear.apply(x, weight)
 
 
 def scatter_sum(x: Tensor) -> Tensor:
@@ -82,15 +83,18 @@ class _Join(torch.autograd.Function):
         return _own_part(gradient)
 
 
-class _Gather(torch.autograd.Function):
+class _GatheredLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return _all_parts(x)
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(_all_parts(x), weight)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _sum_of_parts(gradient)
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        of_weight = gradient.mT @ _all_parts(x) if ctx.needs_input_grad[1] else None
+        return _sum_of_parts(gradient @ weight), of_weight
 
 
 class _ScatterSum(torch.autograd.Function):
