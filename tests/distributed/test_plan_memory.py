@@ -43,7 +43,7 @@ def test_bytes_of_a_rank(name: str, measured: dict[str, dict[str, int]]) -> None
 
 @pytest.mark.distributed
 def test_sequence_parallel_ranks_keep_less() -> None:
-    """The peak is not compared: what tokens are gathered into for a moment is not planned, and weighs in small models."""
+    """The peak is not compared: what tokens are gathered into for a moment is not planned, and weighs in small ones."""
     seen = dict(play(SPLIT_SHAPES, timeout=300))
     for name, shape in SPLIT_SHAPES.items():
         ratios = {row["kind"]: row["value"] for row in rows(name, shape, seen[name]) if row["kind"] != "total"}

@@ -33,8 +33,8 @@ def join(x: Tensor, tokens: torch.Size) -> Tensor:
 
 
 def gathered_linear(x: Tensor, weight: Tensor) -> Tensor:
-    """[M, D'] = all tokens × weightᵀ, from this rank's part [m, D]. They are gathered again in the backward pass: no rank
-    keeps them all."""
+    """[M, D'] all tokens × weightᵀ, from this rank's part [m, D]. They are gathered again in the backward pass, so that
+    no rank keeps them all."""
     return _GatheredLinear.apply(x, weight)
 
 
