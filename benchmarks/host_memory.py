@@ -11,7 +11,6 @@ rank's engine holds behind the phase, as DeepSpeed has them.
 from __future__ import annotations
 
 import argparse
-import gc
 import shutil
 import sys
 import tempfile
@@ -36,6 +35,7 @@ from dualmask.training import tensor_file
 from dualmask.training.checkpoint import Checkpoints, TrainingState
 from dualmask.training.engine import StageEngine, run_step
 from dualmask.training.trainer import Stages
+from dualmask.training.zero3 import trim_heap
 
 MOST = 1.3  # times the share
 SMALL = Size(hidden=64, layers=1, heads=4, length=16, sequences=4, vocabulary=512)
@@ -116,7 +116,7 @@ def measure(case: Case) -> dict[str, tuple[int, int]]:
     shared = [tempfile.mkdtemp() if dist.get_rank() == 0 else ""]
     dist.broadcast_object_list(shared)
     phases(case.run(SMALL), SMALL, 0, Path(shared[0], "warm"))
-    gc.collect()
+    trim_heap()
     own = phases(case.run(), case.size, resident(), Path(shared[0], "measured"))
     dist.barrier()
     if dist.get_rank() == 0:
@@ -130,6 +130,7 @@ def phases(run: RunConfig, size: Size, baseline: int, folder: Path) -> dict[str,
     stages, seen = Stages(run, size.vocabulary), {}
 
     def watch(phase: str, work: Callable[[], StageEngine]) -> StageEngine:
+        trim_heap()  # of what a training step or a checkpoint has freed, which is no need of this phase
         reset_peak()
         engine = work()
         highest = peak() - baseline
