@@ -18,17 +18,18 @@ from launcher.planner.gathers import visits
 from launcher.planner.parameters import matrices, parameters
 from launcher.planner.passes import Gradient, Pass, Shape, Window, flat, walk
 
-FORWARD = 28  # of a block
-BACKWARD: dict[Gradient, int] = {"learn": 32, "through": 28, "position": 52, "none": 0}
-AGAIN = 27  # a block once more, under checkpointing
-CROSS = (24, 38)  # of a block that also looks at another module's states: more forward, and backward
+FORWARD = 18  # of a block
+BACKWARD: dict[Gradient, int] = {"learn": 23, "through": 19, "position": 31, "none": 0}
+RAGGED = (10, 5)  # of a block over drafts, whose lengths differ: more forward, and backward
+CROSS = (19, 28)  # of a block that also looks at another module's states: more forward, and backward
 AROUND = 20  # of a pass, in front of its blocks and behind them, one way
-PICKED = 3_700  # of a round with a picker: alignment, decisions, labels, losses, the next draft
-COMPARED = 600  # of a round in which the Gate's other decision is tried
-RANDOM = 390  # of a round with random holes
-SPANS = 1_600  # of a step that refines spans
-TEXTS = 70  # of a language model's step
-MASKED = 100  # on top of it where it draws masks
+STARTS = 1_450  # of a step with a picker: drafts to begin with, and their mistakes
+PICKED = 1_570  # of each of its rounds: decisions, labels, losses, the next draft
+COMPARED = 460  # of a round in which the Gate's other decision is tried
+RANDOM = 350  # of a round with random holes
+SPANS = 1_400  # of a step that refines spans
+TEXTS = 58  # of a language model's step
+MASKED = 80  # on top of it where it draws masks
 ALIGNMENT = 0.22e-6, 0.2e-9  # seconds a token on one core, and on top of it for each token of the text
 
 
@@ -46,11 +47,11 @@ def host_seconds(run: RunConfig, stage: StageConfig, vocab_size: int, data_size:
 
 def launches(shape: Shape, stage: StageConfig, windows: Sequence[Window]) -> int:
     """Kernels of the forward and backward passes of one micro-batch, whatever its size."""
-    total = sum(_pass(shape, one) for one in flat(windows))
+    total = sum(_pass(shape, one, ragged=isinstance(stage, RoundStage)) for one in flat(windows))
     rounds = [played for window in windows for played in window]
     if isinstance(stage, RoundStage):
         compares = stage.gate_decides and stage.rollout.gate_rows > 0
-        return total + len(rounds) * (PICKED + COMPARED * compares)
+        return total + STARTS + len(rounds) * (PICKED + COMPARED * compares)
     if isinstance(stage, EditStage):
         return total + RANDOM * len(rounds)
     if isinstance(stage, SpanStage):
@@ -74,12 +75,13 @@ def alignment_seconds(shape: Shape, stage: StageConfig, windows: Sequence[Window
     return texts * length * (a_token + with_each * length)
 
 
-def _pass(shape: Shape, one: Pass) -> int:
+def _pass(shape: Shape, one: Pass, *, ragged: bool) -> int:
     module = matrices(shape.config, shape.vocab_size).get(one.module)
     if module is None or one.module == "logits":
         return 0
     crosses = one.module == "encoder"
-    block = FORWARD + CROSS[0] * crosses
+    block = FORWARD + RAGGED[0] * ragged + CROSS[0] * crosses
     if one.gradient != "none":
-        block += BACKWARD[one.gradient] + CROSS[1] * crosses + (AGAIN if shape.checkpointing else 0)
+        again = block - 1 if shape.checkpointing else 0  # but for the last sum, which nothing has saved
+        block += BACKWARD[one.gradient] + RAGGED[1] * ragged + CROSS[1] * crosses + again
     return module.layers * block + AROUND * (1 if one.gradient == "none" else 2)
