@@ -35,9 +35,12 @@ FOUR_RANKS = {
     "tp2_zero3_checkpointing": {"set": [TENSOR, CHECKPOINTING], "deepspeed": SPLIT_ALL},
     "tp2_zero3_one_window": {"set": [TENSOR, ONE_WINDOW], "deepspeed": SPLIT_ALL},
     "tp2_zero1": {"set": [TENSOR, "parallel.zero_stage=1"]},
-    "tp2_sequence_zero3": {"set": [TENSOR, SEQUENCE], "deepspeed": SPLIT_ALL},
-    "tp2_sequence_zero1_checkpointing": {"set": [TENSOR, SEQUENCE, CHECKPOINTING, "parallel.zero_stage=1"]},
     "tp2_zero0_accumulation": {"set": [TENSOR, "parallel.zero_stage=0", "batch.micro=2"]},
+}
+
+TOKENS_SPLIT = {
+    "zero3": {"set": [TENSOR, SEQUENCE], "deepspeed": SPLIT_ALL},
+    "zero1_checkpointing": {"set": [TENSOR, SEQUENCE, CHECKPOINTING, "parallel.zero_stage=1"]},
 }
 
 
@@ -74,6 +77,11 @@ def four_ranks(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return run_variants(4, 2, FOUR_RANKS, data, tmp_path_factory.mktemp("four"))
 
 
+@pytest.fixture(scope="module")
+def tokens_split(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    return run_variants(2, 2, TOKENS_SPLIT, data, tmp_path_factory.mktemp("split"))
+
+
 def reference_of(variant: dict, references: dict[int, plain.Trained]) -> plain.Trained:
     return references[4 if ONE_WINDOW in variant["set"] else 2]
 
@@ -88,6 +96,12 @@ def test_two_ranks(variant: str, two_ranks: dict[str, dict], references: dict[in
 @pytest.mark.parametrize("variant", FOUR_RANKS)
 def test_tensor_parallel(variant: str, four_ranks: dict[str, dict], references: dict[int, plain.Trained]) -> None:
     assert_same(four_ranks[variant], reference_of(FOUR_RANKS[variant], references))
+
+
+@pytest.mark.distributed
+@pytest.mark.parametrize("variant", TOKENS_SPLIT)
+def test_sequence_parallel(variant: str, tokens_split: dict[str, dict], references: dict[int, plain.Trained]) -> None:
+    assert_same(tokens_split[variant], reference_of(TOKENS_SPLIT[variant], references))
 
 
 @pytest.mark.distributed
