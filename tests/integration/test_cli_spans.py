@@ -24,7 +24,7 @@ TEXT = "The value of a <name> 😀 is & 日本"
 @pytest.fixture(scope="module")
 def folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("spans") / "model"
-    return write_random_model(folder, CONFIG, model_folder / "tokenizer.model")
+    return write_random_model(folder, CONFIG, model_folder / "tokenizer.model", seed=1)
 
 
 def generate(capfdbinary: pytest.CaptureFixture[bytes], folder: Path, *arguments: str) -> str:
