@@ -29,23 +29,19 @@ def test_killed_at_seeded_moments(
     """Run after run. A failure names the random seed, which draws the same moments again."""
     seed, kills = pytestconfig.getoption("chaos"), pytestconfig.getoption("chaos_count") or kills
     print(f"--chaos {seed} --chaos-count {kills}")
-    moments = draw_moments(seed)
-    while kills > 0:
-        config = tiny.write_config(tmp_path, data, f"killed{kills}", checkpoint=CHECKPOINT)
-        struck = one_run(config, moments, kills)
-        equal = pair.equals(config.with_suffix(""))
-        for moment in struck:
-            tally(f"1. kill −9, {moment.phase}", equal)
-        assert equal, f"--chaos {seed}: differs after {'; '.join(map(str, struck))}"
-        kills -= len(struck)
+    kill(draw_moments(seed), kills, pair, data, tmp_path, tally)
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_in_a_stage_change(kills: int, pair: Whole, data: Path, tmp_path: Path, tally: Tally) -> None:
-    moments = draw_moments(kills, ["stage change"])
+    kill(draw_moments(kills, ["stage change"]), kills, pair, data, tmp_path, tally)
+
+
+def kill(moments: Iterator[Moment], kills: int, pair: Whole, data: Path, folder: Path, tally: Tally) -> None:
+    """Run after run, until as many ranks were killed; each run must end as the undisturbed one did."""
     while kills > 0:
-        config = tiny.write_config(tmp_path, data, f"changing{kills}", checkpoint=CHECKPOINT)
+        config = tiny.write_config(folder, data, f"killed{kills}", checkpoint=CHECKPOINT)
         struck = one_run(config, moments, kills)
         equal = pair.equals(config.with_suffix(""))
         for moment in struck:
