@@ -60,7 +60,7 @@ class Drawn(WeightSource):
 class Exported(WeightSource):
     """The whole matrices of a safetensors file; ``otherwise``: of the modules that it lacks."""
 
-    def __init__(self, file: Path, model: nn.Module, otherwise: WeightSource) -> None:
+    def __init__(self, file: Path, model: nn.Module, otherwise: Source) -> None:
         """Raises ConfigError for a weight that does not fit ``model``."""
         self._otherwise = otherwise
         self._file = safe_open(file, framework="pt")
@@ -75,7 +75,7 @@ class Exported(WeightSource):
     def part(self, flat_range: FlatRange, tensor_size: int, kind: str = WEIGHT) -> Tensor:
         name = flat_range.name.removeprefix(MODEL)
         if name not in self._names:
-            return self._otherwise.part(flat_range, tensor_size, kind)  # type: ignore[attr-defined]
+            return self._otherwise.part(flat_range, tensor_size, kind)
         shape, axis, rank = flat_range.shape, flat_range.axis, flat_range.tensor_rank
         row = math.prod(shape[1:])
         first, last = flat_range.start // row, -(-(flat_range.start + flat_range.count) // row)
