@@ -60,16 +60,20 @@ class Norm(nn.LayerNorm):
         return layer_norm(x, self.normalized_shape, weight, bias, self.eps)
 
 
-class _Split(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.tokens = len(x)
-        return _own_part(x)
+class _Scattered(torch.autograd.Function):
+    """Each rank has the gradient of its part, and all need that of the whole."""
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return _all_parts(gradient)[: ctx.tokens]
+
+
+class _Split(_Scattered):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.tokens = len(x)
+        return _own_part(x)
 
 
 class _Join(torch.autograd.Function):
@@ -97,16 +101,11 @@ class _GatheredLinear(torch.autograd.Function):
         return _sum_of_parts(gradient @ weight), of_weight
 
 
-class _ScatterSum(torch.autograd.Function):
+class _ScatterSum(_Scattered):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.tokens = len(x)
         return _sum_of_parts(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _all_parts(gradient)[: ctx.tokens]
 
 
 def _padded(x: Tensor) -> Tensor:
