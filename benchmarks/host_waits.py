@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.engines import build_engine, build_model, join
+from benchmarks.engines import as_on_a_gpu, build_engine, build_model, join
 from benchmarks.runs import Size, Tree, joint, random_batch, small_run
 from dualmask.config.schema import RunConfig
 from dualmask.core import host
@@ -158,7 +158,7 @@ def measure(stage: Tree, zero: int = 0) -> HostWork:
     for step in range(3):
         plan = plan_at(run.stages, step)
         batch = engine.task.prepare(random_batch(SIZE, step), plan).to(engine.device)
-        with HostWork() as work:
+        with as_on_a_gpu(), HostWork() as work:
             engine.forward_backward(batch, plan, last=True)
         engine.step(1e-4)
     engine.close()
