@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.engines import build_engine, build_model, join, share_of_rank
+from benchmarks.engines import as_on_a_gpu, build_engine, build_model, join, share_of_rank
 from benchmarks.runs import Size, random_batch
 from dualmask.config.deepspeed import micro_batches
 from dualmask.config.schema import RunConfig
@@ -71,7 +71,8 @@ def measure_cases(
 ) -> dict[str, Counted]:
     """Of each run with its additions to DeepSpeed's configuration. On every rank."""
     join(tensor=tensor, cpu=True)
-    return {name: measure(run, vocab_size, user) for name, (run, user) in settings.items()}
+    with as_on_a_gpu():
+        return {name: measure(run, vocab_size, user) for name, (run, user) in settings.items()}
 
 
 def measure(run: RunConfig, vocab_size: int, user: dict[str, Any]) -> Counted:

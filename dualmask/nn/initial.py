@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dualmask.core.noise import bits_at
+from dualmask.nn.slices import Slice
 
 _MARK = "dualmask_rule"
 _LEVELS = 16  # bits of a normal draw
@@ -73,19 +74,19 @@ def _quantiles() -> Tensor:
     return torch.special.ndtri(share).float()
 
 
-def begin(parameter: Tensor, rule: Rule, places: Tensor | None = None) -> None:
+def begin(parameter: Tensor, rule: Rule, part: Slice | None = None) -> None:
     """The rule of a parameter from now on, whose elements are drawn here from torch's generator, unless it lies on
     ``meta``: then whoever gives it memory draws them (``draw``).
 
-    places: of a slice in its flattened whole (``parallel.slices``); None: it is whole.
+    part: which slice of a whole it is; None: it is whole.
     """
     setattr(parameter, _MARK, rule)
     seed = int(torch.randint(2**62, (), device="cpu"))
     if parameter.is_meta:
         return
-    places = torch.arange(parameter.numel(), device="cpu") if places is None else places
+    part = part or Slice(tuple(parameter.shape), axis=None, rank=0, size=1)
     with torch.no_grad():
-        parameter.copy_(draw(rule, seed, "", places).view(parameter.shape))
+        parameter.copy_(draw(rule, seed, "", part.places(0, parameter.numel())).view(parameter.shape))
 
 
 def parameter(values: Sequence[float]) -> nn.Parameter:

@@ -40,7 +40,7 @@ def shared(x: Tensor) -> Tensor:
 def begin(weight: Tensor, axis: int, std: float) -> None:
     """N(0, std²) for this rank's slice along ``axis``; says that it is one."""
     split(weight, axis)
-    initial.begin(weight, initial.Normal(std), slice_of(weight).places(0, weight.numel()))
+    initial.begin(weight, initial.Normal(std), slice_of(weight))
 
 
 def drawn_elsewhere(weight: Tensor) -> Tensor:
