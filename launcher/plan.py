@@ -35,6 +35,7 @@ from launcher.planner.traffic import traffic
 from launcher.preflight import HARDWARE
 
 DAY = 86_400
+USUAL = "h100-80g"  # what --recommend plans for where no hardware is named
 ASSUMED = (
     "texts and drafts are full length (data.crop_share, prefix and empty starts shorten some of them)",
     "operations are those of matrix products at the end of the stage; attention counts every pair of tokens",
@@ -54,8 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         run = load_run(options.config, options.set)
         vocab_size = vocabulary(run)
-        hardware = load_hardware(options.hardware, HARDWARE) if options.hardware else None
-        advice = _recommended(run, hardware, cluster, vocab_size) if options.recommend else None
+        name = options.hardware or (USUAL if options.recommend else None)
+        hardware = load_hardware(name, HARDWARE) if name else None
+        advice = _recommended(run, hardware, cluster, vocab_size) if options.recommend and hardware else None
         if advice is not None:
             run = advice.choice.run
             overrides = " ".join(f"--set {line}" for line in advice.overrides)
@@ -68,6 +70,8 @@ def main(arguments: list[str] | None = None) -> int:
                 raise ConfigError(refusal)
             lines.append(_fits(best))
             assumed += ASSUMED_OF_TIME
+            if not options.hardware:
+                assumed.append(f"the GPUs are {USUAL}: name others with --hardware")
         rows = plan(run, vocab_size, data_size)
         if hardware is not None:
             rows += [*_of_a_node(rows, cluster, hardware), *_on_hardware(run, site), *_choices(best, advice)]
@@ -88,7 +92,8 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", help="changes one key of it")
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus-per-node", type=int, default=1, help="ranks of a node")
-    parser.add_argument("--hardware", metavar="NAME|FILE", help="adds time: a file of configs/hardware, or your own")
+    named = f"adds time: a file of configs/hardware, or your own; --recommend alone takes {USUAL}"
+    parser.add_argument("--hardware", metavar="NAME|FILE", help=named)
     parser.add_argument("--recommend", action="store_true", help="plans with the degrees that it recommends")
     parser.add_argument("--json", type=Path, help="result file")
     return parser.parse_args(arguments)
@@ -176,10 +181,8 @@ def _on_hardware(run: RunConfig, site: Site) -> Iterator[Row]:
             yield from _rows("run_cost", "bound", {bound: price})
 
 
-def _recommended(run: RunConfig, hardware: Hardware | None, cluster: Cluster, vocab_size: int) -> Advice:
+def _recommended(run: RunConfig, hardware: Hardware, cluster: Cluster, vocab_size: int) -> Advice:
     """Raises ConfigError where nothing fits."""
-    if hardware is None:
-        raise ConfigError("--recommend asks what fits: name the GPUs, too, for instance --hardware h100-80g")
     _check(cluster)
     return recommend(run, Site(hardware, cluster, vocab_size))
 

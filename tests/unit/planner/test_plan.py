@@ -66,10 +66,24 @@ def test_time_price_and_recommendation(tmp_path, capsys):
     assert "microseconds of the host assumptions" in said
 
 
+def test_gpus_that_nobody_named_are_named(capsys):
+    largest = ["--config", str(ROOT / "configs" / "dualmask_70b.yaml"), "--nodes", "8", "--gpus-per-node", "8"]
+    assert main([*largest, "--recommend"]) == 0
+    said = capsys.readouterr().out
+    assert "the GPUs are h100-80g" in said
+    for phase in (
+        "at start",
+        "at a stage change",
+        "while a checkpoint is written",
+        "at export",
+        "device at initialize",
+    ):
+        assert phase in said
+
+
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
-        ([*LARGE[:2], "--gpus-per-node", "8", "--recommend"], "--hardware h100-80g"),
         ([*LARGE[:2], "--recommend", *HARDWARE], "it would on 16 GPUs"),
         ([*LARGE, "--hardware", "abacus"], "neither a file nor one of"),
         ([*LARGE[:2], "--nodes", "0", "--recommend", *HARDWARE], "--nodes 0"),
