@@ -54,62 +54,80 @@ class Watch:
     hardware: Hardware | None = None  # what it runs on; None: found by the name of the GPU
 
 
+@dataclass(frozen=True)
+class Wired:
+    """What a training is put together from."""
+
+    trainer: Trainer
+    data: ShardReader
+    observers: list[Observer]  # of rank 0
+
+    def close(self, status: str) -> None:
+        """``status``: how the run ended, for the observers."""
+        self.data.close()
+        for observer in self.observers:
+            observer.close(status)
+
+
 def train(ready: Preflight, resume_from: str, stop: StopRequest, watch: Watch = Watch()) -> int:
     """Runs to the end (0) or to a checkpoint on request (75). Raises ConfigError where the resumed run differs."""
     parallel = ready.run.parallel
-    device = _device(ready.run.device)
-    init_distributed(tensor=parallel.tensor, timeout_seconds=parallel.timeout_seconds, device=device)
+    init_distributed(tensor=parallel.tensor, timeout_seconds=parallel.timeout_seconds, device=_device(ready.run.device))
     ready = agreed(ready)
     run = ready.run
     heartbeat = Heartbeat(run.parallel.timeout_seconds)
     checkpoints = Checkpoints(run.output, run.checkpoint.keep_last, background=run.checkpoint.background)
     resume = find_resume(ready, checkpoints, resume_from)
-    step = resume[1].step if resume else 0
     record, key = RunRecord(run), _tracking_key(run, resume, resume_from)
-    tokenizer = Tokenizer(ready.tokenizer)
+    wired = _wire(ready, checkpoints, resume, key, stop, watch)
+    heartbeat.follow(lambda: wired.trainer.step)
+    status = "failed"
+    try:
+        _note(record, "running", resume[1].step if resume else 0, key)
+        status = _fit(ready, wired.trainer, checkpoints, resume)
+    finally:
+        wired.close(status)
+        with suppress(OSError) if status == "failed" else nullcontext():  # of a full disk, which the run ends with
+            _note(record, status, wired.trainer.step, key)
+    dist.barrier()
+    heartbeat.close()
+    dist.destroy_process_group()
+    return 0 if status == "complete" else EXIT_CODE
+
+
+def _wire(
+    ready: Preflight, checkpoints: Checkpoints, resume: Resume, key: str, stop: StopRequest, watch: Watch
+) -> Wired:
+    run, step, tokenizer = ready.run, resume[1].step if resume else 0, Tokenizer(ready.tokenizer)
     ahead = Ahead(run, step, tokenizer)
     data = open_data(run, resume, tokenizer, ahead)
-    costs = step_costs(run, ready.vocab_size) if dist.get_rank() == 0 else None
-    yardstick = make_yardstick(run, costs, watch.hardware, device)
-    observers = make_observers(ready, key, step, costs, watch.profiled) if dist.get_rank() == 0 else []
-    dev = open_dev(run)
-    stages = Stages(
-        run,
-        ready.vocab_size,
-        tokenizer,
-        deepspeed=ready.deepspeed,
-        initial=ready.init if resume is None else None,
-    )
+    first = dist.get_rank() == 0
+    costs = step_costs(run, ready.vocab_size) if first else None
+    observers = make_observers(ready, key, step, costs, watch.profiled) if first else []
+    initial = ready.init if resume is None else None
     trainer = Trainer(
-        stages,
+        Stages(run, ready.vocab_size, tokenizer, deepspeed=ready.deepspeed, initial=initial),
         data,
         checkpoints,
         data_digest=ready.data_digest,
         tracking={"key": key},
         observers=observers,
         stop_wanted=lambda: stop.wanted,
-        dev=dev,
-        yardstick=yardstick,
+        dev=open_dev(run),
+        yardstick=make_yardstick(run, costs, watch.hardware, _device(run.device)),
     )
     ahead.steps_without_batch = lambda: trainer.steps_without_batch
-    heartbeat.follow(lambda: trainer.step)
-    status = "failed"
-    try:
-        _note(record, "running", step, key)
-        engine = trainer.fit(resume)
-        if engine is not None:
-            export_result(ready, engine, checkpoints.at(best) if (best := trainer.judge.best_step) else None)
-        status = "complete" if engine is not None else "preempted"
-    finally:
-        data.close()
-        for observer in observers:
-            observer.close(status)
-        with suppress(OSError) if status == "failed" else nullcontext():  # of a full disk, which the run ends with
-            _note(record, status, trainer.step, key)
-    dist.barrier()
-    heartbeat.close()
-    dist.destroy_process_group()
-    return 0 if status == "complete" else EXIT_CODE
+    return Wired(trainer, data, observers)
+
+
+def _fit(ready: Preflight, trainer: Trainer, checkpoints: Checkpoints, resume: Resume) -> str:
+    """To the end, with an export, or to a request to stop. How it ended."""
+    engine = trainer.fit(resume)
+    if engine is None:
+        return "preempted"
+    best = trainer.judge.best_step
+    export_result(ready, engine, checkpoints.at(best) if best else None)
+    return "complete"
 
 
 def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) -> Resume:
