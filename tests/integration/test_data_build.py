@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -79,6 +80,10 @@ def digests(folder: Path) -> dict[str, str]:
     return {shard.file: shard.sha256 for split in splits for shard in split.shards}
 
 
+def documents_of(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(sorted(folder.glob(".work/documents/*.parquet"))).to_pylist()
+
+
 def test_manifest_tells_the_truth(built: Path) -> None:
     manifest = Manifest.load(built)
     tokenizer = Tokenizer(built / "tokenizer.model")
@@ -106,7 +111,7 @@ def test_texts_of_dev_and_test_are_their_rows(built: Path) -> None:
 
 
 def test_no_paragraph_is_in_two_places(built: Path) -> None:
-    rows = pq.read_table(built / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(built)
     paragraphs = [paragraph.lower() for row in rows for paragraph in row["text"].split("\n")]
     assert len(paragraphs) == len(set(paragraphs))
     assert paragraphs.count(BOILERPLATE.lower()) == 1
@@ -115,7 +120,7 @@ def test_no_paragraph_is_in_two_places(built: Path) -> None:
 
 
 def test_train_text_is_all_there(built: Path) -> None:
-    rows = pq.read_table(built / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(built)
     tokenizer = Tokenizer(built / "tokenizer.model")
     expected = sum(len(tokenizer.encode(row["text"])) + 1 for row in rows if row["split"] == "train")
     assert 0 <= expected - Manifest.load(built).splits["train"].tokens < 30
@@ -172,7 +177,7 @@ def test_compressed_json_lines_with_splits_of_their_own(tmp_path: Path) -> None:
         "test_paths": [str(tmp_path / "test.jsonl.xz")],
     }
     build(config_for(tmp_path / "out", tmp_path, source=source, clean={"style": "plain"}))
-    rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(tmp_path / "out")
     ids = {split: {row["id"] for row in rows if row["split"] == split} for split in parts}
     assert ids["test"] >= set(names[25:30])  # what train and test share is the test's
     assert ids["dev"]
@@ -215,7 +220,7 @@ def test_a_data_set_of_the_hub_in_the_pieces_of_a_model_there(
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == bpe
     pieces = Tokenizer(tmp_path / "out" / "tokenizer.model")
     assert manifest.vocab_size == pieces.vocab_size == PIECES + len(SPECIAL_IDS)
-    rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(tmp_path / "out")
     assert all(row["text"].startswith(" = ") for row in rows)
     text = "\n".join(row["text"] for row in rows if row["split"] == "test")
     (batch, *_) = evaluation_batches(tmp_path / "out", "test", batch_size=16)
@@ -248,7 +253,7 @@ def test_training_reader_on_built_data(built: Path) -> None:
 def test_documents_that_share_rows_stay_whole(corpus: Path, tmp_path: Path) -> None:
     manifest = build(config_for(tmp_path, corpus, packing="documents"))
     tokenizer, train = Tokenizer(tmp_path / "tokenizer.model"), manifest.splits["train"]
-    rows = pq.read_table(tmp_path / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(tmp_path)
     documents = [tokenizer.encode(row["text"]) for row in rows if row["split"] == "train"]
     batches = list(ShardReader(tmp_path, batch_size=1, epochs=1))
     texts = [text[1 : size - 1] for batch in batches for text, size in zip(batch.tokens, batch.length, strict=True)]
@@ -316,9 +321,14 @@ def test_output_that_cannot_be_a_folder(tmp_path: Path, corpus: Path) -> None:
 
 
 MOMENTS = {
-    "reading": ".work/.cleaned.parquet.partial",
-    "rows": ".work/tokenizer.json",
-    "shards": ".work/*.tar.json",
+    "read": ".work/read/*.json",
+    "near-duplicates": ".work/pairs/made_from",
+    "select": ".work/documents/*.json",
+    "sample": ".work/sample/*.json",
+    "tokenise": ".work/tokens/*.json",
+    "rows": ".work/rows/train-*.json",
+    "shards": ".work/shards/*.tar.json",
+    "texts": ".work/texts/*.json",
 }
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.dedup import first_seen, near_duplicates, paragraph_hashes, signature
+from data_pipeline.dedup import band_keys, mark, paragraph_hashes, seen_before, signature, similar_pairs
 
 WORDS = [f"word{number}" for number in range(2000)]
 
@@ -15,7 +15,12 @@ def document(seed: int, changes: int = 0) -> str:
 
 
 def marked(texts: list[str], threshold: float = 0.8) -> list[bool]:
-    return near_duplicates(np.stack([signature(text) for text in texts]), threshold).tolist()
+    signatures = np.stack([signature(text) for text in texts])
+    keys = np.concatenate(band_keys(signatures))
+    documents = np.tile(np.arange(len(texts)), len(keys) // len(texts))
+    dropped = np.zeros(len(texts), np.uint8)
+    mark(similar_pairs(keys, documents, lambda wanted: signatures[wanted], threshold), dropped)
+    return dropped.astype(bool).tolist()
 
 
 def test_only_later_copies_are_marked() -> None:
@@ -39,16 +44,13 @@ def test_a_document_like_a_dropped_one_but_not_like_a_kept_one_stays() -> None:
 
 def test_short_and_empty_texts() -> None:
     assert marked(["", "one", "one", "two words"]) == [False, False, True, False]
-    assert near_duplicates(np.empty((0, 64), np.uint64), 0.8).tolist() == []
 
 
 @given(st.lists(st.lists(st.sampled_from("abcdef"))))
 def test_each_paragraph_survives_exactly_once(documents: list[list[str]]) -> None:
-    masks = first_seen([paragraph_hashes(texts) for texts in documents])
-    kept = [
-        text for texts, mask in zip(documents, masks, strict=True) for text, new in zip(texts, mask, strict=True) if new
-    ]
     flat = [text for texts in documents for text in texts]
+    repeated = seen_before(paragraph_hashes(flat), np.arange(len(flat)))
+    kept = [text for number, text in enumerate(flat) if number not in set(repeated.tolist())]
     assert kept == list(dict.fromkeys(flat))
 
 
