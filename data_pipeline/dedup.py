@@ -9,6 +9,7 @@ that neither the result nor the memory of a task depends on the number of proces
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,19 +29,22 @@ FOLDERS = ("pairs", "dropped", "paragraphs")
 REASONS = ("", "near-duplicate documents", "duplicate documents")  # by their code in ``dropped.npy``
 _NEAR, _EXACT = 1, 2
 
-_SIGNATURE = 64
-_ROWS_PER_BAND = 4  # 16 bands: a pair of similarity 0.8 is compared with probability 0.9998, of 0.3 with 0.12
+_HASHES = 256  # of a signature: similarity is known to 0.025
+_BANDS, _ROWS_PER_BAND = 16, 5  # a pair of similarity 0.8 is compared with probability 0.998, of 0.3 with 0.04
+_KEYS = _BANDS + 1  # of a document: its bands, and its whole text
 _SHINGLE = 5  # words
-_KEYS = _SIGNATURE // _ROWS_PER_BAND + 1  # of a document: its bands, and its whole text
+_TEXT_BYTES = 2**20  # of words in memory at a time
 
-_ENTRIES = 2**20  # keys of a range: what its task holds in memory
+_ENTRIES = 2**19  # keys of a range: what its task holds in memory
 _COMPARED = 16  # documents of a bucket that the others are compared with: a corpus of one template stays linear
-_PAIRS = 2**16  # compared at a time
+_PAIRS = 2**14  # compared at a time
 _RESOLVED = 2**15  # documents whose pairs are in memory at a time
 
-# a multiplication by an odd number reorders well-mixed 64-bit hashes: one min-wise permutation each
-_MULTIPLIERS = mix(np.arange(_SIGNATURE)) | np.uint64(1)
+# a multiplication by an odd number reorders well-mixed 32-bit hashes: one min-wise permutation each
+_MULTIPLIERS = (mix(np.arange(_HASHES)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
+UInt32 = NDArray[np.uint32]
+Sketches = NDArray[np.uint8]  # [N, H + 8] the last byte of each hash of a signature, then a hash of the whole text
 Flags = NDArray[np.bool_]
 Pairs = NDArray[np.int64]  # [3, N] a document, an earlier one like it, the reason to drop the first
 
@@ -108,13 +112,10 @@ def _ranges(entries: int) -> dict[str, dict[str, int]]:
 
 
 def write_keys(folder: Path, name: str, documents: Sequence[Sequence[str]]) -> None:
-    """Leaves the signatures of a block's documents, given as paragraphs, and two sorted lists of keys beside it."""
-    hashes = [paragraph_hashes(paragraphs) for paragraphs in documents]
-    signatures = np.stack([signature(" ".join(paragraphs)) for paragraphs in documents])
-    whole = np.array([mix(*part)[0] for part in hashes], np.uint64)
-    keys = np.column_stack([*band_keys(signatures), whole]).ravel()
-    arrays.save(folder / f"{name}.signatures.npy", signatures)
-    arrays.save(folder / f"{name}.bands.npy", _sorted(keys, np.repeat(np.arange(len(hashes)), _KEYS)))
+    """Leaves the sketches of a block's documents, given as paragraphs, and two sorted lists of keys beside it."""
+    hashes, bands, sketches = keys_of(documents)
+    arrays.save(folder / f"{name}.sketches.npy", sketches)
+    arrays.save(folder / f"{name}.bands.npy", _sorted(bands.ravel(), np.repeat(np.arange(len(bands)), _KEYS)))
     owners = np.repeat(np.arange(len(hashes)), list(map(len, hashes)))
     arrays.save(folder / f"{name}.paragraphs.npy", _sorted(np.concatenate(hashes), np.arange(len(owners)), owners))
 
@@ -125,26 +126,60 @@ def _sorted(keys: UInt64, *columns: np.ndarray) -> UInt64:
     return np.stack([column[order].astype(np.uint64) for column in (keys, *columns)])
 
 
-def paragraph_hashes(paragraphs: Sequence[str]) -> UInt64:
-    """[P] hashes of the paragraphs' words in lower case: differences in spacing and capitals are ignored."""
-    return np.array([text_hash(" ".join(text.lower().split())) for text in paragraphs], np.uint64)
+def keys_of(documents: Sequence[Sequence[str]]) -> tuple[list[UInt64], UInt64, Sketches]:
+    """Hashes of each document's paragraphs, keys [N, B] of the documents, and their sketches."""
+    hashes: list[UInt64] = []
+    signatures: list[UInt32] = []
+    words: list[UInt64] = []
+    for paragraphs in documents:
+        of_paragraphs, of_words = _hashes(paragraphs)
+        hashes.append(of_paragraphs)
+        words.append(of_words)
+        if sum(map(len, words)) * 8 > _TEXT_BYTES:
+            signatures.append(signatures_of(words))
+            words = []
+    table = np.concatenate([*signatures, signatures_of(words)])
+    whole = np.array([_bytes_hash(part.tobytes()) for part in hashes], "<u8")
+    sketches = np.concatenate([table.astype(np.uint8), whole[:, None].view(np.uint8)], axis=1)
+    return hashes, np.column_stack([*band_keys(table), whole]), sketches
 
 
-def signature(text: str) -> UInt64:
-    """[H] MinHash of the text's runs of five words (Broder 1997)."""
-    words = np.array([zlib.crc32(word.encode()) for word in text.lower().split()], np.uint64)
-    count = max(len(words) - _SHINGLE + 1, 1)
-    words = np.pad(words, (0, max(_SHINGLE - len(words), 0)))
-    shingles = np.unique(mix(*(words[shift : shift + count] for shift in range(_SHINGLE))))
-    minima = np.full(_SIGNATURE, np.iinfo(np.uint64).max, np.uint64)
-    for start in range(0, len(shingles), 4096):  # bounds the table's memory
-        minima = np.minimum(minima, (shingles[start : start + 4096, None] * _MULTIPLIERS).min(0))
-    return minima
+def _hashes(paragraphs: Sequence[str]) -> tuple[UInt64, UInt64]:
+    """Hashes of paragraphs [P], and of their words. Spacing and capitals make no difference."""
+    of_paragraphs, of_words = [], []
+    for text in paragraphs:
+        words = text.lower().split()
+        of_paragraphs.append(text_hash(" ".join(words)))
+        of_words.append(np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words)))
+    return np.array(of_paragraphs, np.uint64), np.concatenate([np.empty(0, np.uint64), *of_words])
 
 
-def band_keys(signatures: UInt64) -> list[UInt64]:
+def _bytes_hash(content: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+
+
+def signatures_of(documents: Sequence[UInt64]) -> UInt32:
+    """[N, H] MinHash (Broder 1997) of the runs of five words of each document, given as hashes of its words."""
+    signatures = np.empty((len(documents), _HASHES), np.uint32)
+    if not documents:
+        return signatures
+    words = np.concatenate([np.pad(words, (0, max(_SHINGLE - len(words), 0))) for words in documents])
+    lengths = np.array([max(len(words), _SHINGLE) for words in documents])
+    count = len(words) - _SHINGLE + 1
+    runs = mix(*(words[shift : shift + count] for shift in range(_SHINGLE)))
+    owners = np.repeat(np.arange(len(lengths)), lengths)
+    inside = owners[:count] == owners[_SHINGLE - 1 :]  # not of two documents
+    shingles = (runs[inside] >> np.uint64(32)).astype(np.uint32)
+    starts = np.cumsum([0, *(lengths - _SHINGLE + 1)])[:-1]
+    for number, multiplier in enumerate(_MULTIPLIERS):
+        signatures[:, number] = np.minimum.reduceat(shingles * multiplier, starts)
+    return signatures
+
+
+def band_keys(signatures: UInt32) -> list[UInt64]:
     """One key [N] for each band of signatures [N, H]: documents that share one are compared."""
-    return [mix(band, *signatures[:, band : band + _ROWS_PER_BAND].T) for band in range(0, _SIGNATURE, _ROWS_PER_BAND)]
+    bands = signatures[:, : _BANDS * _ROWS_PER_BAND].reshape(len(signatures), _BANDS, _ROWS_PER_BAND)
+    return [mix(band, *bands[:, band].T) for band in range(_BANDS)]
 
 
 # --- ranges of keys ---------------------------------------------------------------------------------------------------
@@ -168,7 +203,7 @@ def pair_range(
     pairs = similar_pairs(
         _concatenated(keys, np.uint64),
         _concatenated(documents, np.int64),
-        lambda wanted: _signatures(read, places, wanted),
+        lambda wanted: _sketches(read, places, wanted),
         threshold,
     )
     arrays.save(folder / f"{key}.npy", pairs)
@@ -179,20 +214,20 @@ def _concatenated(parts: list[np.ndarray], kind: type) -> np.ndarray:
     return np.concatenate([np.empty(0, kind), *parts])
 
 
-def _signatures(read: Path, places: Sequence[Place], documents: NDArray[np.int64]) -> UInt64:
-    """[N, H] of ``documents``, which are sorted."""
-    found = [np.empty((0, _SIGNATURE), np.uint64)]
+def _sketches(read: Path, places: Sequence[Place], documents: NDArray[np.int64]) -> Sketches:
+    """Of ``documents``, which are sorted."""
+    found = [np.empty((0, _HASHES + 8), np.uint8)]
     for place, after in pairwise(places):
         part = documents[arrays.value_range(documents, place.document, after.document)]
         if len(part):
-            found.append(arrays.mapped(read / f"{place.name}.signatures.npy")[part - place.document])
+            found.append(arrays.mapped(read / f"{place.name}.sketches.npy")[part - place.document])
     return np.concatenate(found)
 
 
 def similar_pairs(
-    keys: UInt64, documents: NDArray[np.int64], signatures: Callable[[NDArray[np.int64]], UInt64], threshold: float
+    keys: UInt64, documents: NDArray[np.int64], sketches: Callable[[NDArray[np.int64]], Sketches], threshold: float
 ) -> Pairs:
-    """Sorted pairs of documents whose signatures agree in at least ``threshold`` of their places and who share a key.
+    """Sorted pairs of documents that share one of the ``keys`` [N] and are similar by their ``sketches``.
 
     The earliest document of a bucket is compared with all others of it; those that are like it are settled, and so on
     with the earliest of the rest, at most ``_COMPARED`` times.
@@ -202,7 +237,7 @@ def similar_pairs(
     shared = _in_groups(keys)
     keys, documents = keys[shared], documents[shared]
     distinct = np.unique(documents)
-    table = signatures(distinct)
+    table = sketches(distinct)
     rows = np.searchsorted(distinct, documents)
     pairs = [np.empty((0, 2), np.int64)]
     for _ in range(_COMPARED):
@@ -210,7 +245,7 @@ def similar_pairs(
         sizes = np.diff(np.append(first, len(keys)))
         heads = np.repeat(first, sizes)
         others = np.flatnonzero(heads != np.arange(len(keys)))
-        alike = _agreement(table, rows[others], rows[heads[others]]) >= threshold
+        alike = similarity(table, rows[others], rows[heads[others]]) >= threshold
         pairs.append(np.stack([documents[others[alike]], documents[heads[others[alike]]]], axis=1))
         rest = others[~alike]
         rest = rest[_in_groups(keys[rest])]
@@ -227,18 +262,22 @@ def _in_groups(keys: UInt64) -> Flags:
     return shared
 
 
-def _agreement(table: UInt64, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of equal hashes between rows ``left`` and ``right`` of the signatures ``table`` [N, H]."""
-    parts = [
-        (table[left[at : at + _PAIRS]] == table[right[at : at + _PAIRS]]).mean(axis=1)
+def similarity(table: Sketches, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Estimated Jaccard similarity of rows ``left`` and ``right`` of ``table``.
+
+    Different hashes have the same last byte once in 256 times (b-bit MinHash, Li and König 2010).
+    """
+    agreement = [
+        (table[left[at : at + _PAIRS], :_HASHES] == table[right[at : at + _PAIRS], :_HASHES]).mean(axis=1)
         for at in range(0, len(left), _PAIRS)
     ]
-    return np.concatenate([np.empty(0), *parts])
+    return (np.concatenate([np.empty(0), *agreement]) * 256 - 1) / 255
 
 
-def _with_reasons(pairs: NDArray[np.int64], distinct: NDArray[np.int64], table: UInt64) -> Pairs:
-    same = _agreement(table, *np.searchsorted(distinct, pairs.T)) == 1.0
-    return np.stack([*pairs.T, np.where(same, _EXACT, _NEAR)])
+def _with_reasons(pairs: NDArray[np.int64], distinct: NDArray[np.int64], table: Sketches) -> Pairs:
+    whole = np.ascontiguousarray(table[:, _HASHES:]).view("<u8")[:, 0]
+    left, right = np.searchsorted(distinct, pairs.T)
+    return np.stack([*pairs.T, np.where(whole[left] == whole[right], _EXACT, _NEAR)])
 
 
 def resolve(folder: Path, key: str, files: Sequence[Path], documents: int) -> Result:
