@@ -9,7 +9,6 @@ that neither the result nor the memory of a task depends on the number of proces
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from data_pipeline import arrays
 from data_pipeline.files import replacing
-from data_pipeline.hashing import UInt64, mix, text_hash
+from data_pipeline.hashing import UInt64, bytes_hash, mix
 from data_pipeline.steps import Result, Step
 from dualmask.config.data import DedupConfig
 
@@ -29,11 +28,11 @@ FOLDERS = ("pairs", "dropped", "paragraphs")
 REASONS = ("", "near-duplicate documents", "duplicate documents")  # by their code in ``dropped.npy``
 _NEAR, _EXACT = 1, 2
 
-_HASHES = 256  # of a signature: similarity is known to 0.025
+_HASHES = 512  # of a signature: similarity is known to 0.02
 _BANDS, _ROWS_PER_BAND = 16, 5  # a pair of similarity 0.8 is compared with probability 0.998, of 0.3 with 0.04
 _KEYS = _BANDS + 1  # of a document: its bands, and its whole text
 _SHINGLE = 5  # words
-_TEXT_BYTES = 2**20  # of words in memory at a time
+_WORDS = 2**17  # whose hashes are in memory at a time
 
 _ENTRIES = 2**19  # keys of a range: what its task holds in memory
 _COMPARED = 16  # documents of a bucket that the others are compared with: a corpus of one template stays linear
@@ -43,8 +42,10 @@ _RESOLVED = 2**15  # documents whose pairs are in memory at a time
 # a multiplication by an odd number reorders well-mixed 32-bit hashes: one min-wise permutation each
 _MULTIPLIERS = (mix(np.arange(_HASHES)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
+_EQUAL_HALVES = np.array([(difference < 16) + (difference % 16 == 0) for difference in range(256)], np.uint8)
+
 UInt32 = NDArray[np.uint32]
-Sketches = NDArray[np.uint8]  # [N, H + 8] the last byte of each hash of a signature, then a hash of the whole text
+Sketches = NDArray[np.uint8]  # [N, H / 2 + 8] the last four bits of each hash of a signature; a hash of the whole text
 Flags = NDArray[np.bool_]
 Pairs = NDArray[np.int64]  # [3, N] a document, an earlier one like it, the reason to drop the first
 
@@ -131,16 +132,19 @@ def keys_of(documents: Sequence[Sequence[str]]) -> tuple[list[UInt64], UInt64, S
     hashes: list[UInt64] = []
     signatures: list[UInt32] = []
     words: list[UInt64] = []
+    waiting = 0
     for paragraphs in documents:
         of_paragraphs, of_words = _hashes(paragraphs)
         hashes.append(of_paragraphs)
         words.append(of_words)
-        if sum(map(len, words)) * 8 > _TEXT_BYTES:
+        waiting += len(of_words)
+        if waiting > _WORDS:
             signatures.append(signatures_of(words))
-            words = []
+            words, waiting = [], 0
     table = np.concatenate([*signatures, signatures_of(words)])
-    whole = np.array([_bytes_hash(part.tobytes()) for part in hashes], "<u8")
-    sketches = np.concatenate([table.astype(np.uint8), whole[:, None].view(np.uint8)], axis=1)
+    whole = np.array([bytes_hash(part.tobytes()) for part in hashes], "<u8")
+    bits = (table[:, ::2] & np.uint32(15)) << np.uint32(4) | table[:, 1::2] & np.uint32(15)
+    sketches = np.concatenate([bits.astype(np.uint8), whole[:, None].view(np.uint8)], axis=1)
     return hashes, np.column_stack([*band_keys(table), whole]), sketches
 
 
@@ -148,14 +152,10 @@ def _hashes(paragraphs: Sequence[str]) -> tuple[UInt64, UInt64]:
     """Hashes of paragraphs [P], and of their words. Spacing and capitals make no difference."""
     of_paragraphs, of_words = [], []
     for text in paragraphs:
-        words = text.lower().split()
-        of_paragraphs.append(text_hash(" ".join(words)))
-        of_words.append(np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words)))
+        line = " ".join(text.lower().split()).encode()
+        of_paragraphs.append(bytes_hash(line))
+        of_words.append(np.fromiter(map(zlib.crc32, line.split(b" ")), np.uint64))
     return np.array(of_paragraphs, np.uint64), np.concatenate([np.empty(0, np.uint64), *of_words])
-
-
-def _bytes_hash(content: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
 
 
 def signatures_of(documents: Sequence[UInt64]) -> UInt32:
@@ -163,8 +163,8 @@ def signatures_of(documents: Sequence[UInt64]) -> UInt32:
     signatures = np.empty((len(documents), _HASHES), np.uint32)
     if not documents:
         return signatures
-    words = np.concatenate([np.pad(words, (0, max(_SHINGLE - len(words), 0))) for words in documents])
-    lengths = np.array([max(len(words), _SHINGLE) for words in documents])
+    documents = [words if len(words) >= _SHINGLE else np.resize(words, _SHINGLE) for words in documents]
+    words, lengths = np.concatenate(documents), np.array(list(map(len, documents)))
     count = len(words) - _SHINGLE + 1
     runs = mix(*(words[shift : shift + count] for shift in range(_SHINGLE)))
     owners = np.repeat(np.arange(len(lengths)), lengths)
@@ -216,7 +216,7 @@ def _concatenated(parts: list[np.ndarray], kind: type) -> np.ndarray:
 
 def _sketches(read: Path, places: Sequence[Place], documents: NDArray[np.int64]) -> Sketches:
     """Of ``documents``, which are sorted."""
-    found = [np.empty((0, _HASHES + 8), np.uint8)]
+    found = [np.empty((0, _HASHES // 2 + 8), np.uint8)]
     for place, after in pairwise(places):
         part = documents[arrays.value_range(documents, place.document, after.document)]
         if len(part):
@@ -265,17 +265,18 @@ def _in_groups(keys: UInt64) -> Flags:
 def similarity(table: Sketches, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
     """Estimated Jaccard similarity of rows ``left`` and ``right`` of ``table``.
 
-    Different hashes have the same last byte once in 256 times (b-bit MinHash, Li and König 2010).
+    Different hashes have the same last four bits once in 16 times (b-bit MinHash, Li and König 2010).
     """
+    bits = table[:, : _HASHES // 2]
     agreement = [
-        (table[left[at : at + _PAIRS], :_HASHES] == table[right[at : at + _PAIRS], :_HASHES]).mean(axis=1)
+        _EQUAL_HALVES[bits[left[at : at + _PAIRS]] ^ bits[right[at : at + _PAIRS]]].sum(axis=1, dtype=np.int64)
         for at in range(0, len(left), _PAIRS)
     ]
-    return (np.concatenate([np.empty(0), *agreement]) * 256 - 1) / 255
+    return (np.concatenate([np.empty(0, np.int64), *agreement]) / _HASHES * 16 - 1) / 15
 
 
 def _with_reasons(pairs: NDArray[np.int64], distinct: NDArray[np.int64], table: Sketches) -> Pairs:
-    whole = np.ascontiguousarray(table[:, _HASHES:]).view("<u8")[:, 0]
+    whole = np.ascontiguousarray(table[:, _HASHES // 2 :]).view("<u8")[:, 0]
     left, right = np.searchsorted(distinct, pairs.T)
     return np.stack([*pairs.T, np.where(whole[left] == whole[right], _EXACT, _NEAR)])
 
