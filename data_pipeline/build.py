@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import time
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, Mani
 from data_pipeline.shards import token_dtype
 from data_pipeline.sources import SourceError
 from data_pipeline.stages import Inputs, Stages, digest
-from data_pipeline.steps import Step
+from data_pipeline.steps import Step, discard
 from data_pipeline.vocabulary import VocabularyError
 from dualmask.config.data import DataBuildConfig
 from dualmask.core.tokenizer import Tokenizer
@@ -124,13 +123,18 @@ def _run_stages(
         step = Step(work / _SAMPLE, digest(inputs["tokenizer"]))
         vocabulary.make(config.tokenizer, tokenizer_file, work, target, step, config.seed)
 
+    def extract() -> None:
+        documents.extract(config, work, digest(inputs["documents"]))
+
+    def pack() -> None:
+        packing.pack(work, target, config, digest(inputs["rows"]))
+
     with running_ray(config.workers or os.cpu_count() or 1):
-        stages.run("documents", inputs["documents"], documents.outputs(work), lambda: documents.extract(config, work))
+        stages.run("documents", inputs["documents"], documents.outputs(work), extract)
         documents.tidy(work)
         stages.run("tokenizer", inputs["tokenizer"], [target], make_tokenizer)
-        shutil.rmtree(work / _SAMPLE, ignore_errors=True)
-        made_from = digest(inputs["rows"])
-        stages.run("rows", inputs["rows"], packing.outputs(work), lambda: packing.pack(work, target, config, made_from))
+        discard(work / _SAMPLE)
+        stages.run("rows", inputs["rows"], packing.outputs(work), pack)
         packing.tidy(work)
         start = time.monotonic()
         splits = writing.write_shards(config, work, digest(inputs["shards"]))
@@ -151,7 +155,7 @@ def _tidy(output: Path, manifest: Manifest) -> None:
         if re.fullmatch(r"(train|dev|test)-\d{6,}\.tar", path.name) and path.name not in named:
             path.unlink()
     for name in (packing.FOLDER, writing.TEXTS):
-        shutil.rmtree(output / WORK_FOLDER / name, ignore_errors=True)
+        discard(output / WORK_FOLDER / name)
 
 
 def _describe(config: DataBuildConfig) -> str:

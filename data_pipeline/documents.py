@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,7 @@ from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import mix, text_hash, unit
 from data_pipeline.manifest import SPLITS
 from data_pipeline.sources import SourceError, Unit
-from data_pipeline.stages import digest
-from data_pipeline.steps import Result, Step
+from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
 FOLDER = "documents"
@@ -109,9 +108,11 @@ def counts(work: Path) -> dict[str, int]:
     return found
 
 
-def extract(config: DataBuildConfig, work: Path) -> None:
-    """Writes ``work/documents/`` with a running Ray. Raises SourceError, also if no training text is left."""
-    made_from = digest(inputs(config))
+def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
+    """Writes ``work/documents/`` with a running Ray. Raises SourceError, also if no training text is left.
+
+    ``made_from``: digest of ``inputs``.
+    """
     total: Counter[str] = Counter()
     blocks: list[Block] = []
     read = Step(work / _READ, made_from)
@@ -138,7 +139,7 @@ def extract(config: DataBuildConfig, work: Path) -> None:
 def tidy(work: Path) -> None:
     """Removes what only the unfinished stage needs."""
     for name in (_READ, *dedup.FOLDERS):
-        shutil.rmtree(work / name, ignore_errors=True)
+        discard(work / name)
 
 
 # --- read and clean ---------------------------------------------------------------------------------------------------
@@ -181,7 +182,7 @@ def _cleaned(units: Iterable[Unit], config: DataBuildConfig, total: Counter[str]
     for part in units:
         for number, document in enumerate(sources.read(part, config.source)):
             total["documents read"] += 1
-            total["bytes read"] += sum(len(text) for text in document.texts)
+            total["characters read"] += sum(map(len, document.texts))
             paragraphs = clean.paragraphs(document.texts, config.clean.style)
             if _words(paragraphs) < config.clean.min_words:
                 total["documents below clean.min_words"] += 1
@@ -279,3 +280,14 @@ def rows(work: Path, block: str, columns: Sequence[str]) -> Iterator[dict[str, A
     file = pq.ParquetFile(work / FOLDER / f"{block}.parquet")
     for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
         yield from batch.to_pylist()
+
+
+def groups(work: Path, block: str) -> Iterator[Callable[[str], list[Any]]]:
+    """Some hundred documents of a block at a time, as a function that reads one column of them."""
+    file = pq.ParquetFile(work / FOLDER / f"{block}.parquet")
+    return (partial(_column, file, number) for number in range(file.num_row_groups))
+
+
+def _column(file: pq.ParquetFile, group: int, name: str) -> list[Any]:
+    values: list[Any] = file.read_row_group(group, [name])[name].to_pylist()
+    return values

@@ -15,7 +15,6 @@ from __future__ import annotations
 import bisect
 import functools
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -30,7 +29,7 @@ from data_pipeline.files import write_atomically
 from data_pipeline.hashing import UInt64, mix, permutation, text_hash
 from data_pipeline.manifest import SPLITS
 from data_pipeline.shards import Tokens, token_dtype
-from data_pipeline.steps import Result, Step
+from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
@@ -63,6 +62,7 @@ class Bucket:
     name: str
     documents: int
     tokens: int  # in rows, BOS and EOS excluded
+    left_over: int  # at ends that are too short for a row
     rows: int
 
 
@@ -88,7 +88,7 @@ def counts(work: Path) -> dict[str, int]:
 
 def tidy(work: Path) -> None:
     """Removes what only the unfinished stage needs."""
-    shutil.rmtree(work / _TOKENS, ignore_errors=True)
+    discard(work / _TOKENS)
 
 
 def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: str) -> None:
@@ -111,6 +111,7 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
         "documents": sum(bucket.documents for bucket in found),
         "tokens of documents": sum(sizes.values()),
         "tokens in rows": sum(bucket.tokens for bucket in found),
+        "tokens left over": sum(bucket.left_over for bucket in found),
         "rows": sum(bucket.rows for bucket in found),
     }
     index = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
@@ -199,6 +200,8 @@ def pack_bucket(
         continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
         rows = document_rows(list(map(len, texts)), len(newline), size, stream, continues)
     tokens = int(rows[:, 1].sum())
+    between = 0 if split == "train" and packing == "stream" else len(texts) * len(newline)
+    left_over = len(stream) - between - tokens
     if split == "train" and packing == "documents":
         stream, rows = packed_rows(stream, rows, size)
     of_bucket = [part] if part else []
@@ -206,7 +209,7 @@ def pack_bucket(
     target = Packed.of(folder, key)
     arrays.save(target.stream, stream)
     arrays.save(target.rows, rows)
-    return asdict(Bucket(split, key, len(texts), tokens, len(rows)))
+    return asdict(Bucket(split, key, len(texts), tokens, left_over, len(rows)))
 
 
 def _bucket(

@@ -33,7 +33,7 @@ class Step:
         except OSError:
             before = None
         if before != made_from:
-            shutil.rmtree(folder, ignore_errors=True)
+            discard(folder)
             folder.mkdir(parents=True)
             write_atomically(folder / _MADE_FROM, made_from.encode())
 
@@ -56,6 +56,12 @@ class Step:
             for done, _ in enumerate(_finished(function, jobs, shared), len(tasks) - len(missing) + 1):
                 bar.advance_to(done)
         return map(self.result, tasks)
+
+
+def discard(folder: Path) -> None:
+    """Removes a step. A build that is killed meanwhile does not take the rest for whole."""
+    (folder / _MADE_FROM).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _finished(function: Function, jobs: Iterable[tuple[Any, ...]], shared: dict[str, Any]) -> Iterator[None]:

@@ -6,6 +6,7 @@ Alternatively an existing tokenizer: a local file, or one of the Hugging Face hu
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import re
 import shutil
@@ -132,9 +133,11 @@ def weigh(folder: Path, key: str, block: str, work: Path, seed: int) -> Result:
 def draw(folder: Path, key: str, block: str, work: Path, seed: int, bound: int) -> Result:
     """Runs in Ray's processes: the lines of a block's train documents that stand below ``bound``."""
     with replacing(folder / f"{key}.txt") as temporary, temporary.open("wb") as file:
-        for row in documents.rows(work, block, ["id", "split", "text"]):
-            if row["split"] == "train" and sample_places([row["id"]], seed)[0] < bound:
-                file.writelines(f"{line}\n".encode() for line in row["text"].split("\n") if line)
+        for group in documents.groups(work, block):
+            ids, splits = (group(name) for name in ("id", "split"))
+            drawn = (sample_places(ids, seed) < bound) & (np.array(splits) == "train")
+            for text in itertools.compress(group("text") if drawn.any() else [], drawn):
+                file.writelines(f"{line}\n".encode() for line in text.split("\n") if line)
     return {}
 
 
