@@ -19,10 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import clean, dedup, embedded, sources
+from data_pipeline import arrays, clean, decontaminate, dedup, embedded, sources
 from data_pipeline.dedup import Place
 from data_pipeline.files import replacing, write_atomically
-from data_pipeline.hashing import mix, text_hash, unit
+from data_pipeline.hashing import UInt64, mix, text_hash, unit
 from data_pipeline.manifest import SPLITS
 from data_pipeline.sources import SourceError, Unit
 from data_pipeline.steps import Result, Step, discard
@@ -31,6 +31,7 @@ from dualmask.config.data import DataBuildConfig, SplitConfig
 FOLDER = "documents"
 _INDEX = "index.json"
 _READ = "read"
+_EVALUATION = "evaluation.npy"
 _CLEANED = pa.schema(
     [
         ("id", pa.string()),
@@ -75,13 +76,14 @@ class Selected:
 
 def inputs(config: DataBuildConfig) -> dict[str, Any]:
     """What the documents depend on. The embedded corpus is that of the packages installed at its first build."""
-    values = config.model_dump(mode="json", include={"source", "clean", "dedup", "split", "seed"})
+    values = config.model_dump(mode="json", include={"source", "clean", "dedup", "decontaminate", "split", "seed"})
     if config.source.kind == "embedded":
         values["python"] = sys.version.split()[0]
     else:
         files = repr([sources.fingerprint(unit) for unit in sources.units(config.source)])
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
-    modules = (clean, dedup, embedded, sources, sys.modules[__name__])
+    values["evaluation_files"] = decontaminate.inputs(config.decontaminate)
+    modules = (clean, decontaminate, dedup, embedded, sources, sys.modules[__name__])
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
@@ -116,6 +118,8 @@ def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
     total: Counter[str] = Counter()
     blocks: list[Block] = []
     read = Step(work / _READ, made_from)
+    if not (read.folder / _EVALUATION).exists():
+        decontaminate.write_runs(read.folder / _EVALUATION, config.decontaminate)
     for result in read.run(read_units, _groups(sources.units(config.source)), config=config):
         blocks += [Block(**block) for block in result["blocks"]]
         total.update(result["counts"])
@@ -172,13 +176,16 @@ def read_units(folder: Path, key: str, units: list[Unit], config: DataBuildConfi
     """Runs in Ray's processes: the cleaned documents of ``units`` as blocks, and the keys that they are compared by."""
     total: Counter[str] = Counter()
     blocks: list[Block] = []
-    documents = _cleaned(units, config, total)
+    evaluation = arrays.mapped(folder / _EVALUATION)
+    documents = _cleaned(units, config, evaluation, total)
     while rows := _up_to_a_block(documents):
         blocks.append(_write_block(folder, f"{key}-{len(blocks):04d}", rows))
     return {"blocks": [asdict(block) for block in blocks], "counts": dict(total)}
 
 
-def _cleaned(units: Iterable[Unit], config: DataBuildConfig, total: Counter[str]) -> Iterator[dict[str, Any]]:
+def _cleaned(
+    units: Iterable[Unit], config: DataBuildConfig, evaluation: UInt64, total: Counter[str]
+) -> Iterator[dict[str, Any]]:
     for part in units:
         for number, document in enumerate(sources.read(part, config.source)):
             total["documents read"] += 1
@@ -187,9 +194,14 @@ def _cleaned(units: Iterable[Unit], config: DataBuildConfig, total: Counter[str]
             if _words(paragraphs) < config.clean.min_words:
                 total["documents below clean.min_words"] += 1
                 continue
+            split = document.split or split_of(document.id, config.split, config.seed)
+            text = " ".join(paragraphs) if split == "train" and len(evaluation) else ""
+            if decontaminate.shares_a_run(text, evaluation, config.decontaminate.ngram):
+                total["documents that share words with evaluation files"] += 1
+                continue
             yield {
                 "id": document.id,
-                "split": document.split or split_of(document.id, config.split, config.seed),
+                "split": split,
                 "file": part.name,
                 "number": number,
                 "paragraphs": paragraphs,

@@ -182,6 +182,18 @@ def test_a_sample_that_is_too_small_is_named(corpus: Path, tmp_path: Path) -> No
         build(config)
 
 
+def test_train_documents_that_hold_an_evaluation_text_are_dropped(built: Path, corpus: Path, tmp_path: Path) -> None:
+    train = [row["text"] for row in documents_of(built) if row["split"] == "train"]
+    held = [" ".join(text.split()[5:25]) for text in train[:3]]
+    (tmp_path / "benchmark.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in held))
+    decontaminate = {"paths": [str(tmp_path / "benchmark.jsonl")], "ngram": 20}
+    build(config_for(tmp_path / "out", corpus, decontaminate=decontaminate))
+    left = " ".join(" ".join(row["text"].split()) for row in documents_of(tmp_path / "out") if row["split"] == "train")
+    assert not [text for text in held if text in left]
+    counts = json.loads((tmp_path / "out" / "report.json").read_bytes())["documents"]
+    assert counts["documents that share words with evaluation files"] == 3
+
+
 def test_lost_blocks_are_made_again(built: Path, corpus: Path) -> None:
     before = digests(built)
     for block in built.glob(".work/documents/*.parquet"):
