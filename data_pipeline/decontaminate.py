@@ -49,10 +49,9 @@ def word_runs(text: str, length: int) -> UInt64:
 
 
 def _of_files(config: DecontaminateConfig) -> Iterator[UInt64]:
-    source = _source(config)
     with _own_keys():
         for part in _units(config):
-            for document in sources.read(part, source):
+            for document in sources.read(part, _source(config)):
                 yield from (word_runs(text, config.ngram) for text in document.texts)
 
 

@@ -116,13 +116,8 @@ def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
     ``made_from``: digest of ``inputs``.
     """
     total: Counter[str] = Counter()
-    blocks: list[Block] = []
     read = Step(work / _READ, made_from)
-    if not (read.folder / _EVALUATION).exists():
-        decontaminate.write_runs(read.folder / _EVALUATION, config.decontaminate)
-    for result in read.run(read_units, _groups(sources.units(config.source)), config=config):
-        blocks += [Block(**block) for block in result["blocks"]]
-        total.update(result["counts"])
+    blocks = _read(config, read, total)
     places = _places(blocks)
     found = dedup.find(work, made_from, read.folder, places, config.dedup)
     step = Step(work / FOLDER, made_from)
@@ -147,6 +142,17 @@ def tidy(work: Path) -> None:
 
 
 # --- read and clean ---------------------------------------------------------------------------------------------------
+
+
+def _read(config: DataBuildConfig, step: Step, total: Counter[str]) -> list[Block]:
+    """All blocks of cleaned documents; adds to ``total`` what was read and dropped."""
+    if not (step.folder / _EVALUATION).exists():
+        decontaminate.write_runs(step.folder / _EVALUATION, config.decontaminate)
+    blocks: list[Block] = []
+    for result in step.run(read_units, _groups(sources.units(config.source)), config=config):
+        blocks += [Block(**block) for block in result["blocks"]]
+        total.update(result["counts"])
+    return blocks
 
 
 def _groups(units: Sequence[Unit]) -> dict[str, dict[str, list[Unit]]]:

@@ -33,6 +33,11 @@ def test_capitals_and_punctuation_hide_nothing(tmp_path: Path) -> None:
     assert not shares_a_run("The name of the river is long. " * 5, known, config.ngram)
 
 
+def test_without_evaluation_files_nothing_is_shared(tmp_path: Path) -> None:
+    write_runs(tmp_path / "runs.npy", DecontaminateConfig())
+    assert not shares_a_run(QUESTION, np.load(tmp_path / "runs.npy"), 3)
+
+
 def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"decontaminate\.paths: '.*none' matches no"):
         write_runs(tmp_path / "runs.npy", DecontaminateConfig(paths=(str(tmp_path / "none"),)))
