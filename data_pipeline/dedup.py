@@ -36,6 +36,7 @@ _WORDS = 2**17  # whose hashes are in memory at a time
 
 _ENTRIES = 2**19  # keys of a range: what its task holds in memory
 _COMPARED = 16  # documents of a bucket that the others are compared with: a corpus of one template stays linear
+_LOOKED_UP = 2**18  # pairs whose sketches are in memory at a time
 _PAIRS = 2**14  # compared at a time
 _RESOLVED = 2**15  # documents whose pairs are in memory at a time
 
@@ -46,6 +47,7 @@ _EQUAL_HALVES = np.array([(difference < 16) + (difference % 16 == 0) for differe
 
 UInt32 = NDArray[np.uint32]
 Sketches = NDArray[np.uint8]  # [N, H / 2 + 8] the last four bits of each hash of a signature; a hash of the whole text
+Lookup = Callable[[NDArray[np.int64]], Sketches]  # of documents in ascending order
 Flags = NDArray[np.bool_]
 Pairs = NDArray[np.int64]  # [3, N] a document, an earlier one like it, the reason to drop the first
 
@@ -224,9 +226,7 @@ def _sketches(read: Path, places: Sequence[Place], documents: NDArray[np.int64])
     return np.concatenate(found)
 
 
-def similar_pairs(
-    keys: UInt64, documents: NDArray[np.int64], sketches: Callable[[NDArray[np.int64]], Sketches], threshold: float
-) -> Pairs:
+def similar_pairs(keys: UInt64, documents: NDArray[np.int64], sketches: Lookup, threshold: float) -> Pairs:
     """Sorted pairs of documents that share one of the ``keys`` [N] and are similar by their ``sketches``.
 
     The earliest document of a bucket is compared with all others of it; those that are like it are settled, and so on
@@ -236,21 +236,35 @@ def similar_pairs(
     keys, documents = keys[order], documents[order]
     shared = _in_groups(keys)
     keys, documents = keys[shared], documents[shared]
-    distinct = np.unique(documents)
-    table = sketches(distinct)
-    rows = np.searchsorted(distinct, documents)
-    pairs = [np.empty((0, 2), np.int64)]
+    found = [np.empty((3, 0), np.int64)]
     for _ in range(_COMPARED):
         first = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])[: len(keys)])
-        sizes = np.diff(np.append(first, len(keys)))
-        heads = np.repeat(first, sizes)
-        others = np.flatnonzero(heads != np.arange(len(keys)))
-        alike = similarity(table, rows[others], rows[heads[others]]) >= threshold
-        pairs.append(np.stack([documents[others[alike]], documents[heads[others[alike]]]], axis=1))
-        rest = others[~alike]
-        rest = rest[_in_groups(keys[rest])]
-        keys, documents, rows = keys[rest], documents[rest], rows[rest]
-    return _with_reasons(np.unique(np.concatenate(pairs), axis=0), distinct, table)
+        heads = np.repeat(documents[first], np.diff(np.append(first, len(keys))))
+        is_other = np.ones(len(keys), bool)
+        is_other[first] = False
+        keys, documents, heads = keys[is_other], documents[is_other], heads[is_other]
+        reasons = _compared(documents, heads, sketches, threshold)
+        found.append(np.stack([documents, heads, reasons])[:, reasons > 0])
+        keys, documents = keys[reasons == 0], documents[reasons == 0]
+        rest = _in_groups(keys)
+        keys, documents = keys[rest], documents[rest]
+    return np.unique(np.concatenate(found, axis=1), axis=1)
+
+
+def _compared(
+    documents: NDArray[np.int64], heads: NDArray[np.int64], sketches: Lookup, threshold: float
+) -> NDArray[np.int64]:
+    """[N] the reason to drop each of the ``documents``, which is compared with one of ``heads``; 0: there is none."""
+    reasons = [np.empty(0, np.int64)]
+    for at in range(0, len(documents), _LOOKED_UP):
+        pairs = np.stack([documents[at : at + _LOOKED_UP], heads[at : at + _LOOKED_UP]])
+        distinct = np.unique(pairs)
+        table = sketches(distinct)
+        left, right = np.searchsorted(distinct, pairs)
+        whole = np.ascontiguousarray(table[:, _HASHES // 2 :]).view("<u8")[:, 0]
+        similar = similarity(table, left, right) >= threshold
+        reasons.append(np.where(similar, np.where(whole[left] == whole[right], _EXACT, _NEAR), 0))
+    return np.concatenate(reasons)
 
 
 def _in_groups(keys: UInt64) -> Flags:
@@ -273,12 +287,6 @@ def similarity(table: Sketches, left: NDArray[np.int64], right: NDArray[np.int64
         for at in range(0, len(left), _PAIRS)
     ]
     return (np.concatenate([np.empty(0, np.int64), *agreement]) / _HASHES * 16 - 1) / 15
-
-
-def _with_reasons(pairs: NDArray[np.int64], distinct: NDArray[np.int64], table: Sketches) -> Pairs:
-    whole = np.ascontiguousarray(table[:, _HASHES // 2 :]).view("<u8")[:, 0]
-    left, right = np.searchsorted(distinct, pairs.T)
-    return np.stack([*pairs.T, np.where(whole[left] == whole[right], _EXACT, _NEAR)])
 
 
 def resolve(folder: Path, key: str, files: Sequence[Path], documents: int) -> Result:
