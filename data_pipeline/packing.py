@@ -114,6 +114,7 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
         "tokens left over": sum(bucket.left_over for bucket in found),
         "rows": sum(bucket.rows for bucket in found),
     }
+    total["newlines between documents"] = total["tokens in rows"] + total["tokens left over"] - sum(sizes.values())
     index = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
     write_atomically(rows.folder / _INDEX, json.dumps(index).encode())
 

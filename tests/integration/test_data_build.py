@@ -157,7 +157,7 @@ def texts_of(folder: Path, split: str) -> list[str]:
     return [json.loads(line)["text"] for line in (folder / f"{split}.jsonl").read_text("utf-8").splitlines()]
 
 
-def test_the_report_accounts_for_every_document(built: Path) -> None:
+def test_the_report_accounts_for_every_document_and_token(built: Path) -> None:
     counts = json.loads((built / "report.json").read_bytes())["documents"]
     dropped = sum(
         count
@@ -168,6 +168,9 @@ def test_the_report_accounts_for_every_document(built: Path) -> None:
     assert counts["documents read"] == len(topics) + 2 == dropped + counts["documents kept"]
     assert counts["paragraphs seen before"] >= len(topics) - 1
     assert counts["documents kept"] == len(documents_of(built))
+    rows, splits = json.loads((built / "report.json").read_bytes())["rows"], Manifest.load(built).splits
+    assert rows["tokens in rows"] == sum(split.tokens for split in splits.values())
+    assert rows["newlines between documents"] == splits["train"].documents
 
 
 def test_a_small_sample_of_a_large_corpus_trains_a_tokenizer(corpus: Path, tmp_path: Path) -> None:
