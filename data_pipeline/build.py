@@ -10,34 +10,26 @@ import errno
 import json
 import logging
 import os
+import re
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from data_pipeline import documents, packing, vocabulary
+from data_pipeline import documents, packing, vocabulary, writing
 from data_pipeline.cluster import running_ray
 from data_pipeline.files import sha256, write_atomically
-from data_pipeline.manifest import (
-    MANIFEST_FILE,
-    SPLITS,
-    TOKENIZER_FILE,
-    Manifest,
-    ManifestError,
-    ShardInfo,
-    SplitInfo,
-)
-from data_pipeline.packing import Packed
-from data_pipeline.progress import ProgressBar
-from data_pipeline.shards import token_dtype, write_shard
+from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
+from data_pipeline.shards import token_dtype
 from data_pipeline.sources import SourceError
 from data_pipeline.stages import Inputs, Stages, digest
+from data_pipeline.steps import Step, discard
 from data_pipeline.vocabulary import VocabularyError
-from dualmask.config.data import DataBuildConfig, ShardConfig
+from dualmask.config.data import DataBuildConfig
 from dualmask.core.tokenizer import Tokenizer
 
 WORK_FOLDER = ".work"
+REPORT_FILE = "report.json"
 _BUILD_RECORD = "build.json"
+_SAMPLE = "sample"
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +44,7 @@ def build(config: DataBuildConfig) -> Manifest:
     Raises ValueError (BuildError, SourceError, VocabularyError) with one line; finished parts are kept.
     """
     try:
-        work = config.output / WORK_FOLDER
+        work = config.output.absolute() / WORK_FOLDER
         work.mkdir(parents=True, exist_ok=True)
         tokenizer_file = vocabulary.find(config.tokenizer)
         stages = stage_inputs(config, tokenizer_file)
@@ -98,12 +90,9 @@ def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | N
 
 def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[str, Inputs], work: Path) -> Manifest:
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # it would not describe the files while they change
-    packed = {split: Packed.of(work, split) for split in SPLITS}
     start = time.monotonic()
-    splits, seconds = _run_stages(config, tokenizer_file, inputs, work, packed)
+    splits, seconds = _run_stages(config, tokenizer_file, inputs, work)
     tokenizer = Tokenizer(config.output / TOKENIZER_FILE)
-    for split in ("dev", "test"):
-        _write_texts(config.output / f"{split}.jsonl", split, packed[split], tokenizer)
     manifest = Manifest(
         source=_describe(config),
         tokenizer=vocabulary.describe(config.tokenizer, tokenizer_file),
@@ -115,120 +104,58 @@ def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[st
         dtype=token_dtype(tokenizer.vocab_size).name,
         splits=splits,
     )
+    write_report(config.output / REPORT_FILE, work)
     manifest.save(config.output)
-    _tidy(config.output, manifest, packed)
+    _tidy(config.output, manifest)
     write_atomically(work / _BUILD_RECORD, json.dumps(digest(inputs)).encode())
     _report(manifest, config.output, seconds | {"all": time.monotonic() - start})
     return manifest
 
 
 def _run_stages(
-    config: DataBuildConfig,
-    tokenizer_file: Path | None,
-    inputs: dict[str, Inputs],
-    work: Path,
-    packed: dict[str, Packed],
+    config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[str, Inputs], work: Path
 ) -> tuple[dict[str, SplitInfo], dict[str, float]]:
     """The splits, and the seconds taken by each stage that had to run."""
     target = config.output / TOKENIZER_FILE
-    outputs = {
-        "documents": [work / documents.DOCUMENTS_FILE],
-        "tokenizer": [target],
-        "rows": [file for split in packed.values() for file in split.files],
-    }
-    actions: dict[str, Callable[[], None]] = {
-        "documents": lambda: documents.extract(config, work),
-        "tokenizer": lambda: vocabulary.make(config.tokenizer, tokenizer_file, work, target, config.seed),
-        "rows": lambda: packing.pack(work, target, config),
-    }
     stages = Stages(work)
+
+    def make_tokenizer() -> None:
+        step = Step(work / _SAMPLE, digest(inputs["tokenizer"]))
+        vocabulary.make(config.tokenizer, tokenizer_file, work, target, step, config.seed)
+
+    def extract() -> None:
+        documents.extract(config, work, digest(inputs["documents"]))
+
+    def pack() -> None:
+        packing.pack(work, target, config, digest(inputs["rows"]))
+
     with running_ray(config.workers or os.cpu_count() or 1):
-        for name, action in actions.items():
-            stages.run(name, inputs[name], outputs[name], action)
+        stages.run("documents", inputs["documents"], documents.outputs(work), extract)
+        documents.tidy(work)
+        stages.run("tokenizer", inputs["tokenizer"], [target], make_tokenizer)
+        discard(work / _SAMPLE)
+        stages.run("rows", inputs["rows"], packing.outputs(work), pack)
+        packing.tidy(work)
         start = time.monotonic()
-        splits = _write_shards(config, packed, digest(inputs["shards"]))
+        splits = writing.write_shards(config, work, digest(inputs["shards"]))
+        writing.write_texts(config.output, work, digest(inputs["rows"]))
     return splits, stages.seconds | {"shards": time.monotonic() - start}
 
 
-def _write_shards(config: DataBuildConfig, packed: dict[str, Packed], made_from: str) -> dict[str, SplitInfo]:
-    """Writes the shards that do not yet exist for these rows, and returns the description of all splits."""
-    import ray
-
-    counts = {split: json.loads(packed[split].counts.read_bytes()) for split in SPLITS}
-    files = {split: _shard_files(split, counts[split]["rows"], config.shards) for split in SPLITS}
-    missing = [
-        {"split": split, "number": number}
-        for split in SPLITS
-        for number, file in enumerate(files[split])
-        if _finished(config.output, file, made_from) is None
-    ]
-    if missing:
-        options = {"config": config, "made_from": made_from}
-        written = ray.data.from_items(missing, override_num_blocks=len(missing)).map(write_one_shard, fn_kwargs=options)
-        with ProgressBar("shards", len(missing)) as bar:
-            for number, _ in enumerate(written.iter_rows(), 1):
-                bar.advance_to(number)
-    return {
-        split: SplitInfo(
-            **counts[split],
-            shards=tuple(info for file in files[split] if (info := _finished(config.output, file, made_from))),
-        )
-        for split in SPLITS
-    }
+def write_report(path: Path, work: Path) -> None:
+    """What became of documents, paragraphs and tokens: counts of all that was read, dropped and kept, by reason."""
+    report = {"documents": documents.counts(work), "rows": packing.counts(work)}
+    write_atomically(path, json.dumps(report, indent=1).encode() + b"\n")
 
 
-def _shard_files(split: str, rows: int, size: ShardConfig) -> list[str]:
-    rows_per_shard = size.sequences_per_member * size.members_per_shard
-    return [f"{split}-{number:06d}.tar" for number in range(-(-rows // rows_per_shard))]
-
-
-def write_one_shard(job: dict[str, Any], config: DataBuildConfig, made_from: str) -> dict[str, Any]:
-    """Runs in Ray's processes: writes one shard, then the record that it is finished."""
-    packed = Packed.of(config.output / WORK_FOLDER, job["split"])
-    rows = json.loads(packed.counts.read_bytes())["rows"]
-    per_member = config.shards.sequences_per_member
-    first = job["number"] * per_member * config.shards.members_per_shard
-    stop = min(first + per_member * config.shards.members_per_shard, rows)
-    file = f"{job['split']}-{job['number']:06d}.tar"
-    info = write_shard(config.output, file, packing.blocks(packed, first, stop, per_member, config.max_length))
-    record = {"made_from": made_from, "shard": info.model_dump(mode="json")}
-    write_atomically(_shard_record(config.output, file), json.dumps(record).encode())
-    return job
-
-
-def _shard_record(output: Path, file: str) -> Path:
-    return output / WORK_FOLDER / f"{file}.json"
-
-
-def _finished(output: Path, file: str, made_from: str) -> ShardInfo | None:
-    try:
-        record = json.loads(_shard_record(output, file).read_bytes())
-        info = ShardInfo.model_validate(record["shard"])
-        whole = (output / file).stat().st_size == info.bytes
-    except (OSError, ValueError, KeyError):
-        return None
-    return info if whole and record["made_from"] == made_from else None
-
-
-def _write_texts(path: Path, split: str, packed: Packed, tokenizer: Tokenizer) -> None:
-    """The rows of a split as text, one ``{"id", "text"}`` per line, in the order of the shards."""
-    lines = [
-        json.dumps({"id": f"{split}-{number:06d}", "text": tokenizer.decode(ids)}, ensure_ascii=False)
-        for number, ids in enumerate(packing.row_ids(packed))
-    ]
-    write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-
-
-def _tidy(output: Path, manifest: Manifest, packed: dict[str, Packed]) -> None:
+def _tidy(output: Path, manifest: Manifest) -> None:
     """Removes the temporary files of this build, and shards of an earlier build that are not in the manifest."""
     named = {shard.file for split in manifest.splits.values() for shard in split.shards}
-    for record in (output / WORK_FOLDER).glob("*.tar.json"):
-        if (shard := record.name.removesuffix(".json")) not in named:
-            (output / shard).unlink(missing_ok=True)
-            record.unlink()
-    for split in packed.values():
-        for file in split.files:
-            file.unlink()
+    for path in output.glob("*.tar"):
+        if re.fullmatch(r"(train|dev|test)-\d{6,}\.tar", path.name) and path.name not in named:
+            path.unlink()
+    for name in (packing.FOLDER, writing.TEXTS):
+        discard(output / WORK_FOLDER / name)
 
 
 def _describe(config: DataBuildConfig) -> str:

@@ -1,10 +1,17 @@
-"""Stage 1: from raw sources to ``documents.parquet`` (id, split, text), cleaned and de-duplicated."""
+"""Stage 1: from raw sources to the blocks of ``documents/`` (id, split, place, text), cleaned and de-duplicated.
+
+Four steps, each a pass over blocks on disk: read and clean; near-duplicates; paragraphs seen before; select.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,132 +19,221 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import clean, dedup, embedded, sources
-from data_pipeline.files import replacing
-from data_pipeline.hashing import mix, text_hash, unit
-from data_pipeline.progress import ProgressBar
-from data_pipeline.sources import SourceError
+from data_pipeline import arrays, clean, decontaminate, dedup, embedded, sources
+from data_pipeline.dedup import Place
+from data_pipeline.files import replacing, write_atomically
+from data_pipeline.hashing import UInt64, mix, text_hash, unit
+from data_pipeline.manifest import SPLITS
+from data_pipeline.sources import SourceError, Unit
+from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
-DOCUMENTS_FILE = "documents.parquet"
-_SCHEMA = pa.schema([("id", pa.string()), ("split", pa.string()), ("text", pa.large_string())])
+FOLDER = "documents"
+_INDEX = "index.json"
+_READ = "read"
+_EVALUATION = "evaluation.npy"
 _CLEANED = pa.schema(
     [
-        ("unit", pa.int64()),
         ("id", pa.string()),
         ("split", pa.string()),
+        ("file", pa.string()),
+        ("number", pa.int64()),
         ("paragraphs", pa.list_(pa.large_string())),
-        ("hashes", pa.binary()),
-        ("signature", pa.binary()),
     ]
 )
-_ROWS = 256  # documents of one table in transit
-_TASKS = 48  # enough for all processes to finish at about the same time
+_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("split", pa.string()),
+        ("file", pa.string()),
+        ("number", pa.int64()),
+        ("bytes", pa.int64()),
+        ("text", pa.large_string()),
+    ]
+)
+_ROWS = 256  # documents of one table in memory
+_TASK_BYTES, _TASK_UNITS = 8 * 2**20, 256  # of input: small units share a task
+_BLOCK_BYTES, _BLOCK_DOCUMENTS = 16 * 2**20, 2**14  # of cleaned text: what any later task holds in memory
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive documents of the corpus, cleaned."""
+
+    name: str
+    documents: int
+    paragraphs: int
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A block of ``documents/``: how many documents, and bytes of text, of each split."""
+
+    name: str
+    documents: dict[str, int]
+    bytes: dict[str, int]
 
 
 def inputs(config: DataBuildConfig) -> dict[str, Any]:
     """What the documents depend on. The embedded corpus is that of the packages installed at its first build."""
-    values = config.model_dump(mode="json", include={"source", "clean", "dedup", "split", "seed"})
+    values = config.model_dump(mode="json", include={"source", "clean", "dedup", "decontaminate", "split", "seed"})
     if config.source.kind == "embedded":
         values["python"] = sys.version.split()[0]
     else:
         files = repr([sources.fingerprint(unit) for unit in sources.units(config.source)])
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (clean, dedup, embedded, sources))
+    values["evaluation_files"] = decontaminate.inputs(config.decontaminate)
+    modules = (clean, decontaminate, dedup, embedded, sources, sys.modules[__name__])
+    code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
 
 
-def extract(config: DataBuildConfig, folder: Path) -> None:
-    """Writes ``folder/documents.parquet`` with a running Ray. Raises SourceError, also if no training text is left."""
-    cleaned = folder / "cleaned.parquet"
-    hashes, signatures = _read_and_clean(config, cleaned)
-    kept = np.ones(len(hashes), bool)
-    if config.dedup.near_duplicate is not None:
-        kept = ~dedup.near_duplicates(signatures, config.dedup.near_duplicate)
-    new = [np.ones(len(part), bool) for part in hashes]
-    if config.dedup.paragraphs:
-        new = dedup.first_seen([part if keep else part[:0] for part, keep in zip(hashes, kept, strict=True)])
-    with replacing(folder / DOCUMENTS_FILE) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
-        first, has_training_text = 0, False
-        for batch in pq.ParquetFile(cleaned).iter_batches(batch_size=_ROWS):
-            part = slice(first, first + len(batch))
-            selected = _selected(batch, kept[part], new[part], config)
-            writer.write_table(selected)
-            has_training_text |= "train" in selected["split"].to_pylist()
-            first = part.stop
-        if not has_training_text:
-            raise SourceError(
-                "no training text is left after cleaning: give more source.paths or lower clean.min_words"
-            )
-    cleaned.unlink()
+def outputs(work: Path) -> list[Path]:
+    """The files of a finished stage."""
+    folder = work / FOLDER
+    try:
+        names = [block.name for block in selected(work)]
+    except (OSError, ValueError, KeyError):
+        names = []
+    return [folder / _INDEX, *(folder / f"{name}.parquet" for name in names)]
 
 
-def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndarray], np.ndarray]:
-    """Writes the cleaned documents to ``target`` in source order; returns paragraph hashes and signatures [N, 64]."""
-    import ray
+def selected(work: Path) -> list[Selected]:
+    """The blocks of a finished stage, in order."""
+    return [Selected(**block) for block in json.loads((work / FOLDER / _INDEX).read_bytes())["blocks"]]
 
-    units = sources.units(config.source)
-    rows = [
-        {"unit": number, "name": unit.name, "path": unit.path, "split": unit.split} for number, unit in enumerate(units)
-    ]
-    tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _TASKS))
-    options = {"source": config.source, "style": config.clean.style, "min_words": config.clean.min_words}
-    cleaned = tasks.map_batches(clean_units, fn_kwargs=options, batch_format="pyarrow", batch_size=_ROWS)
-    hashes: list[np.ndarray] = []
-    signatures: list[np.ndarray] = []
-    with (
-        replacing(target) as temporary,
-        pq.ParquetWriter(temporary, _CLEANED) as writer,
-        ProgressBar("read", len(units)) as bar,
-    ):
-        for table in cleaned.iter_batches(batch_format="pyarrow", batch_size=None):
-            if not len(table):
+
+def counts(work: Path) -> dict[str, int]:
+    """What was read, dropped and kept in a finished stage, by reason."""
+    found: dict[str, int] = json.loads((work / FOLDER / _INDEX).read_bytes())["counts"]
+    return found
+
+
+def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
+    """Writes ``work/documents/`` with a running Ray. Raises SourceError, also if no training text is left.
+
+    ``made_from``: digest of ``inputs``.
+    """
+    total: Counter[str] = Counter()
+    read = Step(work / _READ, made_from)
+    blocks = _read(config, read, total)
+    places = _places(blocks)
+    found = dedup.find(work, made_from, read.folder, places, config.dedup)
+    step = Step(work / FOLDER, made_from)
+    tasks = {
+        block.name: {"place": place, "documents": block.documents, "paragraphs": block.paragraphs}
+        for block, place in zip(blocks, places[:-1], strict=True)
+    }
+    kept = []
+    for result in step.run(select, tasks, read=read.folder, found=found, config=config):
+        kept.append(Selected(**result["block"]))
+        total.update(result["counts"])
+    if not any(block.documents["train"] for block in kept):
+        raise SourceError("no training text is left after cleaning: give more source.paths or lower clean.min_words")
+    index = {"blocks": [asdict(block) for block in kept], "counts": dict(total)}
+    write_atomically(step.folder / _INDEX, json.dumps(index).encode())
+
+
+def tidy(work: Path) -> None:
+    """Removes what only the unfinished stage needs."""
+    for name in (_READ, *dedup.FOLDERS):
+        discard(work / name)
+
+
+# --- read and clean ---------------------------------------------------------------------------------------------------
+
+
+def _read(config: DataBuildConfig, step: Step, total: Counter[str]) -> list[Block]:
+    """All blocks of cleaned documents; adds to ``total`` what was read and dropped."""
+    if not (step.folder / _EVALUATION).exists():
+        decontaminate.write_runs(step.folder / _EVALUATION, config.decontaminate)
+    blocks: list[Block] = []
+    for result in step.run(read_units, _groups(sources.units(config.source)), config=config):
+        blocks += [Block(**block) for block in result["blocks"]]
+        total.update(result["counts"])
+    return blocks
+
+
+def _groups(units: Sequence[Unit]) -> dict[str, dict[str, list[Unit]]]:
+    """The units of each task: consecutive ones, a large one alone."""
+    groups: list[list[Unit]] = []
+    room = 0
+    for part in units:
+        size = max(sources.fingerprint(part)[2], _TASK_BYTES // _TASK_UNITS)
+        if size > room or not groups:
+            groups.append([])
+            room = _TASK_BYTES
+        groups[-1].append(part)
+        room -= size
+    return {f"{number:06d}": {"units": group} for number, group in enumerate(groups)}
+
+
+def _places(blocks: Iterable[Block]) -> list[Place]:
+    places, documents, paragraphs = [], 0, 0
+    for block in blocks:
+        places.append(Place(block.name, documents, paragraphs))
+        documents += block.documents
+        paragraphs += block.paragraphs
+    return [*places, Place("", documents, paragraphs)]
+
+
+def read_units(folder: Path, key: str, units: list[Unit], config: DataBuildConfig) -> Result:
+    """Runs in Ray's processes: the cleaned documents of ``units`` as blocks, and the keys that they are compared by."""
+    total: Counter[str] = Counter()
+    blocks: list[Block] = []
+    evaluation = arrays.mapped(folder / _EVALUATION)
+    documents = _cleaned(units, config, evaluation, total)
+    while rows := _up_to_a_block(documents):
+        blocks.append(_write_block(folder, f"{key}-{len(blocks):04d}", rows))
+    return {"blocks": [asdict(block) for block in blocks], "counts": dict(total)}
+
+
+def _cleaned(
+    units: Iterable[Unit], config: DataBuildConfig, evaluation: UInt64, total: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    for part in units:
+        for number, document in enumerate(sources.read(part, config.source)):
+            total["documents read"] += 1
+            total["characters read"] += sum(map(len, document.texts))
+            paragraphs = clean.paragraphs(document.texts, config.clean.style)
+            if _words(paragraphs) < config.clean.min_words:
+                total["documents below clean.min_words"] += 1
                 continue
-            writer.write_table(table.select(_CLEANED.names).cast(_CLEANED))
-            hashes += [np.frombuffer(part, np.uint64) for part in table["hashes"].to_pylist()]
-            signatures += [np.frombuffer(part, np.uint64) for part in table["signature"].to_pylist()]
-            bar.advance_to(table["unit"][-1].as_py() + 1)
-        bar.advance_to(len(units))
-    return hashes, np.stack(signatures) if signatures else np.empty((0, 64), np.uint64)
-
-
-def clean_units(batch: pa.Table, source: Any, style: str, min_words: int) -> Iterator[pa.Table]:
-    """Runs in Ray's processes: the cleaned documents of some units, with their hashes."""
-    rows = []
-    for row in batch.to_pylist():
-        for document in sources.read(sources.Unit(row["name"], row["path"], row["split"]), source):
-            paragraphs = clean.paragraphs(document.texts, style)
-            if sum(len(text.split()) for text in paragraphs) < min_words:
+            split = document.split or split_of(document.id, config.split, config.seed)
+            text = " ".join(paragraphs) if split == "train" and len(evaluation) else ""
+            if decontaminate.shares_a_run(text, evaluation, config.decontaminate.ngram):
+                total["documents that share words with evaluation files"] += 1
                 continue
-            rows.append(
-                {
-                    "unit": row["unit"],
-                    "id": document.id,
-                    "split": document.split,
-                    "paragraphs": paragraphs,
-                    "hashes": dedup.paragraph_hashes(paragraphs).tobytes(),
-                    "signature": dedup.signature(" ".join(paragraphs)).tobytes(),
-                }
-            )
-            if len(rows) == _ROWS:
-                yield pa.Table.from_pylist(rows, _CLEANED)
-                rows = []
-    yield pa.Table.from_pylist(rows, _CLEANED)
+            yield {
+                "id": document.id,
+                "split": split,
+                "file": part.name,
+                "number": number,
+                "paragraphs": paragraphs,
+            }
 
 
-def _selected(batch: pa.RecordBatch, kept: np.ndarray, new: list[np.ndarray], config: DataBuildConfig) -> pa.Table:
-    rows = []
-    for row, keep, mask in zip(batch.to_pylist(), kept, new, strict=True):
-        if not keep:
-            continue
-        paragraphs = [text for text, first in zip(row["paragraphs"], mask, strict=True) if first]
-        if sum(len(text.split()) for text in paragraphs) < config.clean.min_words:
-            continue
-        text = clean.PARAGRAPH_BREAK[config.clean.style].join(paragraphs)
-        split = row["split"] or split_of(row["id"], config.split, config.seed)
-        rows.append({"id": row["id"], "split": split, "text": text})
-    return pa.Table.from_pylist(rows, _SCHEMA)
+def _words(paragraphs: Iterable[str]) -> int:
+    return sum(len(text.split()) for text in paragraphs)
+
+
+def _up_to_a_block(documents: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    rows, size = [], 0
+    for row in documents:
+        rows.append(row)
+        size += sum(map(len, row["paragraphs"]))
+        if size >= _BLOCK_BYTES or len(rows) == _BLOCK_DOCUMENTS:
+            break
+    return rows
+
+
+def _write_block(folder: Path, name: str, rows: list[dict[str, Any]]) -> Block:
+    with replacing(folder / f"{name}.parquet") as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, _CLEANED), temporary, row_group_size=_ROWS)
+    paragraphs = [row["paragraphs"] for row in rows]
+    dedup.write_keys(folder, name, paragraphs)
+    return Block(name, len(rows), sum(map(len, paragraphs)))
 
 
 def split_of(document_id: str, shares: SplitConfig, seed: int) -> str:
@@ -148,9 +244,68 @@ def split_of(document_id: str, shares: SplitConfig, seed: int) -> str:
     return "dev" if fraction < shares.test + shares.dev else "train"
 
 
-def texts(folder: Path, split: str | None = None) -> Iterator[tuple[str, str, str]]:
-    """(id, split, text) of the documents in ``folder``, of one split or of all."""
-    for batch in pq.ParquetFile(folder / DOCUMENTS_FILE).iter_batches(batch_size=_ROWS):
-        for row in batch.to_pylist():
-            if split in (None, row["split"]):
-                yield row["id"], row["split"], row["text"]
+# --- select -----------------------------------------------------------------------------------------------------------
+
+
+def select(
+    folder: Path,
+    key: str,
+    place: Place,
+    documents: int,
+    paragraphs: int,
+    read: Path,
+    found: dedup.Found,
+    config: DataBuildConfig,
+) -> Result:
+    """Runs in Ray's processes: the block without what is dropped."""
+    reasons = found.documents(place, documents)
+    new = found.new_paragraphs(place, paragraphs)
+    total: Counter[str] = Counter()
+    block = Selected(key, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0))
+    with replacing(folder / f"{key}.parquet") as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
+        document = paragraph = 0
+        for batch in pq.ParquetFile(read / f"{key}.parquet").iter_batches(batch_size=_ROWS):
+            rows = []
+            for row in batch.to_pylist():
+                part = new[paragraph : paragraph + len(row["paragraphs"])]
+                if text := _text(row["paragraphs"], int(reasons[document]), part, config, total):
+                    rows.append({**row, "text": text, "bytes": len(text.encode())})
+                document, paragraph = document + 1, paragraph + len(part)
+            for row in rows:
+                block.documents[row["split"]] += 1
+                block.bytes[row["split"]] += row["bytes"]
+            writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
+    total["documents kept"] += sum(block.documents.values())
+    total["bytes kept"] += sum(block.bytes.values())
+    return {"block": asdict(block), "counts": dict(total)}
+
+
+def _text(paragraphs: list[str], reason: int, new: np.ndarray, config: DataBuildConfig, total: Counter[str]) -> str:
+    """What is kept of a document; empty if it is dropped. Counts why."""
+    if reason:
+        total[dedup.REASONS[reason]] += 1
+        return ""
+    left = [text for text, first in zip(paragraphs, new, strict=True) if first]
+    total["paragraphs seen before"] += len(paragraphs) - len(left)
+    if _words(left) < config.clean.min_words:
+        total["documents below clean.min_words without paragraphs seen before"] += 1
+        return ""
+    return clean.PARAGRAPH_BREAK[config.clean.style].join(left)
+
+
+def rows(work: Path, block: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The documents of one block, some hundred in memory at a time."""
+    file = pq.ParquetFile(work / FOLDER / f"{block}.parquet")
+    for batch in file.iter_batches(batch_size=_ROWS, columns=list(columns)):
+        yield from batch.to_pylist()
+
+
+def groups(work: Path, block: str) -> Iterator[Callable[[str], list[Any]]]:
+    """Some hundred documents of a block at a time, as a function that reads one column of them."""
+    file = pq.ParquetFile(work / FOLDER / f"{block}.parquet")
+    return (partial(_column, file, number) for number in range(file.num_row_groups))
+
+
+def _column(file: pq.ParquetFile, group: int, name: str) -> list[Any]:
+    values: list[Any] = file.read_row_group(group, [name])[name].to_pylist()
+    return values

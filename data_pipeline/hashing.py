@@ -42,4 +42,9 @@ def unit(hashes: UInt64) -> NDArray[np.float64]:
 
 def text_hash(text: str) -> int:
     """64 bits of BLAKE2b of the UTF-8 bytes."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+    return bytes_hash(text.encode())
+
+
+def bytes_hash(content: bytes) -> int:
+    """64 bits of BLAKE2b."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")

@@ -1,8 +1,11 @@
-"""Stage 3: from documents to one stream of ids per split, and the table of rows that are cut from it.
+"""Stage 3: from documents to streams of ids, and the table of rows that are cut from each.
 
 A training row is any ``max_length - 2`` consecutive ids of the shuffled documents or, with ``packing: documents``, as
 many whole ones as fit, each with a BOS and an EOS of its own. A dev or test row never holds parts of two documents: the
 first row of a document starts where the document does.
+
+Documents are shuffled by a hash of their number. A split of more tokens than a task should hold is cut into buckets,
+each a range of hashes: a bucket is a stream of its own, whose rows are shuffled and become its shards.
 """
 
 # N documents, R rows, P parts of documents
@@ -12,72 +15,227 @@ from __future__ import annotations
 import bisect
 import functools
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipeline import documents
-from data_pipeline.files import replacing, write_atomically
-from data_pipeline.hashing import permutation, text_hash
+from data_pipeline import arrays, documents
+from data_pipeline.files import write_atomically
+from data_pipeline.hashing import UInt64, mix, permutation, text_hash
 from data_pipeline.manifest import SPLITS
-from data_pipeline.progress import ProgressBar
 from data_pipeline.shards import Tokens, token_dtype
+from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
 
+FOLDER = "rows"
 SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS excluded
+BUCKET_TOKENS = 2**24  # what a task holds in memory: a smaller split is shuffled as a whole
+_TOKENS = "tokens"
+_INDEX = "index.json"
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The files of one split: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards."""
+    """The files of one bucket: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards."""
 
     stream: Path
     rows: Path
-    counts: Path
 
     @classmethod
-    def of(cls, folder: Path, split: str) -> Packed:
-        return cls(*(folder / f"{split}.{kind}" for kind in ("stream.npy", "rows.npy", "counts.json")))
-
-    @property
-    def files(self) -> tuple[Path, Path, Path]:
-        return self.stream, self.rows, self.counts
+    def of(cls, folder: Path, name: str) -> Packed:
+        return cls(*(folder / f"{name}.{kind}.npy" for kind in ("stream", "rows")))
 
 
-def pack(folder: Path, tokenizer_file: Path, config: DataBuildConfig) -> None:
-    """Tokenises ``folder/documents.parquet`` with Ray and writes the ``Packed`` files of all splits beside it."""
-    tokenizer, seed, size = Tokenizer(tokenizer_file), config.seed, config.max_length - 2
-    ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
-    for split, part in _tokenised(folder, tokenizer_file, token_dtype(tokenizer.vocab_size)):
-        ids[split].append(part)
-    newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
-    continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
+@dataclass(frozen=True)
+class Bucket:
+    """A range of a split's documents by hash: what it holds, and in how many rows."""
+
+    split: str
+    name: str
+    documents: int
+    tokens: int  # in rows, BOS and EOS excluded
+    left_over: int  # at ends that are too short for a row
+    rows: int
+
+
+def outputs(work: Path) -> list[Path]:
+    """The files of a finished stage."""
+    try:
+        packed = [Packed.of(work / FOLDER, bucket.name) for bucket in buckets(work)]
+    except (OSError, ValueError, KeyError):
+        packed = []
+    return [work / FOLDER / _INDEX, *(file for part in packed for file in (part.stream, part.rows))]
+
+
+def buckets(work: Path) -> list[Bucket]:
+    """The buckets of a finished stage, in order."""
+    return [Bucket(**bucket) for bucket in json.loads((work / FOLDER / _INDEX).read_bytes())["buckets"]]
+
+
+def counts(work: Path) -> dict[str, int]:
+    """Tokens of a finished stage: those of documents, those in rows, those left over at ends."""
+    found: dict[str, int] = json.loads((work / FOLDER / _INDEX).read_bytes())["counts"]
+    return found
+
+
+def tidy(work: Path) -> None:
+    """Removes what only the unfinished stage needs."""
+    discard(work / _TOKENS)
+
+
+def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: str) -> None:
+    """Tokenises ``work/documents/`` with a running Ray and writes the ``Packed`` files of all buckets."""
+    tokenizer = Tokenizer(tokenizer_file)
+    tokens = Step(work / _TOKENS, made_from)
+    blocks = documents.selected(work)
+    shared = {"tokenizer_file": tokenizer_file, "tokenizer_digest": tokenizer.digest, "seed": config.seed}
+    sizes: Counter[str] = Counter()
+    for result in tokens.run(encode_block, _numbered(blocks), work=work, **shared):
+        sizes.update(result)
+    rows = Step(work / FOLDER, made_from)
+    names = [block.name for block in blocks]
+    tasks = {
+        f"{split}-{part:05d}": {"split": split, "part": part, "parts": parts} for split, part, parts in _cut(sizes)
+    }
+    shared |= {"size": config.max_length - 2, "packing": config.packing}
+    found = [Bucket(**result) for result in rows.run(pack_bucket, tasks, read=tokens.folder, blocks=names, **shared)]
+    total = {
+        "documents": sum(bucket.documents for bucket in found),
+        "tokens of documents": sum(sizes.values()),
+        "tokens in rows": sum(bucket.tokens for bucket in found),
+        "tokens left over": sum(bucket.left_over for bucket in found),
+        "rows": sum(bucket.rows for bucket in found),
+    }
+    total["newlines between documents"] = total["tokens in rows"] + total["tokens left over"] - sum(sizes.values())
+    index = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
+    write_atomically(rows.folder / _INDEX, json.dumps(index).encode())
+
+
+def _numbered(blocks: Sequence[documents.Selected]) -> dict[str, dict[str, Any]]:
+    """The blocks, and how many documents of each split come before them."""
+    before: Counter[str] = Counter()
+    tasks = {}
+    for block in blocks:
+        tasks[block.name] = {"before": dict(before)}
+        before.update(block.documents)
+    return tasks
+
+
+def _cut(sizes: Mapping[str, int]) -> Iterator[tuple[str, int, int]]:
+    """(split, bucket, number of buckets) for the tokens of each split."""
     for split in SPLITS:
-        target = Packed.of(folder, split)
-        order = permutation(len(ids[split]), seed, text_hash(split))
-        parts = [part for index in order for part in (ids[split][index], newline)]
-        stream = np.concatenate(parts) if parts else newline[:0]
-        if split == "train" and config.packing == "stream":
-            rows = training_rows(len(stream), size)
-        else:
-            lengths = [len(ids[split][index]) for index in order]
-            rows = document_rows(lengths, len(newline), size, stream, continues)
-        tokens = int(rows[:, 1].sum())
-        if split == "train" and config.packing == "documents":
-            stream, rows = packed_rows(stream, rows, size)
-        rows = rows[permutation(len(rows), seed, text_hash(f"{split} rows"))]
-        _save(target.stream, stream)
-        _save(target.rows, rows)
-        counts = {"documents": len(ids[split]), "tokens": tokens, "rows": len(rows)}
-        write_atomically(target.counts, json.dumps(counts).encode())
+        parts = max(1, -(-sizes.get(split, 0) // BUCKET_TOKENS))
+        yield from ((split, part, parts) for part in range(parts))
+
+
+# --- tokenise ---------------------------------------------------------------------------------------------------------
+
+
+def encode_block(
+    folder: Path,
+    key: str,
+    before: Mapping[str, int],
+    work: Path,
+    tokenizer_file: Path,
+    tokenizer_digest: str,
+    seed: int,
+) -> Result:
+    """Runs in Ray's processes: the ids of a block's documents, by split, in the order of the shuffle.
+
+    ``before``: the number of each split's first document. The result: tokens of each split.
+    """
+    tokenizer = _tokenizer(tokenizer_file, tokenizer_digest)
+    dtype = token_dtype(tokenizer.vocab_size)
+    ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
+    for row in documents.rows(work, key, ["split", "text"]):
+        ids[row["split"]].append(np.array(tokenizer.encode(row["text"]), dtype))
+    for split, parts in ids.items():
+        if parts:
+            hashes = mix(seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))
+            order = np.argsort(hashes, kind="stable")
+            stops = np.cumsum([len(parts[index]) for index in order])
+            arrays.save(folder / f"{key}-{split}.ids.npy", np.concatenate([parts[index] for index in order]))
+            arrays.save(folder / f"{key}-{split}.hashes.npy", np.stack([hashes[order], stops.astype(np.uint64)]))
+    return {split: sum(map(len, parts)) for split, parts in ids.items()}
+
+
+@functools.lru_cache(maxsize=1)
+def _tokenizer(file: Path, digest: str) -> Tokenizer:
+    """``digest``: of the file, which another build of this process may have replaced."""
+    return Tokenizer(file)
+
+
+# --- cut rows ---------------------------------------------------------------------------------------------------------
+
+
+def pack_bucket(
+    folder: Path,
+    key: str,
+    split: str,
+    part: int,
+    parts: int,
+    read: Path,
+    blocks: Sequence[str],
+    tokenizer_file: Path,
+    tokenizer_digest: str,
+    seed: int,
+    size: int,
+    packing: str,
+) -> Result:
+    """Runs in Ray's processes: the stream of one bucket and its rows of at most ``size`` ids."""
+    tokenizer = _tokenizer(tokenizer_file, tokenizer_digest)
+    newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
+    texts = _shuffled(_bucket(read, blocks, split, part, parts))
+    stream = np.concatenate([newline[:0], *(piece for text in texts for piece in (text, newline))])
+    if split == "train" and packing == "stream":
+        rows = training_rows(len(stream), size)
+    else:
+        continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
+        rows = document_rows(list(map(len, texts)), len(newline), size, stream, continues)
+    tokens = int(rows[:, 1].sum())
+    between = 0 if split == "train" and packing == "stream" else len(texts) * len(newline)
+    left_over = len(stream) - between - tokens
+    if split == "train" and packing == "documents":
+        stream, rows = packed_rows(stream, rows, size)
+    of_bucket = [part] if part else []
+    rows = rows[permutation(len(rows), seed, text_hash(f"{split} rows"), *of_bucket)]
+    target = Packed.of(folder, key)
+    arrays.save(target.stream, stream)
+    arrays.save(target.rows, rows)
+    return asdict(Bucket(split, key, len(texts), tokens, left_over, len(rows)))
+
+
+def _bucket(
+    read: Path, blocks: Sequence[str], split: str, part: int, parts: int
+) -> Iterator[tuple[UInt64, list[Tokens]]]:
+    """Hashes [N] and ids of the documents of a bucket, block by block."""
+    for block in blocks:
+        try:
+            hashes, stops = arrays.mapped(read / f"{block}-{split}.hashes.npy")
+        except FileNotFoundError:  # the block has no document of this split
+            continue
+        wanted = arrays.key_range(hashes, part, parts)
+        if wanted.start < wanted.stop:
+            borders = [0, *stops.tolist()][wanted.start : wanted.stop + 1]
+            ids = np.array(arrays.mapped(read / f"{block}-{split}.ids.npy")[borders[0] : borders[-1]])
+            yield hashes[wanted], np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
+
+
+def _shuffled(parts: Iterator[tuple[UInt64, list[Tokens]]]) -> list[Tokens]:
+    """The documents in the order of their hashes."""
+    hashes, texts = [np.empty(0, np.uint64)], list[Tokens]()
+    for keys, block in parts:
+        hashes.append(np.array(keys))
+        texts += block
+    return [texts[index] for index in np.argsort(np.concatenate(hashes), kind="stable")]
 
 
 def training_rows(stream_length: int, size: int) -> Rows:
@@ -165,42 +323,3 @@ def row_ids(packed: Packed) -> Iterator[list[int]]:
     stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows)
     for start, length in table.tolist():
         yield stream[start : start + length].tolist()
-
-
-def _tokenised(folder: Path, tokenizer_file: Path, dtype: np.dtype[Any]) -> Iterator[tuple[str, Tokens]]:
-    """(split, ids) of every document, in order."""
-    import ray
-
-    data = ray.data.read_parquet(str(folder / documents.DOCUMENTS_FILE))
-    encoded = data.map_batches(
-        encode_documents,
-        fn_kwargs={"tokenizer_file": str(tokenizer_file), "dtype": dtype.str},
-        batch_format="pyarrow",
-        batch_size=256,
-    )
-    total = pa.parquet.ParquetFile(folder / documents.DOCUMENTS_FILE).metadata.num_rows
-    with ProgressBar("tokenise", total) as bar:
-        done = 0
-        for table in encoded.iter_batches(batch_format="pyarrow", batch_size=None):
-            for split, content in zip(table["split"].to_pylist(), table["ids"].to_pylist(), strict=True):
-                yield split, np.frombuffer(content, dtype)
-            done += len(table)
-            bar.advance_to(done)
-
-
-def encode_documents(batch: pa.Table, tokenizer_file: str, dtype: str) -> pa.Table:
-    """Runs in Ray's processes (the tokenizers' own threads would gain nothing)."""
-    ids = _tokenizer(tokenizer_file).encode_lines(batch["text"].to_pylist())
-    return pa.table(
-        {"split": batch["split"], "ids": pa.array([np.array(part, dtype).tobytes() for part in ids], pa.large_binary())}
-    )
-
-
-@functools.lru_cache(maxsize=1)
-def _tokenizer(file: str) -> Tokenizer:
-    return Tokenizer(file)
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 class ProgressBar:
     def __init__(self, name: str, total: int) -> None:
-        self._bar = tqdm(total=total, desc=f"{name:>9}", disable=None, leave=False)
+        self._bar = tqdm(total=total, desc=f"{name:>10}", disable=None, leave=False)
 
     def advance_to(self, done: int) -> None:
         self._bar.update(done - self._bar.n)

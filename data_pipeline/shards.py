@@ -20,7 +20,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.files import write_atomically
+from data_pipeline.files import replacing
 from data_pipeline.manifest import Member, ShardInfo
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, PRED_ID
 
@@ -42,22 +42,35 @@ def member_name(file: str, number: int) -> str:
 
 
 def write_shard(folder: Path, file: str, blocks: Iterable[Tokens]) -> ShardInfo:
-    """Writes ``blocks`` [R, T] as the members of shard ``file``, atomically."""
-    buffer = io.BytesIO()
+    """Writes ``blocks`` [R, T] as the members of shard ``file``, atomically; one member is in memory at a time."""
     members = []
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for number, block in enumerate(blocks):
-            content = io.BytesIO()
-            np.lib.format.write_array(content, np.ascontiguousarray(block), version=(1, 0), allow_pickle=False)
-            entry = tarfile.TarInfo(member_name(file, number))
-            entry.size = content.tell()
-            members.append(Member(buffer.tell(), entry.size, zlib.crc32(content.getbuffer()), len(block)))
-            content.seek(0)
-            tar.addfile(entry, content)
-    content_bytes = buffer.getvalue()
-    write_atomically(folder / file, content_bytes)
-    digest = hashlib.sha256(content_bytes).hexdigest()
-    return ShardInfo(file=file, bytes=len(content_bytes), sha256=digest, members=tuple(members))
+    with replacing(folder / file) as temporary, temporary.open("wb") as target:
+        stream = _Digested(target)
+        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:  # type: ignore[call-overload]
+            for number, block in enumerate(blocks):
+                content = io.BytesIO()
+                np.lib.format.write_array(content, np.ascontiguousarray(block), version=(1, 0), allow_pickle=False)
+                entry = tarfile.TarInfo(member_name(file, number))
+                entry.size = content.tell()
+                members.append(Member(stream.bytes, entry.size, zlib.crc32(content.getbuffer()), len(block)))
+                content.seek(0)
+                tar.addfile(entry, content)
+    return ShardInfo(file=file, bytes=stream.bytes, sha256=stream.digest.hexdigest(), members=tuple(members))
+
+
+class _Digested:
+    """A file that is only appended to, with the digest of what was written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.bytes, self.digest = file, 0, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        self.bytes += len(content)
+        return self._file.write(content)
+
+    def tell(self) -> int:
+        return self.bytes
 
 
 def read_member(

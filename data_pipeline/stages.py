@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline.files import write_atomically
+from data_pipeline.steps import discard
 from dualmask.config.load import flatten
 
 log = logging.getLogger(__name__)
@@ -31,11 +32,16 @@ class Stages:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def run(self, name: str, inputs: Inputs, outputs: Sequence[Path], work: Callable[[], None]) -> None:
-        """Calls ``work``, which makes ``outputs``, unless they were already made from the same ``inputs``."""
+        """Calls ``work``, which makes ``outputs``, unless they were already made from the same ``inputs``.
+
+        What an earlier run of ``work`` has left in the folder ``name`` is used again only if that run did not end.
+        """
         inputs = json.loads(json.dumps(inputs))
         if reason := self._reason(name, inputs, outputs):
             log.info("%s: %s", name, reason)
-            self._record(name).unlink(missing_ok=True)
+            if self._record(name).exists():
+                discard(self.folder / name)
+                self._record(name).unlink()
             start = time.monotonic()
             work()
             self.seconds[name] = time.monotonic() - start

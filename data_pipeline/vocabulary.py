@@ -1,4 +1,4 @@
-"""Stage 2: ``tokenizer.model``, a sentencepiece unigram model trained on the train documents (see ``core.tokenizer``).
+"""Stage 2: ``tokenizer.model``, a sentencepiece unigram model trained on a sample of the train documents.
 
 Alternatively an existing tokenizer: a local file, or one of the Hugging Face hub.
 """
@@ -6,23 +6,29 @@ Alternatively an existing tokenizer: a local file, or one of the Hugging Face hu
 from __future__ import annotations
 
 import io
+import itertools
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import sentencepiece as spm
+from numpy.typing import NDArray
 
 from data_pipeline import documents, hub
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import mix, text_hash, unit
+from data_pipeline.steps import Result, Step
 from dualmask.config.data import TokenizerConfig
 from dualmask.core.tokenizer import BOS, BOS_ID, EOS, EOS_ID, MASK, PAD, PAD_ID, PRED, UNK_ID, UNKNOWN, Tokenizer
 
 _FILES = ("tokenizer.json", "tokenizer.model")  # the names looked for in a folder
 _THREADS = 4  # fixed: the sums inside the trainer depend on it
-
+_SAMPLE = text_hash("tokenizer sample")
+MORE_TEXT = "give more text"
 
 log = logging.getLogger(__name__)
 
@@ -71,17 +77,80 @@ def describe(config: TokenizerConfig, tokenizer_file: Path | None) -> str:
     return f"{config.name}, of the Hugging Face hub" if config.name else f"{tokenizer_file.name}, given"
 
 
-def make(config: TokenizerConfig, tokenizer_file: Path | None, folder: Path, target: Path, seed: int) -> None:
-    """Copies ``tokenizer_file``, or trains on the documents in ``folder``. Raises VocabularyError."""
-    if tokenizer_file is None:
-        write_atomically(target, train(_sample(folder, config.sample_megabytes * 1e6, seed), config.vocab_size))
+def make(config: TokenizerConfig, tokenizer_file: Path | None, work: Path, target: Path, step: Step, seed: int) -> None:
+    """Copies ``tokenizer_file``, or trains on a sample of the documents in ``work`` with a running Ray.
+
+    Raises VocabularyError.
+    """
+    if tokenizer_file is not None:
+        with replacing(target) as temporary:
+            shutil.copyfile(tokenizer_file, temporary)
         return
+    blocks = [block.name for block in documents.selected(work)]
+    total: Counter[int] = Counter()
+    for result in step.run(weigh, {f"{name}.weights": {"block": name} for name in blocks}, work=work, seed=seed):
+        total.update({int(place): size for place, size in result.items()})
+    bound, is_whole = threshold(total, config.sample_megabytes * 1e6)
+    samples = {f"{name}.sample": {"block": name} for name in blocks}
+    step.run(draw, samples, work=work, seed=seed, bound=bound)
+    files = [step.folder / f"{name}.sample.txt" for name in blocks]
+    step.run(learn, {"model": {"files": files, "config": config, "is_whole": is_whole}})
     with replacing(target) as temporary:
-        shutil.copyfile(tokenizer_file, temporary)
+        shutil.copyfile(step.folder / "model", temporary)
 
 
-def train(lines: Iterator[str], vocab_size: int) -> bytes:
-    """A serialised model of exactly ``vocab_size`` pieces. Raises VocabularyError."""
+# --- the sample -------------------------------------------------------------------------------------------------------
+
+
+def sample_places(ids: Sequence[str], seed: int) -> NDArray[np.int64]:
+    """[N] where each document stands in the order by which a sample is drawn: a hash of its id, as one of 128 steps an
+    octave, so that any share of the corpus is met within one per cent. Independent of the hash that splits."""
+    hashes = np.array([text_hash(name) for name in ids], np.uint64)
+    return (unit(mix(_SAMPLE, seed, hashes)).view(np.uint64) >> np.uint64(45)).astype(np.int64)
+
+
+def threshold(sizes: Mapping[int, int], wanted: float) -> tuple[int, bool]:
+    """The place below which a sample of about ``wanted`` bytes lies, and whether that is everything.
+
+    ``sizes``: bytes at each place.
+    """
+    places = np.array(sorted(sizes), np.int64)
+    sums = np.cumsum([0, *(sizes[place] for place in places.tolist())])
+    count = int(np.abs(sums - wanted).argmin())
+    is_whole = count == len(places)
+    return (int(places[-1]) + 1 if len(places) else 0) if is_whole else int(places[count]), is_whole
+
+
+def weigh(folder: Path, key: str, block: str, work: Path, seed: int) -> Result:
+    """Runs in Ray's processes: the bytes of train text of a block, by place in the order of the sample."""
+    rows = [row for row in documents.rows(work, block, ["id", "split", "bytes"]) if row["split"] == "train"]
+    sizes: Counter[int] = Counter()
+    for place, row in zip(sample_places([row["id"] for row in rows], seed).tolist(), rows, strict=True):
+        sizes[place] += row["bytes"]
+    return {str(place): size for place, size in sizes.items()}
+
+
+def draw(folder: Path, key: str, block: str, work: Path, seed: int, bound: int) -> Result:
+    """Runs in Ray's processes: the lines of a block's train documents that stand below ``bound``."""
+    with replacing(folder / f"{key}.txt") as temporary, temporary.open("wb") as file:
+        for group in documents.groups(work, block):
+            ids, splits = (group(name) for name in ("id", "split"))
+            drawn = (sample_places(ids, seed) < bound) & (np.array(splits) == "train")
+            for text in itertools.compress(group("text") if drawn.any() else [], drawn):
+                file.writelines(f"{line}\n".encode() for line in text.split("\n") if line)
+    return {}
+
+
+def learn(folder: Path, key: str, files: Sequence[Path], config: TokenizerConfig, is_whole: bool) -> Result:
+    """Runs in one of Ray's processes: the model of the lines in ``files``. Raises VocabularyError."""
+    lines = (line.decode().removesuffix("\n") for file in files for line in file.open("rb"))
+    more = "" if is_whole else f"raise tokenizer.sample_megabytes={config.sample_megabytes:g}"
+    write_atomically(folder / key, train(lines, config.vocab_size, more or MORE_TEXT))
+    return {}
+
+
+def train(lines: Iterator[str], vocab_size: int, more: str = MORE_TEXT) -> bytes:
+    """A serialised model of exactly ``vocab_size`` pieces. Raises VocabularyError; ``more``: how to get more lines."""
     model = io.BytesIO()
     try:
         spm.SentencePieceTrainer.train(
@@ -110,16 +179,7 @@ def train(lines: Iterator[str], vocab_size: int) -> bytes:
         )
     except RuntimeError as error:
         limit = re.search(r"<= (\d+)", str(error))
-        remedy = f"set it to {limit[1]} or less, or give more text" if limit else "change it, or give more text"
+        remedy = f"set it to {limit[1]} or less, or {more}" if limit else f"change it, or {more}"
         reason = str(error).rpartition("]")[2].strip().partition("\n")[0] or "no text"
         raise VocabularyError(f"tokenizer.vocab_size={vocab_size} does not fit the text ({reason}): {remedy}") from None
     return model.getvalue()
-
-
-def _sample(folder: Path, size: float, seed: int) -> Iterator[str]:
-    """The lines of train documents of about ``size`` bytes in total, chosen by hash."""
-    total = sum(len(text.encode()) for _, _, text in documents.texts(folder, "train"))
-    share = size / max(total, 1)
-    for name, _, text in documents.texts(folder, "train"):
-        if unit(mix(seed, text_hash(name)))[0] < share:
-            yield from filter(None, text.split("\n"))

@@ -66,6 +66,15 @@ class DedupConfig(Section):
     )
 
 
+class DecontaminateConfig(Section):
+    """Evaluation files whose text must not be trained on: a train document that shares a run of words is dropped."""
+
+    paths: tuple[str, ...] = Field((), description="evaluation files, folders or globs; none: nothing is dropped")
+    kind: Literal["jsonl", "parquet", "text"] = Field("jsonl", description="of these files, as in source.kind")
+    text_field: str = Field("text", description="jsonl, parquet: field of the text")
+    ngram: Annotated[int, Field(ge=3)] = Field(13, description="words of a run, capitals and punctuation ignored")
+
+
 class SplitConfig(Section):
     """Shares by document hash; unused where the source has dev_paths or test_paths (the rest is then all train)."""
 
@@ -115,6 +124,7 @@ class DataBuildConfig(Section):
     source: SourceConfig
     clean: CleanConfig = CleanConfig()
     dedup: DedupConfig = DedupConfig()
+    decontaminate: DecontaminateConfig = DecontaminateConfig()
     split: SplitConfig = SplitConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     max_length: Annotated[int, Field(ge=16)] = Field(64, description="tokens a sequence, BOS and EOS included")

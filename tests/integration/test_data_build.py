@@ -7,6 +7,7 @@ import json
 import logging
 import lzma
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -22,6 +24,7 @@ import pytest
 from local_hub import local_hub
 from tiny_bpe import PIECES, make_tokenizer_json
 
+from data_pipeline import packing
 from data_pipeline.build import BuildError, build
 from data_pipeline.cluster import running_ray
 from data_pipeline.files import sha256
@@ -79,6 +82,10 @@ def digests(folder: Path) -> dict[str, str]:
     return {shard.file: shard.sha256 for split in splits for shard in split.shards}
 
 
+def documents_of(folder: Path) -> list[dict[str, Any]]:
+    return pq.read_table(sorted(folder.glob(".work/documents/*.parquet"))).to_pylist()
+
+
 def test_manifest_tells_the_truth(built: Path) -> None:
     manifest = Manifest.load(built)
     tokenizer = Tokenizer(built / "tokenizer.model")
@@ -95,7 +102,7 @@ def test_manifest_tells_the_truth(built: Path) -> None:
 def test_texts_of_dev_and_test_are_their_rows(built: Path) -> None:
     tokenizer = Tokenizer(built / "tokenizer.model")
     for split in ("dev", "test"):
-        texts = [json.loads(line)["text"] for line in (built / f"{split}.jsonl").read_text("utf-8").splitlines()]
+        texts = texts_of(built, split)
         rows = [
             tokenizer.decode(row[:length].tolist())
             for batch in evaluation_batches(built, split, batch_size=64)
@@ -106,7 +113,7 @@ def test_texts_of_dev_and_test_are_their_rows(built: Path) -> None:
 
 
 def test_no_paragraph_is_in_two_places(built: Path) -> None:
-    rows = pq.read_table(built / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(built)
     paragraphs = [paragraph.lower() for row in rows for paragraph in row["text"].split("\n")]
     assert len(paragraphs) == len(set(paragraphs))
     assert paragraphs.count(BOILERPLATE.lower()) == 1
@@ -115,7 +122,7 @@ def test_no_paragraph_is_in_two_places(built: Path) -> None:
 
 
 def test_train_text_is_all_there(built: Path) -> None:
-    rows = pq.read_table(built / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(built)
     tokenizer = Tokenizer(built / "tokenizer.model")
     expected = sum(len(tokenizer.encode(row["text"])) + 1 for row in rows if row["split"] == "train")
     assert 0 <= expected - Manifest.load(built).splits["train"].tokens < 30
@@ -125,6 +132,78 @@ def test_two_builds_are_equal_and_workers_make_no_difference(built: Path, corpus
     other = build(config_for(tmp_path, corpus, workers=1))
     assert digests(tmp_path) == digests(built)
     assert other == Manifest.load(built)
+
+
+def test_a_split_of_several_buckets_has_the_same_documents(
+    built: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "BUCKET_TOKENS", 9000)
+    for name, workers in (("one", 1), ("two", 2)):
+        build(config_for(tmp_path / name, corpus, workers=workers))
+    one, two = Manifest.load(tmp_path / "one"), Manifest.load(built)
+    assert one == Manifest.load(tmp_path / "two")
+    assert [shard.file for shard in one.splits["train"].shards] == [
+        f"train-{number:06d}.tar" for number in range(len(one.splits["train"].shards))
+    ]
+    assert sorted(texts_of(tmp_path / "one", "dev")) == sorted(texts_of(built, "dev"))
+    counts = json.loads((tmp_path / "one" / "report.json").read_bytes())["rows"]
+    lost = two.splits["train"].tokens - one.splits["train"].tokens
+    assert (
+        0 <= lost <= counts["tokens left over"] < 30 * len(one.splits["train"].shards) + 8 * one.splits["dev"].documents
+    )
+
+
+def texts_of(folder: Path, split: str) -> list[str]:
+    return [json.loads(line)["text"] for line in (folder / f"{split}.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_the_report_accounts_for_every_document_and_token(built: Path) -> None:
+    counts = json.loads((built / "report.json").read_bytes())["documents"]
+    dropped = sum(
+        count
+        for reason, count in counts.items()
+        if reason.partition(" documents")[0] in ("duplicate", "near-duplicate")
+    )
+    dropped += sum(count for reason, count in counts.items() if reason.startswith("documents below"))
+    assert counts["documents read"] == len(topics) + 2 == dropped + counts["documents kept"]
+    assert counts["paragraphs seen before"] >= len(topics) - 1
+    assert counts["documents kept"] == len(documents_of(built))
+    rows, splits = json.loads((built / "report.json").read_bytes())["rows"], Manifest.load(built).splits
+    assert rows["tokens in rows"] == sum(split.tokens for split in splits.values())
+    assert rows["newlines between documents"] == splits["train"].documents
+
+
+def test_a_small_sample_of_a_large_corpus_trains_a_tokenizer(corpus: Path, tmp_path: Path) -> None:
+    """The sample is chosen by a hash of its own: it is not what the dev and test parts have left of their hash."""
+    build(config_for(tmp_path, corpus, tokenizer={"vocab_size": 330, "sample_megabytes": 0.01}))
+    assert Manifest.load(tmp_path).vocab_size == 330
+
+
+def test_a_sample_that_is_too_small_is_named(corpus: Path, tmp_path: Path) -> None:
+    config = config_for(tmp_path, corpus, tokenizer={"vocab_size": 3000, "sample_megabytes": 0.02})
+    with pytest.raises(VocabularyError, match=r"vocab_size=3000 .*or raise tokenizer\.sample_megabytes=0\.02$"):
+        build(config)
+
+
+def test_train_documents_that_hold_an_evaluation_text_are_dropped(built: Path, corpus: Path, tmp_path: Path) -> None:
+    train = [row["text"] for row in documents_of(built) if row["split"] == "train"]
+    held = [" ".join(text.split()[5:25]) for text in train[:3]]
+    (tmp_path / "benchmark.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in held))
+    decontaminate = {"paths": [str(tmp_path / "benchmark.jsonl")], "ngram": 20}
+    build(config_for(tmp_path / "out", corpus, decontaminate=decontaminate))
+    left = " ".join(" ".join(row["text"].split()) for row in documents_of(tmp_path / "out") if row["split"] == "train")
+    assert not [text for text in held if text in left]
+    counts = json.loads((tmp_path / "out" / "report.json").read_bytes())["documents"]
+    assert counts["documents that share words with evaluation files"] == 3
+
+
+def test_lost_blocks_are_made_again(built: Path, corpus: Path) -> None:
+    before = digests(built)
+    for block in built.glob(".work/documents/*.parquet"):
+        block.unlink()
+    (built / "train-000000.tar").unlink()
+    build(config_for(built, corpus))
+    assert digests(built) == before
 
 
 def test_doing_it_again_does_nothing(built: Path, corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -172,7 +251,7 @@ def test_compressed_json_lines_with_splits_of_their_own(tmp_path: Path) -> None:
         "test_paths": [str(tmp_path / "test.jsonl.xz")],
     }
     build(config_for(tmp_path / "out", tmp_path, source=source, clean={"style": "plain"}))
-    rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(tmp_path / "out")
     ids = {split: {row["id"] for row in rows if row["split"] == split} for split in parts}
     assert ids["test"] >= set(names[25:30])  # what train and test share is the test's
     assert ids["dev"]
@@ -215,7 +294,7 @@ def test_a_data_set_of_the_hub_in_the_pieces_of_a_model_there(
     assert (tmp_path / "out" / "tokenizer.model").read_bytes() == bpe
     pieces = Tokenizer(tmp_path / "out" / "tokenizer.model")
     assert manifest.vocab_size == pieces.vocab_size == PIECES + len(SPECIAL_IDS)
-    rows = pq.read_table(tmp_path / "out" / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(tmp_path / "out")
     assert all(row["text"].startswith(" = ") for row in rows)
     text = "\n".join(row["text"] for row in rows if row["split"] == "test")
     (batch, *_) = evaluation_batches(tmp_path / "out", "test", batch_size=16)
@@ -248,7 +327,7 @@ def test_training_reader_on_built_data(built: Path) -> None:
 def test_documents_that_share_rows_stay_whole(corpus: Path, tmp_path: Path) -> None:
     manifest = build(config_for(tmp_path, corpus, packing="documents"))
     tokenizer, train = Tokenizer(tmp_path / "tokenizer.model"), manifest.splits["train"]
-    rows = pq.read_table(tmp_path / ".work" / "documents.parquet").to_pylist()
+    rows = documents_of(tmp_path)
     documents = [tokenizer.encode(row["text"]) for row in rows if row["split"] == "train"]
     batches = list(ShardReader(tmp_path, batch_size=1, epochs=1))
     texts = [text[1 : size - 1] for batch in batches for text, size in zip(batch.tokens, batch.length, strict=True)]
@@ -316,26 +395,21 @@ def test_output_that_cannot_be_a_folder(tmp_path: Path, corpus: Path) -> None:
 
 
 MOMENTS = {
-    "reading": ".work/.cleaned.parquet.partial",
-    "rows": ".work/tokenizer.json",
-    "shards": ".work/*.tar.json",
+    "read": ".work/read/*.json",
+    "near-duplicates": ".work/pairs/made_from",
+    "select": ".work/documents/*.json",
+    "sample": ".work/sample/*.json",
+    "tokenise": ".work/tokens/*.json",
+    "rows": ".work/rows/train-*.json",
+    "shards": ".work/shards/*.tar.json",
+    "texts": ".work/texts/*.json",
 }
 
 
 def test_killed_builds_go_on_and_end_the_same(built: Path, corpus: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    script = tmp_path / "run.py"
-    script.write_text(
-        "import sys\n"
-        "from data_pipeline.build import build\n"
-        "from dualmask.config.data import DataBuildConfig\n"
-        "build(DataBuildConfig.model_validate_json(sys.argv[1]))\n"
-    )
-    arguments = [sys.executable, str(script), config_for(output, corpus).model_dump_json()]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     for pattern in MOMENTS.values():
-        process = subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
-        kill_when(process, output, pattern)
+        kill_when(start_build(config_for(output, corpus), tmp_path), output, pattern)
         assert not (output / "manifest.json").exists()
         for shard in output.glob("*.tar"):  # whatever has its name is whole
             assert digests(built)[shard.name] == sha256(shard)
@@ -343,16 +417,74 @@ def test_killed_builds_go_on_and_end_the_same(built: Path, corpus: Path, tmp_pat
     assert digests(output) == digests(built)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_builds_killed_at_any_moment_end_the_same(built: Path, corpus: Path, tmp_path: Path, seed: int) -> None:
+    """The whole build, or one of its workers, at three random moments."""
+    output, draw = tmp_path / "out", random.Random(seed)
+    for _ in range(3):
+        process = start_build(config_for(output, corpus), tmp_path)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(draw.uniform(3, 20))
+        if draw.random() < 0.5:
+            kill_a_worker(process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(draw.uniform(0, 5))
+        kill(process)
+    build(config_for(output, corpus))
+    assert digests(output) == digests(built)
+
+
+def test_a_killed_worker_is_replaced(built: Path, corpus: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    process = start_build(config_for(output, corpus), tmp_path)
+    wait_for(process, output, ".work/read/made_from")
+    kill_a_worker(process)
+    assert process.wait(300) == 0
+    assert digests(output) == digests(built)
+
+
+def start_build(config: DataBuildConfig, folder: Path) -> subprocess.Popen[bytes]:
+    script = folder / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from data_pipeline.build import build\n"
+        "from dualmask.config.data import DataBuildConfig\n"
+        "build(DataBuildConfig.model_validate_json(sys.argv[1]))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    arguments = [sys.executable, str(script), config.model_dump_json()]
+    return subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+
+
 def kill_when(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
     """kill -9 the build as soon as a file like ``pattern`` is there."""
-    deadline = time.monotonic() + 120
+    wait_for(process, output, pattern)
+    kill(process)
+
+
+def wait_for(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 240
     while not list(output.glob(pattern)):
         assert process.poll() is None, f"the build ended before {pattern} appeared"
         assert time.monotonic() < deadline
         time.sleep(0.002)
-    children = psutil.Process(process.pid).children(recursive=True)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
     process.send_signal(signal.SIGKILL)
     process.wait()
     for child in children:  # Ray's agents would leave by themselves after a minute
         with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
+
+
+def kill_a_worker(process: subprocess.Popen[bytes]) -> None:
+    """kill -9 one of Ray's processes that works for the build, if there is one yet."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.name() in ("ray::IDLE", "ray::make_block"):  # not an agent: Ray ends without it
+                    child.kill()
+                    return

@@ -1,15 +1,18 @@
 """The tokenizer contract, on a model trained here: control symbols at their ids, newline alone, nothing lost."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from pydoc_data.topics import topics
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from data_pipeline.vocabulary import VocabularyError, find, train
-from dualmask.config.data import TokenizerConfig
+from data_pipeline.documents import split_of
+from data_pipeline.vocabulary import VocabularyError, find, sample_places, threshold, train
+from dualmask.config.data import SplitConfig, TokenizerConfig
 from dualmask.core.tokenizer import SPECIAL_IDS, Tokenizer
 
 
@@ -57,3 +60,28 @@ def test_a_model_that_is_none_of_ours(tmp_path: Path) -> None:
     for name in ("x.model", "absent.model"):
         with pytest.raises(VocabularyError, match=rf"^tokenizer\.model=.*{name}: "):
             find(TokenizerConfig(model=tmp_path / name))
+
+
+@pytest.mark.parametrize("wanted", [5e4, 2e5, 5e6])
+def test_a_sample_has_the_size_that_is_asked_for(wanted: float) -> None:
+    """Of 10 MB, also where its share is below that of the dev and test parts."""
+    ids = [f"document {number}" for number in range(40_000)]
+    sizes = np.random.default_rng(0).integers(1, 500, len(ids))
+    places = sample_places(ids, 0)
+    total: Counter[int] = Counter()
+    for place, size in zip(places.tolist(), sizes.tolist(), strict=True):
+        total[place] += size
+    bound, is_whole = threshold(total, wanted)
+    assert not is_whole
+    assert abs(int(sizes[places < bound].sum()) / wanted - 1) < 0.05
+    splits = {
+        split_of(name, SplitConfig(dev=0.3, test=0.3), 0)
+        for name, place in zip(ids, places, strict=True)
+        if place < bound
+    }
+    assert len(splits) == 3
+
+
+def test_a_sample_larger_than_the_text_is_the_text() -> None:
+    assert threshold({3: 10, 7: 20}, 1e6) == (8, True)
+    assert threshold({}, 1e6) == (0, True)
