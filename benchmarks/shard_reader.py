@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from benchmarks.timing import interleave, median_row, print_rows, ratios
+from data_pipeline.endless import Source
 from data_pipeline.manifest import Manifest, SplitInfo
-from data_pipeline.reader import ShardReader
+from data_pipeline.reader import ShardReader, Share
 from data_pipeline.shards import write_shard
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PRED_ID
 from dualmask.evaluation.report import write
@@ -76,7 +77,7 @@ def shard_reader(folder: Path, rows: np.ndarray) -> Callable[[], int]:
     ).save(folder)
 
     def run() -> int:
-        reader = ShardReader(folder, batch_size=BATCH, epochs=1)
+        reader = ShardReader(Source(folder, epochs=1), Share(BATCH))
         return sum(len(batch.tokens) for batch in reader)
 
     return run

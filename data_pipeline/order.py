@@ -1,10 +1,19 @@
-"""The order of an epoch, a pure function of (seed, epoch): permuted shards, their members, and the members' rows."""
+"""The order of an epoch, a pure function of (seed, epoch): permuted shards, their permuted members, and all rows of a
+window of these permuted together.
+
+A window is some tens of thousands of rows: those of a few shards, or a part of a large one, which are others in each
+epoch. So rows that met in a batch hardly ever meet again, while an epoch reads one shard after the other. Only the
+windows in use are ever in memory.
+"""
+
+# S shards, W rows of a window
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,53 +22,111 @@ from data_pipeline.hashing import permutation
 
 Indices = NDArray[np.int64]
 
+WINDOW = 2**15  # rows; all windows of an epoch are equally large, up to twice that
+
 _SHARDS, _MEMBERS, _ROWS = range(3)
+
+
+class RowCounts(Protocol):
+    """How many rows there are: what the order needs to know of the data."""
+
+    @property
+    def rows(self) -> Indices:
+        """Of each shard, [S]."""
+        ...
+
+    def member_rows(self, shard: int) -> Indices:
+        """Of each member of a shard."""
+        ...
 
 
 @dataclass(frozen=True)
 class Run:
-    """Consecutive positions of the order whose rows lie in one member."""
+    """Rows of one shard; they stand at ``places`` of the part of the order that was asked for."""
 
     shard: int
-    member: int
+    places: Indices
+    members: Indices
+    rows: Indices  # in their members
+
+
+class _Rows(NamedTuple):
+    """Where the rows of a window lie, in their order: three arrays [W]."""
+
+    shards: Indices
+    members: Indices
     rows: Indices
 
 
 class EpochOrder:
-    """The order of ``row_counts[shard][member]`` rows in ``epoch``; its positions are 0 … ``size`` - 1."""
+    """The order of the rows in ``epoch``, but for ``excluded`` shards; its positions are 0 … ``size`` - 1."""
 
-    def __init__(self, row_counts: Sequence[Sequence[int]], seed: int, epoch: int) -> None:
-        self._key = (seed, epoch)
-        self._row_counts = [np.asarray(counts, np.int64) for counts in row_counts]
-        self._shards = permutation(len(row_counts), *self._key, _SHARDS)
-        self._ends = np.cumsum([self._row_counts[shard].sum() for shard in self._shards])
-        self._members = lru_cache(maxsize=4)(self._members_of)
-        self._rows = lru_cache(maxsize=8)(self._rows_of)
-
-    @property
-    def size(self) -> int:
-        return int(self._ends[-1]) if len(self._ends) else 0
+    def __init__(self, counts: RowCounts, seed: int, epoch: int, excluded: Sequence[int] = (), window: int = WINDOW):
+        self._counts, self._key = counts, (seed, epoch)
+        rows = counts.rows.copy()
+        rows[list(excluded)] = 0
+        self._stored_ends = np.cumsum(rows)
+        self._shards = permutation(len(rows), *self._key, _SHARDS)
+        self._sizes = rows[self._shards]
+        self._ends = np.cumsum(self._sizes)
+        self.size = int(rows.sum())
+        windows = max(self.size // window, 1)
+        self._windows = np.arange(windows + 1) * self.size // windows  # where they begin, and the end
+        self._window = lru_cache(maxsize=2)(self._make_window)
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
-        """The positions ``start`` … ``stop`` - 1, split where another member begins."""
+        """The positions ``start`` … ``stop`` - 1, shard by shard."""
+        part = self._part(start, stop)
+        for shard in np.unique(part.shards).tolist():
+            places = np.flatnonzero(part.shards == shard)
+            yield Run(shard, places, part.members[places], part.rows[places])
+
+    def shards(self, start: int) -> list[int]:
+        """The shards that are read from position ``start`` to the end of the window behind its own, in order."""
+        number = self._window_at(start)
+        stop = int(self._windows[min(number + 2, len(self._windows) - 1)])
+        first, last = np.searchsorted(self._ends, [self._windows[number], stop - 1], side="right")
+        return [
+            int(shard) for shard, size in zip(self._shards[first : last + 1], self._sizes[first:], strict=False) if size
+        ]
+
+    def stored(self, number: int) -> tuple[int, int, int]:
+        """Shard, member and row of the ``number``-th row as they are stored, of those that the order holds."""
+        shard = int(np.searchsorted(self._stored_ends, number, side="right"))
+        counts = self._counts.member_rows(shard)
+        ends = np.cumsum(counts)
+        inside = number - int(self._stored_ends[shard]) + int(ends[-1])
+        member = int(np.searchsorted(ends, inside, side="right"))
+        return shard, member, inside - int(ends[member]) + int(counts[member])
+
+    def _window_at(self, position: int) -> int:
+        return int(np.searchsorted(self._windows, position, side="right")) - 1
+
+    def _part(self, start: int, stop: int) -> _Rows:
+        parts = []
         while start < stop:
-            shard_index = int(np.searchsorted(self._ends, start, side="right"))
-            shard = int(self._shards[shard_index])
-            members, ends = self._members(shard)
-            inside = start - (int(self._ends[shard_index]) - int(ends[-1]))
-            member_index = int(np.searchsorted(ends, inside, side="right"))
-            member = int(members[member_index])
-            rows = self._rows(shard, member)
-            first = inside - (int(ends[member_index]) - len(rows))
-            part = rows[first : first + stop - start]
-            yield Run(shard, member, part)
-            start += len(part)
+            number = self._window_at(start)
+            first, end = self._windows[number : number + 2].tolist()
+            here = slice(start - first, min(stop, end) - first)
+            parts.append([column[here] for column in self._window(number)])
+            start = end
+        return _Rows(*map(np.concatenate, zip(*parts, strict=True))) if parts else _Rows(*np.zeros((3, 0), np.int64))
 
-    def _members_of(self, shard: int) -> tuple[Indices, Indices]:
-        """The shard's members in order, and the cumulative number of rows at the end of each."""
-        counts = self._row_counts[shard]
+    def _make_window(self, number: int) -> _Rows:
+        start, stop = self._windows[number : number + 2].tolist()
+        first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
+        filled = first + np.flatnonzero(self._sizes[first : last + 1])
+        shards = [self._shard(index, start, stop) for index in filled.tolist()]
+        order = permutation(stop - start, *self._key, _ROWS, number)
+        return _Rows(*(np.concatenate(column)[order] for column in zip(*shards, strict=True)))
+
+    def _shard(self, index: int, start: int, stop: int) -> _Rows:
+        """Those rows of the ``index``-th shard whose place is between ``start`` and ``stop``, member by member."""
+        shard = int(self._shards[index])
+        counts = self._counts.member_rows(shard)
         members = permutation(len(counts), *self._key, _MEMBERS, shard)
-        return members, np.cumsum(counts[members])
-
-    def _rows_of(self, shard: int, member: int) -> Indices:
-        return permutation(int(self._row_counts[shard][member]), *self._key, _ROWS, shard, member)
+        ends = np.cumsum(counts[members])
+        offset = int(self._ends[index]) - int(ends[-1])
+        inside = np.arange(max(start - offset, 0), min(stop - offset, int(ends[-1])))
+        at = np.searchsorted(ends, inside, side="right")
+        return _Rows(np.full(len(inside), shard), members[at], inside - (ends - counts[members])[at])

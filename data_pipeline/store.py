@@ -1,59 +1,118 @@
-"""Random access to the members of one split; each bad member is reported once."""
+"""Random access to the rows of one split; each bad member is reported once."""
+
+# T tokens of a row, n rows that are asked for
 
 from __future__ import annotations
 
 import logging
+import os
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.manifest import Manifest
-from data_pipeline.shards import BadMember, Tokens, member_name, read_member
+from data_pipeline.order import Indices
+from data_pipeline.shards import MEMBER_HEADER, BadMember, Tokens, member_name, read_member, token_dtype
+from dualmask.core.tokenizer import PAD_ID
 
 log = logging.getLogger(__name__)
 
 Block = tuple[Tokens, NDArray[np.int64]]
 
-_CACHED_MEMBERS = 4
+_OPEN_FILES = 64
 
 
 class MemberStore:
-    """Blocks of ``split`` by the numbers (shard, member); ``exclude``d shards count as bad and are never opened."""
+    """Rows of ``split`` by the numbers (shard, member, row); ``exclude``d shards count as bad and are never opened.
+
+    A member is read whole and checked once, before the first of its rows is handed out; from then on a row is one read
+    of its bytes, so that memory does not grow with what has been read. (Files are read, not mapped: one that is cut
+    while it is in use is a bad member, and not the end of the process.)
+    """
 
     def __init__(self, folder: str | Path, split: str, exclude: Collection[str] = ()) -> None:
         """Raises ManifestError if there is no manifest or no such split."""
-        manifest = Manifest.load(folder)
-        self.folder, self.split = Path(folder), split
-        self.shards = manifest.split(split).shards
-        self.rows = sum(shard.rows for shard in self.shards)
-        self.max_length, self.vocab_size = manifest.max_length, manifest.vocab_size
-        self.packed = manifest.packing == "documents" and split == "train"
+        self.manifest = Manifest.load(folder)
+        self.folder, self.split = folder, split
+        self.shards = self.manifest.split(split).shards
+        self.max_length, self.vocab_size = self.manifest.max_length, self.manifest.vocab_size
+        self.packed = self.manifest.packing == "documents" and split == "train"
         self.excluded = frozenset(exclude)
         self.bad_members: dict[tuple[int, int], str] = {}
-        self._cache: OrderedDict[tuple[int, int], Block] = OrderedDict()
+        self._dtype = token_dtype(self.vocab_size)
+        self._checked = np.zeros(len(self.shards.members), np.bool_)
+        self._files: OrderedDict[int, BinaryIO] = OrderedDict()
 
-    def read(self, shard: int, member: int) -> Block | None:
-        """Rows [R, T] and lengths [R]; None if the member is bad."""
-        key = (shard, member)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-            return self._cache[key]
-        info = self.shards[shard]
-        if key in self.bad_members or info.file in self.excluded:
+    def member(self, shard: int, member: int) -> Block | None:
+        """Rows [R, T] and lengths [R], checked again; None if the member is bad."""
+        if (shard, member) in self.bad_members or self.shards.file(shard) in self.excluded:
             return None
         try:
-            with (self.folder / info.file).open("rb") as file:
-                name = member_name(info.file, member)
-                known = info.members[member], self.max_length, self.vocab_size
-                block = read_member(file, name, *known, packed=self.packed)
+            name = member_name(self.shards.file(shard), member)
+            known = self.shards.member(shard, member), self.max_length, self.vocab_size
+            block = read_member(self._file(shard), name, *known, packed=self.packed)
         except (BadMember, OSError) as error:
-            self.bad_members[key] = str(error)
-            log.warning("quarantined: member %d of %s/%s: %s", member, self.folder, info.file, error)
+            self._quarantine(shard, member, str(error))
             return None
-        self._cache[key] = block
-        if len(self._cache) > _CACHED_MEMBERS:
-            self._cache.popitem(last=False)
+        self._checked[self.shards.first_member(shard) + member] = True
         return block
+
+    def rows(self, shard: int, members: Indices, rows: Indices) -> Block:
+        """Rows [n, T] of a shard, each of its own member, and their lengths [n]; length 0 where the member is bad."""
+        tokens = np.full((len(rows), self.max_length), PAD_ID, self._dtype)
+        good = self._check(shard, members)
+        try:
+            tokens[good] = self._read(shard, members[good], rows[good])
+        except (BadMember, OSError) as error:  # was good when it was checked
+            for member in np.unique(members[good]).tolist():
+                self._quarantine(shard, member, str(error))
+        return tokens, np.count_nonzero(tokens != PAD_ID, axis=1)
+
+    def blocks(self) -> Iterator[Block]:
+        """The good members of all shards as they are stored."""
+        for shard in range(len(self.shards)):
+            for member in range(len(self.shards.members_of(shard))):
+                if (block := self.member(shard, member)) is not None:
+                    yield block
+
+    def _check(self, shard: int, members: Indices) -> NDArray[np.bool_]:
+        """Which of the members [n] are good; those that were never read are read."""
+        places = self.shards.first_member(shard) + members
+        for member in np.unique(members[~self._checked[places]]).tolist():
+            self.member(shard, member)
+        return self._checked[places]
+
+    def _read(self, shard: int, members: Indices, rows: Indices) -> Tokens:
+        """Raises BadMember where the file has become shorter."""
+        if not len(rows):
+            return np.zeros((0, self.max_length), self._dtype)
+        size = self.max_length * self._dtype.itemsize
+        columns = self.shards.members_of(shard)[members]
+        ends = (columns["offset"] + columns["bytes"]).astype(np.int64) + MEMBER_HEADER
+        starts = ends - (columns["rows"].astype(np.int64) - rows) * size
+        file = self._file(shard).fileno()
+        content = b"".join([os.pread(file, size, start) for start in starts.tolist()])
+        if len(content) != len(rows) * size:
+            raise BadMember("has become shorter since it was checked")
+        return np.frombuffer(content, self._dtype).reshape(-1, self.max_length)
+
+    def _file(self, shard: int) -> BinaryIO:
+        """The open file of a shard; those that were used last stay open."""
+        if (file := self._files.get(shard)) is None:
+            file = self._files[shard] = self._open(shard)
+            if len(self._files) > _OPEN_FILES:
+                self._files.popitem(last=False)[1].close()
+        self._files.move_to_end(shard)
+        return file
+
+    def _open(self, shard: int) -> BinaryIO:
+        return (Path(self.folder) / self.shards.file(shard)).open("rb")
+
+    def _quarantine(self, shard: int, member: int, reason: str) -> None:
+        self.bad_members[shard, member] = reason
+        self._checked[self.shards.first_member(shard) + member] = False
+        log.warning("quarantined: member %d of %s/%s: %s", member, self.folder, self.shards.file(shard), reason)

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.endless import Source
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.schema import RunConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import texts
@@ -52,7 +53,7 @@ def choose_again(folder: Path, held_out: list[str]) -> None:
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:
     """Texts of the training data, as they are cut into sequences."""
-    reader = ShardReader(run.data.path, "train", batch_size=READ_AT_ONCE, seed=run.data.shuffle_seed, epochs=1)
+    reader = ShardReader(Source(run.data.path, epochs=1), Share(READ_AT_ONCE, seed=run.data.shuffle_seed))
     try:
         for batch in itertools.islice(reader, -(-SEQUENCES // READ_AT_ONCE)):
             for tokens, length in zip(batch.tokens.tolist(), batch.length.tolist(), strict=True):

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from data_pipeline.reader import Borders, Cursor, ShardReader, spread_batch
+from data_pipeline.crop import Borders, Crop
+from data_pipeline.endless import Source
+from data_pipeline.reader import Cursor, ShardReader, Share, spread_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.hardware import Hardware
 from dualmask.config.resume import require_same_run
@@ -179,16 +181,10 @@ def open_data(
         record_quarantine(run.output / "quarantine.jsonl", bad)
     lexicon = read_lexicon(tokenizer)
     return ShardReader(
-        run.data.path,
-        "train",
-        batch_size=run.batch.sequences // mesh.data_size(),
-        data_rank=mesh.data_rank(),
-        data_world=mesh.data_size(),
-        seed=run.data.shuffle_seed,
+        Source(run.data.path, exclude=[shard.file for shard in bad]),
+        Share(run.batch.sequences // mesh.data_size(), mesh.data_rank(), mesh.data_size(), run.data.shuffle_seed),
+        Crop(run.data.crop_share, Borders(lexicon.ends_line.numpy(), lexicon.ends_sentence.numpy())),
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
-        crop_share=run.data.crop_share,
-        borders=Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy()),
-        exclude=[shard.file for shard in bad],
         prepare=ahead,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -43,4 +44,18 @@ def write_folder(folder: Path, rows: int = 150, per_member: int = 8, members: in
         dtype="uint16",
         splits={split: SplitInfo(documents=1, tokens=1, rows=rows, shards=tuple(shards))},
     ).save(folder)
+    return folder
+
+
+def as_format_1(folder: Path) -> Path:
+    """The folder as earlier versions wrote it: everything in ``manifest.json``."""
+    manifest = Manifest.load(folder)
+    head = json.loads((folder / "manifest.json").read_text())
+    del head["tables"]
+    head["format"] = 1
+    for name, info in manifest.splits.items():
+        head["splits"][name]["shards"] = [shard.model_dump(mode="json") for shard in info.shards]
+    (folder / "manifest.json").write_text(json.dumps(head, indent=1))
+    (folder / "shards.npy").unlink()
+    (folder / "members.npy").unlink()
     return folder
