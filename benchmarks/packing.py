@@ -198,7 +198,7 @@ def read(run: RunConfig, tokenizer: Tokenizer, number: int) -> list[Batch]:
     lexicon = read_lexicon(tokenizer)
     borders = Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy())
     share = Share(run.batch.sequences, seed=run.data.shuffle_seed)
-    data = ShardReader(run.data.path, share, Crop(run.data.crop_share, borders))
+    data = ShardReader(run.data.folder, share, Crop(run.data.crop_share, borders))
     batches = [next(data) for _ in range(number)]
     data.close()
     return batches

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from data_pipeline.hashing import UInt64, mix
 from data_pipeline.manifest import ManifestError
 from data_pipeline.order import EpochOrder
+from data_pipeline.remote import DEFAULT_CACHE
 from data_pipeline.store import MemberStore
 from dualmask.core.tokenizer import PAD_ID
 
@@ -37,6 +38,7 @@ class Source:
     epochs: int | None = None
     exclude: Collection[str] = ()
     split: str = "train"
+    cache_bytes: int = DEFAULT_CACHE  # of shards of an address that stay on this machine
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ class EndlessSource:
 
     def __init__(self, source: Source, seed: int) -> None:
         """Raises ManifestError if there is no data."""
-        self.source, self.store, self._seed = source, MemberStore(source.folder, source.split, source.exclude), seed
+        self.source, self._seed = source, seed
+        self.store = MemberStore(source.folder, source.split, source.exclude, source.cache_bytes)
+        self._near: tuple[int, int] | None = None  # epoch and window that are being read
         self._order = lru_cache(maxsize=2)(self._make_order)
 
     def begin(self, place: Place) -> Place:
@@ -125,6 +129,9 @@ class EndlessSource:
 
     def _read(self, part: _Part) -> tuple[Ids, Ids, UInt64]:
         order, count = self._of(part.place), part.stop - part.start
+        if (near := (part.place.epoch, order.window_at(part.start))) != self._near:
+            self._near = near
+            self.store.expect(order.shards(part.start))
         tokens, lengths = np.full((count, self.store.max_length), PAD_ID, np.int64), np.zeros(count, np.int64)
         for run in order.runs(part.start, part.stop):
             tokens[run.places], lengths[run.places] = self.store.rows(run.shard, run.members, run.rows)

@@ -61,7 +61,9 @@ class _Rows(NamedTuple):
 class EpochOrder:
     """The order of the rows in ``epoch``, but for ``excluded`` shards; its positions are 0 … ``size`` - 1."""
 
-    def __init__(self, counts: RowCounts, seed: int, epoch: int, excluded: Sequence[int] = (), window: int = WINDOW):
+    def __init__(
+        self, counts: RowCounts, seed: int, epoch: int, excluded: Sequence[int] = (), window: int | None = None
+    ):
         self._counts, self._key = counts, (seed, epoch)
         rows = counts.rows.copy()
         rows[list(excluded)] = 0
@@ -70,7 +72,7 @@ class EpochOrder:
         self._sizes = rows[self._shards]
         self._ends = np.cumsum(self._sizes)
         self.size = int(rows.sum())
-        windows = max(self.size // window, 1)
+        windows = max(self.size // (window or WINDOW), 1)
         self._windows = np.arange(windows + 1) * self.size // windows  # where they begin, and the end
         self._window = lru_cache(maxsize=2)(self._make_window)
 
@@ -83,7 +85,7 @@ class EpochOrder:
 
     def shards(self, start: int) -> list[int]:
         """The shards that are read from position ``start`` to the end of the window behind its own, in order."""
-        number = self._window_at(start)
+        number = self.window_at(start)
         stop = int(self._windows[min(number + 2, len(self._windows) - 1)])
         first, last = np.searchsorted(self._ends, [self._windows[number], stop - 1], side="right")
         return [
@@ -99,13 +101,14 @@ class EpochOrder:
         member = int(np.searchsorted(ends, inside, side="right"))
         return shard, member, inside - int(ends[member]) + int(counts[member])
 
-    def _window_at(self, position: int) -> int:
+    def window_at(self, position: int) -> int:
+        """The number of the window that holds ``position``."""
         return int(np.searchsorted(self._windows, position, side="right")) - 1
 
     def _part(self, start: int, stop: int) -> _Rows:
         parts = []
         while start < stop:
-            number = self._window_at(start)
+            number = self.window_at(start)
             first, end = self._windows[number : number + 2].tolist()
             here = slice(start - first, min(stop, end) - first)
             parts.append([column[here] for column in self._window(number)])

@@ -21,9 +21,10 @@ import torch
 from data_pipeline.crop import WHOLE, Crop, Ids, crop, unpack
 from data_pipeline.endless import KEY_DRAW, EndlessSource, Place, Source
 from data_pipeline.hashing import UInt64, mix
-from data_pipeline.manifest import Manifest, ManifestError, require_alike
+from data_pipeline.manifest import ManifestError, require_alike
 from data_pipeline.mixture import Mixture, largest_remainder
 from data_pipeline.prefetch import Prefetch
+from data_pipeline.remote import load_manifest
 from data_pipeline.store import MemberStore
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import PAD_ID
@@ -129,6 +130,8 @@ class ShardReader:
         if self._batches is not None:
             self._batches.close()
             self._batches = None
+        for source in self._sources:
+            source.store.close()
 
     def _begin(self, cursor: Cursor) -> Cursor:
         """The ``cursor`` with the exclusions of epochs that begin there; raises here rather than in the first step."""
@@ -244,7 +247,7 @@ def mixed_batch(sources: Sequence[Source], split: str, limit: int) -> Batch:
     """At most ``limit`` good rows of ``split`` of the sources that have one, as many of each as its weight says.
 
     Raises ManifestError if there is none."""
-    filled = [source for source in sources if Manifest.load(source.folder).has(split)] or list(sources)
+    filled = [source for source in sources if load_manifest(source.folder).has(split)] or list(sources)
     weights = np.array([source.weight for source in filled])
     counts = largest_remainder(weights / weights.sum(), limit)
     parts = [spread_batch(source.folder, split, count) for source, count in zip(filled, counts, strict=True) if count]

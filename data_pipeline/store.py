@@ -14,9 +14,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from data_pipeline.manifest import Manifest
-from data_pipeline.order import Indices
+from data_pipeline.manifest import Manifest, ManifestError
+from data_pipeline.order import WINDOW, Indices
+from data_pipeline.remote import DEFAULT_CACHE, Remote, Wanted
 from data_pipeline.shards import MEMBER_HEADER, BadMember, Tokens, member_name, read_member, token_dtype
+from dualmask.config.address import is_address
 from dualmask.core.tokenizer import PAD_ID
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,23 @@ class MemberStore:
     while it is in use is a bad member, and not the end of the process.)
     """
 
-    def __init__(self, folder: str | Path, split: str, exclude: Collection[str] = ()) -> None:
+    def __init__(
+        self, folder: str | Path, split: str, exclude: Collection[str] = (), cache_bytes: int = DEFAULT_CACHE
+    ) -> None:
         """Raises ManifestError if there is no manifest or no such split."""
-        self.manifest = Manifest.load(folder)
+        self._remote = Remote(str(folder), cache_bytes) if is_address(folder) else None
+        self.manifest = Manifest.load(self._remote.fetch_head() if self._remote else folder)
         self.folder, self.split = folder, split
         self.shards = self.manifest.split(split).shards
         self.max_length, self.vocab_size = self.manifest.max_length, self.manifest.vocab_size
         self.packed = self.manifest.packing == "documents" and split == "train"
         self.excluded = frozenset(exclude)
         self.bad_members: dict[tuple[int, int], str] = {}
+        if self._remote is not None and (needed := self._window_bytes()) > cache_bytes:
+            raise ManifestError(
+                f"{folder}: data.cache_gigabytes={cache_bytes / 1e9:g} is less than the {needed / 1e9:.2g} GB that "
+                "rows are shuffled in at a time: raise it"
+            )
         self._dtype = token_dtype(self.vocab_size)
         self._checked = np.zeros(len(self.shards.members), np.bool_)
         self._files: OrderedDict[int, BinaryIO] = OrderedDict()
@@ -71,6 +81,18 @@ class MemberStore:
             for member in np.unique(members[good]).tolist():
                 self._quarantine(shard, member, str(error))
         return tokens, np.count_nonzero(tokens != PAD_ID, axis=1)
+
+    def expect(self, shards: Collection[int]) -> None:
+        """Only these are read for some time, but for replacements: of an object store, they are fetched meanwhile."""
+        for shard in self._files.keys() - set(shards):
+            self._files.pop(shard).close()
+        if self._remote is not None:
+            self._remote.expect([self._wanted(shard) for shard in shards if shard not in self._files])
+
+    def close(self) -> None:
+        """Ends what is going on in the background; reading may go on."""
+        if self._remote is not None:
+            self._remote.close()
 
     def blocks(self) -> Iterator[Block]:
         """The good members of all shards as they are stored."""
@@ -110,7 +132,18 @@ class MemberStore:
         return file
 
     def _open(self, shard: int) -> BinaryIO:
+        if self._remote is not None:
+            return self._remote.open(self._wanted(shard))
         return (Path(self.folder) / self.shards.file(shard)).open("rb")
+
+    def _window_bytes(self) -> int:
+        """Of the shards that a window of the order may need."""
+        sizes = self.shards.columns["bytes"].astype(np.int64)
+        row = sizes.sum() / self.shards.rows.sum()
+        return int(min(sizes.sum(), 2 * WINDOW * row + 2 * sizes.max()))
+
+    def _wanted(self, shard: int) -> Wanted:
+        return Wanted(self.shards.file(shard), self.shards.size(shard), self.shards.digest(shard))
 
     def _quarantine(self, shard: int, member: int, reason: str) -> None:
         self.bad_members[shard, member] = reason

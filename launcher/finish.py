@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_pipeline.endless import Source
 from data_pipeline.reader import ShardReader, Share
+from data_pipeline.remote import local_file
 from dualmask.config.schema import RunConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import texts
@@ -29,7 +30,7 @@ def finish(run: RunConfig) -> None:
     wanted = run.eval.thresholds and run.stages[-1].DECIDES
     if rule is None or not wanted or (folder / rule.mark).is_file():
         return
-    held_out = run.data.path / HELD_OUT
+    held_out = local_file(run.data.mixture[0].path, HELD_OUT)
     if not held_out.is_file():
         print(f"{folder}: thresholds stay as they are, {held_out} does not exist", file=sys.stderr, flush=True)
         return
@@ -53,7 +54,8 @@ def choose_again(folder: Path, held_out: list[str]) -> None:
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:
     """Texts of the training data, as they are cut into sequences."""
-    reader = ShardReader(Source(run.data.path, epochs=1), Share(READ_AT_ONCE, seed=run.data.shuffle_seed))
+    sources = [Source(source.path, source.weight, epochs=1) for source in run.data.mixture]
+    reader = ShardReader(sources, Share(READ_AT_ONCE, seed=run.data.shuffle_seed))
     try:
         for batch in itertools.islice(reader, -(-SEQUENCES // READ_AT_ONCE)):
             for tokens, length in zip(batch.tokens.tolist(), batch.length.tolist(), strict=True):

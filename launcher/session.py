@@ -19,11 +19,11 @@ import torch.distributed as dist
 
 from data_pipeline.crop import Borders, Crop
 from data_pipeline.endless import Source
-from data_pipeline.reader import Cursor, ShardReader, Share, spread_batch
+from data_pipeline.reader import Cursor, ShardReader, Share, mixed_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.hardware import Hardware
 from dualmask.config.resume import require_same_run
-from dualmask.config.schema import RunConfig
+from dualmask.config.schema import DataSource, RunConfig
 from dualmask.config.tree import ConfigError
 from dualmask.core import manifest
 from dualmask.core.batch import Batch
@@ -155,7 +155,8 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
     )
     if state.data_digest != ready.data_digest:
         raise ConfigError(
-            f"{ready.run.data.path} (or a file of scores) is not the data that {folder} was trained on: put that back"
+            f"{', '.join(ready.run.data.paths)} (or a file of scores) is not the data that {folder} was trained on: "
+            "put that back"
         )
     ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
     if state.ranks != ranks and dist.get_rank() == 0:
@@ -170,22 +171,36 @@ def open_data(
 
     Shards that are not as the manifest says are named, listed and left out by all ranks.
     """
-    bad = verify_shards(run.data.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
-    everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
-    dist.all_gather_object(everyones, bad)
-    bad = sorted((shard for part in everyones for shard in part), key=lambda shard: shard.file)
-    if bad and dist.get_rank() == 0:
-        for shard in bad:
-            print(f"data: {shard.file} is left out: {shard.reason}", file=sys.stderr, flush=True)
-        run.output.mkdir(parents=True, exist_ok=True)
-        record_quarantine(run.output / "quarantine.jsonl", bad)
+    sources = tuple(checked(run, source) for source in run.data.mixture)
     lexicon = read_lexicon(tokenizer)
     return ShardReader(
-        Source(run.data.path, exclude=[shard.file for shard in bad]),
+        sources,
         Share(run.batch.sequences // mesh.data_size(), mesh.data_rank(), mesh.data_size(), run.data.shuffle_seed),
         Crop(run.data.crop_share, Borders(lexicon.ends_line.numpy(), lexicon.ends_sentence.numpy())),
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
         prepare=ahead,
+    )
+
+
+def checked(run: RunConfig, source: DataSource) -> Source:
+    """The source without its bad shards, which the ranks find together and rank 0 names. Collective."""
+    bad = verify_shards(source.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
+    everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
+    dist.all_gather_object(everyones, bad)
+    bad = sorted((shard for part in everyones for shard in part), key=lambda shard: shard.file)
+    if bad and dist.get_rank() == 0:
+        folder = "" if run.data.sources is None else f"{source.path}/"
+        listed = [BadShard(folder + shard.file, shard.reason) for shard in bad]
+        for shard in listed:
+            print(f"data: {shard.file} is left out: {shard.reason}", file=sys.stderr, flush=True)
+        run.output.mkdir(parents=True, exist_ok=True)
+        record_quarantine(run.output / "quarantine.jsonl", listed)
+    return Source(
+        source.path,
+        source.weight,
+        source.epochs,
+        exclude=[shard.file for shard in bad],
+        cache_bytes=int(run.data.cache_gigabytes * 1e9),
     )
 
 
@@ -213,12 +228,13 @@ def open_dev(run: RunConfig) -> Batch | None:
     """The texts by which the run is judged; None if it asks for none. Raises ManifestError."""
     if run.eval.every_steps is None:
         return None
-    texts = spread_batch(run.data.path, "dev", run.eval.sequences)
+    sources = [Source(source.path, source.weight) for source in run.data.mixture]
+    texts = mixed_batch(sources, "dev", run.eval.sequences)
     everyones: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(everyones, hashlib.sha256(texts.tokens.numpy().tobytes()).hexdigest())
     if len(set(everyones)) > 1:
         raise ConfigError(
-            f"{run.data.path}: ranks read other dev texts than each other: copy the folder to all nodes again"
+            f"{', '.join(run.data.paths)}: ranks read other dev texts than each other: copy them to all nodes again"
         )
     return texts
 
@@ -275,7 +291,7 @@ def make_observers(
     if profiled is not None:
         observers.append(ProfiledSteps(profiled, run.output / "profile", step))
     if run.tracking.enabled:
-        dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
+        dataset = {"name": run.data.name, "digest": ready.data_digest, "path": ", ".join(run.data.paths)}
         observers.append(Tracker(run, key, dataset=dataset))
     return observers
 
