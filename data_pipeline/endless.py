@@ -18,7 +18,6 @@ from data_pipeline.manifest import ManifestError
 from data_pipeline.order import EpochOrder
 from data_pipeline.remote import DEFAULT_CACHE
 from data_pipeline.store import MemberStore
-from dualmask.core.tokenizer import PAD_ID
 
 Ids = NDArray[np.int64]
 
@@ -128,13 +127,12 @@ class EndlessSource:
         yield _Part(place, place.consumed + start, place.consumed + stop)
 
     def _read(self, part: _Part) -> tuple[Ids, Ids, UInt64]:
-        order, count = self._of(part.place), part.stop - part.start
+        order = self._of(part.place)
         if (near := (part.place.epoch, order.window_at(part.start))) != self._near:
             self._near = near
             self.store.expect(order.shards(part.start))
-        tokens, lengths = np.full((count, self.store.max_length), PAD_ID, np.int64), np.zeros(count, np.int64)
-        for run in order.runs(part.start, part.stop):
-            tokens[run.places], lengths[run.places] = self.store.rows(run.shard, run.members, run.rows)
+        stored, lengths = self.store.rows(order.rows(part.start, part.stop))
+        tokens = stored.astype(np.int64)
         keys = mix(self._seed, part.place.epoch, np.arange(part.start, part.stop), KEY_DRAW)
         for index in np.flatnonzero(lengths == 0):
             tokens[index], lengths[index] = self._replacement(order, keys[index])
@@ -143,8 +141,8 @@ class EndlessSource:
     def _replacement(self, order: EpochOrder, key: np.uint64) -> tuple[Ids, int]:
         """A row to replace a bad one: the first good row in a sequence of draws from the key of the bad one."""
         for attempt in range(_REPLACEMENT_TRIES):
-            shard, member, row = order.stored(int(mix(key, REPLACEMENT_DRAW, attempt)[0] % np.uint64(order.size)))
-            tokens, lengths = self.store.rows(shard, np.array([member]), np.array([row]))
+            number = int(mix(key, REPLACEMENT_DRAW, attempt)[0] % np.uint64(order.size))
+            tokens, lengths = self.store.rows(order.stored(np.array([number])))
             if lengths[0]:
                 return tokens[0].astype(np.int64), int(lengths[0])
         raise ManifestError(f"{self.store.folder}: split {self.store.split!r} has no good shard left; build it again")

@@ -6,12 +6,11 @@ epoch. So rows that met in a batch hardly ever meet again, while an epoch reads 
 windows in use are ever in memory.
 """
 
-# S shards, W rows of a window
+# S shards, n rows
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -40,18 +39,8 @@ class RowCounts(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Run:
-    """Rows of one shard; they stand at ``places`` of the part of the order that was asked for."""
-
-    shard: int
-    places: Indices
-    members: Indices
-    rows: Indices  # in their members
-
-
-class _Rows(NamedTuple):
-    """Where the rows of a window lie, in their order: three arrays [W]."""
+class Rows(NamedTuple):
+    """Where rows lie: their shards, their members in these, and their numbers in the members; three arrays [n]."""
 
     shards: Indices
     members: Indices
@@ -76,12 +65,16 @@ class EpochOrder:
         self._windows = np.arange(windows + 1) * self.size // windows  # where they begin, and the end
         self._window = lru_cache(maxsize=2)(self._make_window)
 
-    def runs(self, start: int, stop: int) -> Iterator[Run]:
-        """The positions ``start`` … ``stop`` - 1, shard by shard."""
-        part = self._part(start, stop)
-        for shard in np.unique(part.shards).tolist():
-            places = np.flatnonzero(part.shards == shard)
-            yield Run(shard, places, part.members[places], part.rows[places])
+    def rows(self, start: int, stop: int) -> Rows:
+        """The rows at the positions ``start`` … ``stop`` - 1."""
+        parts = [Rows(*np.zeros((3, 0), np.int64))]
+        while start < stop:
+            number = self.window_at(start)
+            first, end = self._windows[number : number + 2].tolist()
+            here = slice(start - first, min(stop, end) - first)
+            parts.append(Rows(*(column[here] for column in self._window(number))))
+            start = end
+        return parts[-1] if len(parts) == 2 else _joined(parts)
 
     def shards(self, start: int) -> list[int]:
         """The shards that are read from position ``start`` to the end of the window behind its own, in order."""
@@ -92,38 +85,32 @@ class EpochOrder:
             int(shard) for shard, size in zip(self._shards[first : last + 1], self._sizes[first:], strict=False) if size
         ]
 
-    def stored(self, number: int) -> tuple[int, int, int]:
-        """Shard, member and row of the ``number``-th row as they are stored, of those that the order holds."""
-        shard = int(np.searchsorted(self._stored_ends, number, side="right"))
-        counts = self._counts.member_rows(shard)
-        ends = np.cumsum(counts)
-        inside = number - int(self._stored_ends[shard]) + int(ends[-1])
-        member = int(np.searchsorted(ends, inside, side="right"))
-        return shard, member, inside - int(ends[member]) + int(counts[member])
+    def stored(self, numbers: Indices) -> Rows:
+        """The rows of these ``numbers`` [n] in the order in which they are stored, of those that the order holds."""
+        shards = np.searchsorted(self._stored_ends, numbers, side="right")
+        where = Rows(shards, np.zeros_like(numbers), np.zeros_like(numbers))
+        for shard in np.unique(shards).tolist():
+            here = np.flatnonzero(shards == shard)
+            counts = self._counts.member_rows(shard)
+            ends = np.cumsum(counts)
+            inside = numbers[here] - int(self._stored_ends[shard]) + int(ends[-1])
+            where.members[here] = members = np.searchsorted(ends, inside, side="right")
+            where.rows[here] = inside - (ends - counts)[members]
+        return where
 
     def window_at(self, position: int) -> int:
         """The number of the window that holds ``position``."""
         return int(np.searchsorted(self._windows, position, side="right")) - 1
 
-    def _part(self, start: int, stop: int) -> _Rows:
-        parts = []
-        while start < stop:
-            number = self.window_at(start)
-            first, end = self._windows[number : number + 2].tolist()
-            here = slice(start - first, min(stop, end) - first)
-            parts.append([column[here] for column in self._window(number)])
-            start = end
-        return _Rows(*map(np.concatenate, zip(*parts, strict=True))) if parts else _Rows(*np.zeros((3, 0), np.int64))
-
-    def _make_window(self, number: int) -> _Rows:
+    def _make_window(self, number: int) -> Rows:
         start, stop = self._windows[number : number + 2].tolist()
         first, last = np.searchsorted(self._ends, [start, stop - 1], side="right")
         filled = first + np.flatnonzero(self._sizes[first : last + 1])
-        shards = [self._shard(index, start, stop) for index in filled.tolist()]
+        stored = _joined([self._shard(index, start, stop) for index in filled.tolist()])
         order = permutation(stop - start, *self._key, _ROWS, number)
-        return _Rows(*(np.concatenate(column)[order] for column in zip(*shards, strict=True)))
+        return Rows(*(column[order] for column in stored))
 
-    def _shard(self, index: int, start: int, stop: int) -> _Rows:
+    def _shard(self, index: int, start: int, stop: int) -> Rows:
         """Those rows of the ``index``-th shard whose place is between ``start`` and ``stop``, member by member."""
         shard = int(self._shards[index])
         counts = self._counts.member_rows(shard)
@@ -132,4 +119,8 @@ class EpochOrder:
         offset = int(self._ends[index]) - int(ends[-1])
         inside = np.arange(max(start - offset, 0), min(stop - offset, int(ends[-1])))
         at = np.searchsorted(ends, inside, side="right")
-        return _Rows(np.full(len(inside), shard), members[at], inside - (ends - counts[members])[at])
+        return Rows(np.full(len(inside), shard), members[at], inside - (ends - counts[members])[at])
+
+
+def _joined(parts: Sequence[Rows]) -> Rows:
+    return Rows(*map(np.concatenate, zip(*parts, strict=True)))

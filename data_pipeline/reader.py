@@ -23,11 +23,11 @@ from data_pipeline.endless import KEY_DRAW, EndlessSource, Place, Source
 from data_pipeline.hashing import UInt64, mix
 from data_pipeline.manifest import ManifestError, require_alike
 from data_pipeline.mixture import Mixture, largest_remainder
+from data_pipeline.order import EpochOrder
 from data_pipeline.prefetch import Prefetch
 from data_pipeline.remote import load_manifest
 from data_pipeline.store import MemberStore
 from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import PAD_ID
 
 log = logging.getLogger(__name__)
 
@@ -224,23 +224,14 @@ def spread_batch(folder: str | Path, split: str, limit: int) -> Batch:
     Reads only the members that hold them. Raises ManifestError if there is none.
     """
     store = MemberStore(folder, split)
-    ends = np.cumsum(store.shards.rows)
-    total = int(ends[-1])
-    wanted = np.arange(min(limit, total)) * total // min(limit, total)
-    shards = np.searchsorted(ends, wanted, side="right")
-    tokens = np.full((len(wanted), store.max_length), PAD_ID, np.int64)
-    lengths = np.zeros(len(wanted), np.int64)
-    for shard in np.unique(shards).tolist():
-        places = np.flatnonzero(shards == shard)
-        member_ends = np.cumsum(store.shards.member_rows(shard))
-        inside = wanted[places] - int(ends[shard]) + int(member_ends[-1])
-        members = np.searchsorted(member_ends, inside, side="right")
-        rows = inside - (member_ends - store.shards.member_rows(shard))[members]
-        tokens[places], lengths[places] = store.rows(shard, members, rows)
+    order = EpochOrder(store.shards, seed=0, epoch=0)
+    number = min(limit, order.size)
+    wanted = np.arange(number) * order.size // max(number, 1)
+    tokens, lengths = store.rows(order.stored(wanted))
     kept = np.flatnonzero(lengths)
     if not len(kept):
         raise ManifestError(f"{folder}: split {split!r} has no good sequence: build it again")
-    return _to_batch(tokens[kept], lengths[kept], mix(0, 0, wanted[kept], KEY_DRAW))
+    return _to_batch(tokens[kept].astype(np.int64), lengths[kept], mix(0, 0, wanted[kept], KEY_DRAW))
 
 
 def mixed_batch(sources: Sequence[Source], split: str, limit: int) -> Batch:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.manifest import Manifest, ManifestError
-from data_pipeline.order import WINDOW, Indices
+from data_pipeline.order import WINDOW, Indices, Rows
 from data_pipeline.remote import DEFAULT_CACHE, Remote, Wanted
 from data_pipeline.shards import MEMBER_HEADER, BadMember, Tokens, member_name, read_member, token_dtype
 from dualmask.config.address import is_address
@@ -68,18 +68,18 @@ class MemberStore:
         except (BadMember, OSError) as error:
             self._quarantine(shard, member, str(error))
             return None
-        self._checked[self.shards.first_member(shard) + member] = True
+        self._checked[self.shards.first_members[shard] + member] = True
         return block
 
-    def rows(self, shard: int, members: Indices, rows: Indices) -> Block:
-        """Rows [n, T] of a shard, each of its own member, and their lengths [n]; length 0 where the member is bad."""
-        tokens = np.full((len(rows), self.max_length), PAD_ID, self._dtype)
-        good = self._check(shard, members)
+    def rows(self, where: Rows) -> Block:
+        """Rows [n, T] and their lengths [n]; length 0 where the member is bad."""
+        tokens = np.full((len(where.rows), self.max_length), PAD_ID, self._dtype)
+        good = np.flatnonzero(self._check(where))
         try:
-            tokens[good] = self._read(shard, members[good], rows[good])
-        except (BadMember, OSError) as error:  # was good when it was checked
-            for member in np.unique(members[good]).tolist():
-                self._quarantine(shard, member, str(error))
+            tokens[good] = self._read(Rows(*(column[good] for column in where)))
+        except (BadMember, OSError):  # they were good when they were checked
+            for index in good.tolist():
+                tokens[index] = self._read_again(Rows(*(column[[index]] for column in where)))
         return tokens, np.count_nonzero(tokens != PAD_ID, axis=1)
 
     def expect(self, shards: Collection[int]) -> None:
@@ -101,26 +101,45 @@ class MemberStore:
                 if (block := self.member(shard, member)) is not None:
                     yield block
 
-    def _check(self, shard: int, members: Indices) -> NDArray[np.bool_]:
-        """Which of the members [n] are good; those that were never read are read."""
-        places = self.shards.first_member(shard) + members
-        for member in np.unique(members[~self._checked[places]]).tolist():
+    def _places(self, where: Rows) -> Indices:
+        """Among the members of all shards."""
+        return self.shards.first_members[where.shards] + where.members
+
+    def _check(self, where: Rows) -> NDArray[np.bool_]:
+        """Which of the rows [n] are of good members; members that were never read are read."""
+        places = self._places(where)
+        fresh = np.flatnonzero(~self._checked[places])
+        fresh = fresh[np.unique(places[fresh], return_index=True)[1]]
+        for shard, member in zip(where.shards[fresh].tolist(), where.members[fresh].tolist(), strict=True):
             self.member(shard, member)
         return self._checked[places]
 
-    def _read(self, shard: int, members: Indices, rows: Indices) -> Tokens:
-        """Raises BadMember where the file has become shorter."""
-        if not len(rows):
-            return np.zeros((0, self.max_length), self._dtype)
+    def _read(self, where: Rows) -> Tokens:
+        """Raises BadMember where a file has become shorter, or OSError."""
         size = self.max_length * self._dtype.itemsize
-        columns = self.shards.members_of(shard)[members]
+        columns = self.shards.members[self._places(where)]
         ends = (columns["offset"] + columns["bytes"]).astype(np.int64) + MEMBER_HEADER
-        starts = ends - (columns["rows"].astype(np.int64) - rows) * size
-        file = self._file(shard).fileno()
-        content = b"".join([os.pread(file, size, start) for start in starts.tolist()])
-        if len(content) != len(rows) * size:
+        starts = ends - (columns["rows"].astype(np.int64) - where.rows) * size
+        order = np.argsort(where.shards, kind="stable")  # one file after the other: few may be open at a time
+        content = b"".join(
+            [
+                os.pread(self._file(shard).fileno(), size, start)
+                for shard, start in zip(where.shards[order].tolist(), starts[order].tolist(), strict=True)
+            ]
+        )
+        if len(content) != len(order) * size:
             raise BadMember("has become shorter since it was checked")
-        return np.frombuffer(content, self._dtype).reshape(-1, self.max_length)
+        tokens = np.empty((len(order), self.max_length), self._dtype)
+        tokens[order] = np.frombuffer(content, self._dtype).reshape(-1, self.max_length)
+        return tokens
+
+    def _read_again(self, where: Rows) -> Tokens | int:
+        """A single row, or PAD if it cannot be read any more."""
+        try:
+            return self._read(where)[0]
+        except (BadMember, OSError) as error:
+            self._quarantine(int(where.shards[0]), int(where.members[0]), str(error))
+            return PAD_ID
 
     def _file(self, shard: int) -> BinaryIO:
         """The open file of a shard; those that were used last stay open."""
@@ -128,7 +147,8 @@ class MemberStore:
             file = self._files[shard] = self._open(shard)
             if len(self._files) > _OPEN_FILES:
                 self._files.popitem(last=False)[1].close()
-        self._files.move_to_end(shard)
+        else:
+            self._files.move_to_end(shard)
         return file
 
     def _open(self, shard: int) -> BinaryIO:
@@ -147,5 +167,5 @@ class MemberStore:
 
     def _quarantine(self, shard: int, member: int, reason: str) -> None:
         self.bad_members[shard, member] = reason
-        self._checked[self.shards.first_member(shard) + member] = False
+        self._checked[self.shards.first_members[shard] + member] = False
         log.warning("quarantined: member %d of %s/%s: %s", member, self.folder, self.shards.file(shard), reason)

@@ -58,9 +58,10 @@ class Shards(Sequence[ShardInfo]):
     def __init__(self, split: str, shards: Columns, members: Columns) -> None:
         """Raises ValueError where the numbers of members contradict each other."""
         self._split, self.columns, self.members = split, shards, members
-        self._ends = np.cumsum(shards["members"], dtype=np.int64)
-        if len(members) != (self._ends[-1] if len(shards) else 0):
-            raise ValueError(f"{len(members)} members, the shards have {self._ends[-1] if len(shards) else 0}")
+        counts = shards["members"].astype(np.int64)
+        self.first_members = np.cumsum(counts) - counts  # of each shard, the place among ``members``, [S]
+        if len(members) != counts.sum():
+            raise ValueError(f"{len(members)} members, the shards have {counts.sum()}")
 
     @classmethod
     def of(cls, infos: Iterable[ShardInfo]) -> Shards:
@@ -104,12 +105,9 @@ class Shards(Sequence[ShardInfo]):
     def digest(self, shard: int) -> str:
         return self.columns["sha256"][shard].tobytes().hex()
 
-    def first_member(self, shard: int) -> int:
-        """The place of the shard's first member among ``members``."""
-        return int(self._ends[shard]) - int(self.columns["members"][shard])
-
     def members_of(self, shard: int) -> Columns:
-        return self.members[self.first_member(shard) : int(self._ends[shard])]
+        first = int(self.first_members[shard])
+        return self.members[first : first + int(self.columns["members"][shard])]
 
     def member_rows(self, shard: int) -> NDArray[np.int64]:
         """Of each member of a shard. Raises ValueError where they are not the shard's rows."""
