@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data_pipeline.hashing import UInt64, mix
 from data_pipeline.manifest import ManifestError
-from data_pipeline.order import EpochOrder
+from data_pipeline.order import EpochOrder, Rows
 from data_pipeline.remote import DEFAULT_CACHE
 from data_pipeline.store import MemberStore
 
@@ -92,6 +92,10 @@ class EndlessSource:
         if last.stop == self.size(last.place):
             return self._next(last.place)
         return replace(last.place, consumed=last.stop)
+
+    def first_rows(self, place: Place, count: int) -> Rows:
+        """Where the first sequences of an epoch lie."""
+        return self._of(place).rows(0, count)
 
     def read(self, place: Place, start: int, stop: int) -> tuple[Ids, Ids, UInt64]:
         """The sequences ``start`` … ``stop`` - 1 behind ``place``: tokens [n, T], lengths [n], keys [n]. Bad ones are

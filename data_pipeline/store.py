@@ -135,6 +135,8 @@ class MemberStore:
 
     def _read_again(self, where: Rows) -> Tokens | int:
         """A single row, or PAD if it cannot be read any more."""
+        if not self._checked[self._places(where)].all():  # another row of the member could not be read
+            return PAD_ID
         try:
             return self._read(where)[0]
         except (BadMember, OSError) as error:

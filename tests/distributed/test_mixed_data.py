@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import tiny
+import yaml
 from object_store import serving
 
 from data_pipeline.manifest import Manifest
@@ -27,21 +28,23 @@ def half(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def sources(*paths: object) -> dict[str, object]:
-    return {"path": None, "sources": [{"path": str(paths[0]), "weight": 2}, {"path": str(paths[1]), "epochs": 1}]}
+def write_config(folder: Path, name: str, paths: tuple[object, object], **changes: object) -> Path:
+    config = tiny.write_config(folder, folder, name, **changes)
+    tree = yaml.safe_load(config.read_text())
+    tree["data"] = {"sources": [{"path": str(paths[0]), "weight": 2}, {"path": str(paths[1]), "epochs": 1}]}
+    config.write_text(yaml.safe_dump(tree))
+    return config
 
 
 def test_sources_in_an_object_store_and_on_a_disk(data: Path, half: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with serving(half, faults=0.3, slow=0.1) as address:
-        whole = tiny.write_config(
-            tmp_path, data, "whole", data=sources(data, address), checkpoint={"every_steps": 6, "keep_last": 9}
-        )
+        whole = write_config(tmp_path, "whole", (data, address), checkpoint={"every_steps": 6, "keep_last": 9})
         done = tiny.train(2, whole)
     assert done.returncode == 0, done.stderr
     record = tiny.read_record(tmp_path / "whole")
     assert len(record) == tiny.STEPS
-    local = tiny.write_config(tmp_path, data, "local", data=sources(data, half))
+    local = write_config(tmp_path, "local", (data, half))
     oldest = min((tmp_path / "whole" / "checkpoints").glob("step-*"))
     done = tiny.train(1, local, "--resume", oldest)
     assert done.returncode == 0, done.stderr
@@ -63,7 +66,7 @@ def test_sources_in_an_object_store_and_on_a_disk(data: Path, half: Path, tmp_pa
     ],
 )
 def test_what_cannot_work_is_one_line(data: Path, half: Path, tmp_path: Path, keys: list[str], said: str) -> None:
-    config = tiny.write_config(tmp_path, data, data=sources(data, half), batch={"sequences": 64})
+    config = write_config(tmp_path, "wrong", (data, half), batch={"sequences": 64})
     done = tiny.train(1, config, *(f"--set={key}" for key in keys))
     assert done.returncode == 2
     assert said in done.stderr

@@ -1,12 +1,21 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from shard_folders import write_folder
+from typer.testing import CliRunner
 
+from data_pipeline import verify
+from data_pipeline.command import app
 from data_pipeline.endless import Place, Source
-from data_pipeline.manifest import ManifestError
+from data_pipeline.files import sha256
+from data_pipeline.manifest import Manifest, ManifestError
 from data_pipeline.reader import Cursor, ShardReader, Share
+from data_pipeline.tables import Shards
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 
 
@@ -35,6 +44,98 @@ def test_bad_shards_are_named_with_the_reason(tmp_path: Path) -> None:
     assert (tmp_path / "train-000009.tar").exists()  # moved nowhere
     sizes = [shard.file for shard in verify_shards(tmp_path, "train", "size")]
     assert sizes == ["train-000001.tar", "train-000002.tar", "train-000009.tar"]
+
+
+@pytest.fixture
+def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the shards whose digest is taken."""
+    names = []
+
+    def counted(path: Path) -> str:
+        names.append(path.name)
+        return sha256(path)
+
+    monkeypatch.setattr(verify, "sha256", counted)
+    return names
+
+
+def test_only_what_has_changed_is_read_again(tmp_path: Path, read_files: list[str]) -> None:
+    folder = write_folder(tmp_path / "data")
+    whole = [f"train-00000{number}.tar" for number in range(4)]
+    assert verify_shards(folder, "train") == []
+    assert read_files == whole
+    read_files.clear()
+    assert [verify_shards(folder, "train", "digest", part, 2) for part in (0, 1)] == [[], []]
+    assert read_files == []
+    assert verify_shards(folder, "train", "full") == []
+    assert read_files == whole
+    read_files.clear()
+    flip(folder / whole[1])  # size stays
+    shutil.copy2(folder / whole[2], folder / "copy")  # with its times
+    (folder / "copy").replace(folder / whole[2])
+    assert [shard.file for shard in verify_shards(folder, "train")] == [whole[1]]
+    assert read_files == whole[1:3]
+    read_files.clear()
+    assert [shard.file for shard in verify_shards(folder, "train")] == [whole[1]], "what is bad is read each time"
+    assert read_files == [whole[1]]
+
+
+def test_another_manifest_for_the_same_files(tmp_path: Path, read_files: list[str]) -> None:
+    folder = write_folder(tmp_path)
+    verify_shards(folder, "train")
+    read_files.clear()
+    manifest = Manifest.load(folder)
+    split = manifest.split("train")
+    columns = split.shards.columns.copy()
+    columns["sha256"][2] ^= 1
+    changed = split.model_copy(update={"shards": Shards("train", columns, split.shards.members)})
+    manifest.model_copy(update={"splits": {"train": changed}}).save(folder)
+    assert [shard.file for shard in verify_shards(folder, "train")] == ["train-000002.tar"]
+    assert read_files == ["train-000002.tar"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b'{"train-000000.tar": 3}', bytes(200)])
+def test_a_damaged_memory_is_no_memory(tmp_path: Path, content: bytes, read_files: list[str]) -> None:
+    (write_folder(tmp_path) / verify.VERIFIED_FILE).write_bytes(content)
+    assert verify_shards(tmp_path, "train") == []
+    assert len(read_files) == 4
+
+
+def test_a_folder_that_cannot_be_written_to_is_remembered_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_files: list[str]
+) -> None:
+    folder = write_folder(tmp_path / "data")
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(verify, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)  # root may write anywhere
+    for _ in range(2):
+        assert verify_shards(folder, "train") == []
+    assert len(read_files) == 4
+    assert sorted(folder.iterdir()) == before
+
+
+def test_ranks_remember_together(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, rows=900, per_member=4, members=5)
+    script = "import sys; from data_pipeline.verify import verify_shards as v; v(sys.argv[1], 'train', 'digest', %d, 4)"
+    ranks = [subprocess.Popen([sys.executable, "-c", script % rank, str(folder)]) for rank in range(4)]
+    assert [rank.wait() for rank in ranks] == [0] * 4
+    assert len(verify.recall(folder)) == 45
+
+
+def test_the_command_lists_what_is_bad(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path)
+    runner = CliRunner()
+    assert runner.invoke(app, ["verify", str(folder)]).exit_code == 0
+    flip(folder / "train-000001.tar")
+    result = runner.invoke(app, ["verify", str(folder), "--full"])
+    assert result.exit_code == 1
+    assert "train-000001.tar: SHA-256 differs" in result.stdout
+
+
+def flip(shard: Path) -> None:
+    content = bytearray(shard.read_bytes())
+    content[900] ^= 1
+    shard.write_bytes(content)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 3, 7])
