@@ -110,7 +110,7 @@ print(time.process_time() - start, peak() - before)
 
 
 def opening(repeats: int) -> dict[str, list[float]]:
-    """CPU seconds, and MB by which the peak of the resident memory grows, until the first batch of 10^9 rows is found."""
+    """CPU seconds, and MB by which the peak of resident memory grows, until the first batch of 10^9 rows is found."""
     with tempfile.TemporaryDirectory() as folder:
         write_folder(Path(folder), random_sequences(BATCH, SHORT))
         manifest = Manifest.load(folder)

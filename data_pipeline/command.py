@@ -1,4 +1,4 @@
-"""``dualmask data build | verify``."""
+"""``dualmask data build | verify | trace``."""
 
 from __future__ import annotations
 
@@ -44,3 +44,14 @@ def verify(
         typer.echo(f"{shard.file}: {shard.reason}")
     typer.echo(f"{folder}: {len(bad)} bad shards")
     raise typer.Exit(1 if bad else 0)
+
+
+@app.command()
+def trace(
+    place: Annotated[str, typer.Argument(metavar="SHARD:ROW", help="such as data/mine/train-000003.tar:17")],
+) -> None:
+    """Lists the parts of documents that a sequence holds: file, start and stop, in bytes or rows of the file."""
+    from data_pipeline.trace import trace as origins_of
+
+    for origin in origins_of(place):
+        typer.echo(f"{origin.file} {origin.start} {origin.stop}")

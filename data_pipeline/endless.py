@@ -18,6 +18,7 @@ from data_pipeline.manifest import ManifestError
 from data_pipeline.order import EpochOrder, Rows
 from data_pipeline.remote import DEFAULT_CACHE
 from data_pipeline.store import MemberStore
+from dualmask.config.schema import DataConfig
 
 Ids = NDArray[np.int64]
 
@@ -38,6 +39,12 @@ class Source:
     exclude: Collection[str] = ()
     split: str = "train"
     cache_bytes: int = DEFAULT_CACHE  # of shards of an address that stay on this machine
+
+
+def sources_of(data: DataConfig) -> list[Source]:
+    """The sources that a run's configuration names."""
+    cache_bytes = int(data.cache_gigabytes * 1e9)
+    return [Source(each.path, each.weight, each.epochs, cache_bytes=cache_bytes) for each in data.mixture]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from data_pipeline.endless import Source
+from data_pipeline.endless import sources_of
 from data_pipeline.reader import ShardReader, Share
 from data_pipeline.remote import local_file
 from dualmask.config.schema import RunConfig
@@ -54,7 +55,7 @@ def choose_again(folder: Path, held_out: list[str]) -> None:
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:
     """Texts of the training data, as they are cut into sequences."""
-    sources = [Source(source.path, source.weight, epochs=1) for source in run.data.mixture]
+    sources = [replace(source, epochs=1) for source in sources_of(run.data)]
     reader = ShardReader(sources, Share(READ_AT_ONCE, seed=run.data.shuffle_seed))
     try:
         for batch in itertools.islice(reader, -(-SEQUENCES // READ_AT_ONCE)):

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import torch
 import torch.distributed as dist
 
 from data_pipeline.crop import Borders, Crop
-from data_pipeline.endless import Source
+from data_pipeline.endless import Source, sources_of
 from data_pipeline.reader import Cursor, ShardReader, Share, mixed_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.hardware import Hardware
 from dualmask.config.resume import require_same_run
-from dualmask.config.schema import DataSource, RunConfig
+from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError
 from dualmask.core import manifest
 from dualmask.core.batch import Batch
@@ -171,7 +171,7 @@ def open_data(
 
     Shards that are not as the manifest says are named, listed and left out by all ranks.
     """
-    sources = tuple(checked(run, source) for source in run.data.mixture)
+    sources = [without_bad_shards(run, source) for source in sources_of(run.data)]
     lexicon = read_lexicon(tokenizer)
     return ShardReader(
         sources,
@@ -182,26 +182,20 @@ def open_data(
     )
 
 
-def checked(run: RunConfig, source: DataSource) -> Source:
-    """The source without its bad shards, which the ranks find together and rank 0 names. Collective."""
-    bad = verify_shards(source.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
+def without_bad_shards(run: RunConfig, source: Source) -> Source:
+    """The source but for its bad shards, which the ranks find together and rank 0 names. Collective."""
+    bad = verify_shards(source.folder, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
     everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
     dist.all_gather_object(everyones, bad)
     bad = sorted((shard for part in everyones for shard in part), key=lambda shard: shard.file)
     if bad and dist.get_rank() == 0:
-        folder = "" if run.data.sources is None else f"{source.path}/"
+        folder = "" if run.data.sources is None else f"{source.folder}/"
         listed = [BadShard(folder + shard.file, shard.reason) for shard in bad]
         for shard in listed:
             print(f"data: {shard.file} is left out: {shard.reason}", file=sys.stderr, flush=True)
         run.output.mkdir(parents=True, exist_ok=True)
         record_quarantine(run.output / "quarantine.jsonl", listed)
-    return Source(
-        source.path,
-        source.weight,
-        source.epochs,
-        exclude=[shard.file for shard in bad],
-        cache_bytes=int(run.data.cache_gigabytes * 1e9),
-    )
+    return replace(source, exclude=[shard.file for shard in bad])
 
 
 @dataclass
@@ -228,8 +222,7 @@ def open_dev(run: RunConfig) -> Batch | None:
     """The texts by which the run is judged; None if it asks for none. Raises ManifestError."""
     if run.eval.every_steps is None:
         return None
-    sources = [Source(source.path, source.weight) for source in run.data.mixture]
-    texts = mixed_batch(sources, "dev", run.eval.sequences)
+    texts = mixed_batch(sources_of(run.data), "dev", run.eval.sequences)
     everyones: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(everyones, hashlib.sha256(texts.tokens.numpy().tobytes()).hexdigest())
     if len(set(everyones)) > 1:

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
@@ -66,7 +67,7 @@ class Handler(BaseHTTPRequestHandler):
 def serving(folder: Path, faults: float = 0.0, slow: float = 0.5) -> Iterator[str]:
     """The address of ``folder``. ``faults``: share of the requests that go wrong; ``slow``: seconds that some take."""
     (folder / ".requests").write_text("")
-    command = [sys.executable, __file__, str(folder), str(faults), str(slow)]
+    command = [sys.executable, __file__, str(folder), str(faults), str(slow), str(os.getpid())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -86,7 +87,9 @@ def main() -> None:
     sys.stdout.write(f"{server.server_address[1]}\n")
     sys.stdout.flush()
     os.close(1)
-    server.serve_forever()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while os.getppid() == int(sys.argv[4]):  # ends with the test, however that ends
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def test_sources_in_an_object_store_and_on_a_disk(data: Path, half: Path, tmp_pa
     assert 0 < first < len(record)
     assert len(rest) == len(record) - first
     for before, after in zip(record[first:], rest, strict=True):
-        assert after["loss/total"] == pytest.approx(before["loss/total"], abs=1e-4)
+        assert after["losses"]["total"] == pytest.approx(before["losses"]["total"], abs=1e-4)
 
 
 @pytest.mark.parametrize(
