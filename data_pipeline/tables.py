@@ -191,7 +191,7 @@ def map_table(path: Path, digest: str, columns: np.dtype[np.void]) -> Columns:
     """
     if sha256(path) != digest:
         raise ValueError("its SHA-256 differs from the manifest's")
-    table = np.load(path, mmap_mode="r", allow_pickle=False).view(np.ndarray)
+    table = np.lib.format.open_memmap(path, mode="r").view(np.ndarray)  # refuses objects
     if table.dtype != columns or table.ndim != 1:
         raise ValueError("its columns are not those of this format")
     return table

@@ -1,6 +1,6 @@
 """From a sequence back to the documents that it holds: ``lineage/SPLIT-NUMBER.parquet`` beside the shards, one record
-(row, file, start, stop) for each part of a document in a row. start, stop: the place in the (decompressed) file, bytes or
-row numbers."""
+(row, file, start, stop) for each part of a document in a row. start, stop: the place in the (decompressed) file, bytes
+or row numbers."""
 
 from __future__ import annotations
 

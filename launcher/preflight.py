@@ -105,7 +105,8 @@ def _require_sequences(config: str, run: RunConfig, rows: list[int]) -> None:
     """Raises ConfigError where the epochs of all sources together are shorter than the run."""
     epochs = [source.epochs for source in run.data.mixture]
     there = sum(count * (limit or 0) for count, limit in zip(rows, epochs, strict=True))
-    needed = total_steps(run.stages) * run.batch.sequences
+    steps = sum(stage.steps for stage in run.stages if not stage.files)  # others may have batches of their own
+    needed = steps * run.batch.sequences
     if None not in epochs and there < needed:
         raise ConfigError(
             f"{config}: the stages read {needed} sequences, data.sources have {there} in all their epochs: raise "
