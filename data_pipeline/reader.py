@@ -127,11 +127,11 @@ class ShardReader:
 
     def close(self) -> None:
         """Ends the prefetch thread; a later iteration continues at ``cursor``."""
+        for source in self._sources:
+            source.store.close()  # else the thread might wait for a store that does not answer
         if self._batches is not None:
             self._batches.close()
             self._batches = None
-        for source in self._sources:
-            source.store.close()
 
     def _begin(self, cursor: Cursor) -> Cursor:
         """The ``cursor`` with the exclusions of epochs that begin there; raises here rather than in the first step."""
