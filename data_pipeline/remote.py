@@ -137,9 +137,8 @@ class Remote:
         with self._locked(wanted.digest):
             if self._has(wanted):  # by now
                 return
-            self._make_room(wanted.size)
             try:
-                self._fetch(wanted.name, wanted.digest, self._path(wanted))
+                self._fetch(wanted.name, wanted.digest, self._path(wanted), size=wanted.size)
             except FileLost as error:
                 self._lost[wanted.name] = str(error)
                 raise
@@ -152,17 +151,24 @@ class Remote:
 
     def _make_room(self, size: int) -> None:
         """Removes the shards that were used longest ago. Who has one of them open can still read it."""
-        with self._locked("room"):
-            known = [(path.stat(), path) for path in self.folder.glob("*.tar")]
-            total = size + sum(stat.st_size for stat, _ in known)
-            for stat, path in sorted(known, key=lambda entry: entry[0].st_mtime_ns):
-                if total <= self._cache_bytes:
-                    break
-                path.unlink()
-                total -= stat.st_size
+        known = [(path.stat(), path) for path in self.folder.glob("*.tar")]
+        total = size + sum(stat.st_size for stat, _ in known)
+        for stat, path in sorted(known, key=lambda entry: entry[0].st_mtime_ns):
+            if total <= self._cache_bytes:
+                break
+            path.unlink()
+            total -= stat.st_size
 
-    def _fetch(self, name: str, digest: str | None, target: Path, *, optional: bool = False) -> None:
-        """Raises FileLost or UnreachableError. ``optional``: a missing file is no error."""
+    def _keep(self, partial: Path, target: Path, size: int) -> None:
+        """Makes the fetched file one of the cache, which stays within its bound."""
+        with self._locked("room"):
+            self._make_room(size)
+            partial.replace(target)
+
+    def _fetch(
+        self, name: str, digest: str | None, target: Path, *, optional: bool = False, size: int | None = None
+    ) -> None:
+        """Raises FileLost or UnreachableError. ``optional``: it may be missing. ``size``: of a shard, bytes."""
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         again = Retrying(
             stop=lambda state: _enough(state) or self._closed.is_set(),
@@ -173,7 +179,10 @@ class Remote:
         )
         try:
             again(self._fetch_once, name, digest, partial)
-            partial.replace(target)
+            if size is None:
+                partial.replace(target)
+            else:
+                self._keep(partial, target, size)
         except FileNotFoundError:
             target.unlink(missing_ok=True)
             if not optional:
