@@ -26,9 +26,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from benchmarks.engines import build_model, build_task, passes
 from benchmarks.runs import Size, small_run
 from benchmarks.timing import Seconds, Stopwatch, interleave, load, median_row, print_rows, ratios
+from data_pipeline.crop import Borders, Crop
 from data_pipeline.manifest import Manifest
 from data_pipeline.packing import best_fit
-from data_pipeline.reader import Borders, ShardReader
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
@@ -196,13 +197,8 @@ def read(run: RunConfig, tokenizer: Tokenizer, number: int) -> list[Batch]:
     """The first batches of a run."""
     lexicon = read_lexicon(tokenizer)
     borders = Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy())
-    data = ShardReader(
-        run.data.path,
-        batch_size=run.batch.sequences,
-        seed=run.data.shuffle_seed,
-        crop_share=run.data.crop_share,
-        borders=borders,
-    )
+    share = Share(run.batch.sequences, seed=run.data.shuffle_seed)
+    data = ShardReader(run.data.folder, share, Crop(run.data.crop_share, borders))
     batches = [next(data) for _ in range(number)]
     data.close()
     return batches

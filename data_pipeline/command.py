@@ -1,10 +1,10 @@
-"""``dualmask data build | verify``."""
+"""``dualmask data build | verify | trace``."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -30,14 +30,28 @@ def build(
 def verify(
     folder: Annotated[Path, typer.Argument(help="data folder")],
     size_only: Annotated[bool, typer.Option(help="compare sizes instead of digests")] = False,
+    full: Annotated[bool, typer.Option("--full", help="read everything, not only what has changed")] = False,
 ) -> None:
-    """Lists the shards that differ from the manifest; exit code 1 if there are any."""
+    """Lists the shards that differ from the manifest; exit code 1 if there are any. Reads what has changed since it was
+    verified."""
     from data_pipeline.manifest import Manifest
     from data_pipeline.verify import verify_shards
 
     filled = [name for name, info in Manifest.load(folder).splits.items() if info.rows]
-    bad = [shard for split in filled for shard in verify_shards(folder, split, "size" if size_only else "digest")]
+    mode: Literal["digest", "size", "full"] = "size" if size_only else "full" if full else "digest"
+    bad = [shard for split in filled for shard in verify_shards(folder, split, mode)]
     for shard in bad:
         typer.echo(f"{shard.file}: {shard.reason}")
     typer.echo(f"{folder}: {len(bad)} bad shards")
     raise typer.Exit(1 if bad else 0)
+
+
+@app.command()
+def trace(
+    place: Annotated[str, typer.Argument(metavar="SHARD:ROW", help="such as data/mine/train-000003.tar:17")],
+) -> None:
+    """Lists the parts of documents that a sequence holds: file, start and stop, in bytes or rows of the file."""
+    from data_pipeline.trace import trace as origins_of
+
+    for origin in origins_of(place):
+        typer.echo(f"{origin.file} {origin.start} {origin.stop}")

@@ -1,7 +1,7 @@
 """From shards to batches, in an order that is a pure function of (seed, epoch); the cursor is a position in it.
 
-Global batch s holds the same sequences whatever the number of ranks, each sequence occurs once per epoch, and a reader
-that starts at another reader's cursor continues with bit-identical batches: there is no other state.
+Global batch s holds the same sequences whatever the number of ranks, each sequence of a source occurs once per epoch,
+and a reader that starts at another reader's cursor continues with bit-identical batches: there is no other state.
 """
 
 # B sequences a rank and step, T tokens
@@ -9,230 +9,194 @@ that starts at another reader's cursor continues with bit-identical batches: the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterable, Iterator
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from data_pipeline.hashing import UInt64, mix, unit
-from data_pipeline.manifest import ManifestError
+from data_pipeline.crop import WHOLE, Crop, Ids, crop, unpack
+from data_pipeline.endless import KEY_DRAW, EndlessSource, Place, Source
+from data_pipeline.hashing import UInt64, mix
+from data_pipeline.manifest import ManifestError, require_alike
+from data_pipeline.mixture import Mixture, largest_remainder
 from data_pipeline.order import EpochOrder
 from data_pipeline.prefetch import Prefetch
+from data_pipeline.remote import load_manifest
 from data_pipeline.store import MemberStore
 from dualmask.core.batch import Batch
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
-Ids = NDArray[np.int64]
+log = logging.getLogger(__name__)
 
-SHORTEST_CROP = 8  # tokens, BOS and EOS included
-_KEY, _CROP, _CROP_LENGTH, _REPLACEMENT, _TEXT = range(5)
-_REPLACEMENT_TRIES = 1000
-
-
-@dataclass(frozen=True)
-class Borders:
-    """Tokens behind which a cropped text may begin or end."""
-
-    line_ends: NDArray[np.bool_]  # [V] ends with a line break
-    sentence_ends: NDArray[np.bool_]  # [V] ends a sentence
+_TEXT_DRAW, _SOURCE_DRAW = 4, 5  # kinds of draws, see crop.py
 
 
 @dataclass(frozen=True)
 class Cursor:
-    """A position in the order of the data: ``consumed`` sequences of ``epoch`` (over all ranks) have been returned.
+    """A position in the order of the data: ``position`` sequences have been returned, over all ranks and sources, and
+    the sources are at their places."""
 
-    ``quarantined`` names the shards that the epoch's order excludes; shard, member and row follow from the rest.
-    """
-
-    epoch: int = 0
-    consumed: int = 0
     seed: int = 0
-    quarantined: tuple[str, ...] = ()
+    position: int = 0
+    sources: tuple[Place, ...] = (Place(),)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        return cls(**{**values, "quarantined": tuple(values["quarantined"])})
+        """A cursor of an earlier version, whose epochs had another order, becomes the start of the next epoch."""
+        if "sources" not in values:
+            log.warning("the checkpoint's order of the data is that of an earlier version: the next epoch is begun")
+            return cls(seed=values["seed"], sources=(Place(values["epoch"] + (values["consumed"] > 0)),))
+        places = [Place(**{**place, "quarantined": tuple(place["quarantined"])}) for place in values["sources"]]
+        return cls(**{**values, "sources": tuple(places)})
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a data-parallel rank gets of the order that ``seed`` draws: ``batch_size`` of each global batch."""
+
+    batch_size: int
+    rank: int = 0
+    world: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.rank < self.world
+
+    @property
+    def step(self) -> int:
+        """Sequences of a global batch."""
+        return self.batch_size * self.world
+
+    @property
+    def part(self) -> slice:
+        """The rank's places in it."""
+        return slice(self.rank * self.batch_size, (self.rank + 1) * self.batch_size)
 
 
 class ShardReader:
     """Iterates over the training batches of one data-parallel rank: ``Batch`` of fixed shape [B, T], int64, on the CPU.
     Where rows are packed (``packing: documents`` of the data build), the B rows give more texts than that, [≥ B, T].
 
-    Endless, or until the end of epoch ``epochs`` - 1; an epoch's last, incomplete global batch is dropped.
-    ``exclude`` names shards that must not be read (the same on all ranks). The order excludes them from the start of
-    the next epoch, or at once if the reader starts an epoch; within an epoch their sequences are replaced by others,
-    so that the order stays the same.
+    Endless: where a source ends, its next epoch begins in the same batch. Where all sources have a limit of epochs, it
+    ends when less than a global batch is left.
     ``cursor`` is the position after the last returned batch, ``quarantined`` the number of bad members met so far.
     """
 
     def __init__(
         self,
-        folder: str | Path,
-        split: str = "train",
+        sources: str | Path | Source | Sequence[Source],
+        share: Share,
+        crop: Crop = WHOLE,
         *,
-        batch_size: int,
-        data_rank: int = 0,
-        data_world: int = 1,
-        seed: int = 0,
         cursor: Cursor | None = None,
-        crop_share: float = 0.0,
-        borders: Borders | None = None,
-        epochs: int | None = None,
-        exclude: Collection[str] = (),
         prefetch: int = 4,
         prepare: Callable[[int, Batch], Batch] | None = None,
     ) -> None:
         """``prepare``: called in the prefetch thread with each batch and its number, which counts from the cursor.
 
-        Raises ManifestError if there is no data, no good shard, or less than one global batch per epoch."""
-        assert 0 <= data_rank < data_world
-        self._store = MemberStore(folder, split, exclude)
-        self._batch_size, self._rank, self._world = batch_size, data_rank, data_world
-        self._borders = borders
-        self._crop_share, self._epochs, self._prefetch = crop_share, epochs, prefetch
+        Raises ManifestError if there is no data, no good shard, if the sources do not fit each other, or if a global
+        batch would hold a sequence twice."""
+        if isinstance(sources, str | Path):
+            sources = Source(sources)
+        self._sources = open_sources([sources] if isinstance(sources, Source) else sources, share.seed)
+        self._share, self._crop, self._prefetch = share, crop, prefetch
+        self._mixture = Mixture([source.source.weight for source in self._sources], share.seed)
         self._prepare, self._handed_out = prepare, 0
-        if cursor is not None and cursor.seed != seed:
-            raise ValueError(f"seed={seed} is not the seed {cursor.seed} that the data order was begun with")
-        self.cursor = cursor or Cursor(seed=seed, quarantined=tuple(sorted(exclude)))
-        if not cursor or not cursor.consumed:
-            self.cursor = replace(self.cursor, quarantined=tuple(sorted(exclude)))
-        self._order(self.cursor)  # raises here rather than in the first step
-        self._source: Prefetch[tuple[Batch, Cursor]] | None = None
+        self.cursor = self._begin(cursor or Cursor(share.seed, sources=(Place(),) * len(self._sources)))
+        self._batches: Prefetch[tuple[Batch, Cursor]] | None = None
 
     @property
     def quarantined(self) -> int:
-        return len(self._store.bad_members)
-
-    @property
-    def batches_per_epoch(self) -> int:
-        return self._order(self.cursor).size // (self._batch_size * self._world)
+        return sum(len(source.store.bad_members) for source in self._sources)
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Batch:
-        if self._source is None:
-            self._source = Prefetch(self._produce(self.cursor), self._prefetch)
-        batch, self.cursor = next(self._source)
+        if self._batches is None:
+            self._batches = Prefetch(self._produce(self.cursor), self._prefetch)
+        batch, self.cursor = next(self._batches)
         self._handed_out += 1
         return batch
 
     def close(self) -> None:
         """Ends the prefetch thread; a later iteration continues at ``cursor``."""
-        if self._source is not None:
-            self._source.close()
-            self._source = None
+        for source in self._sources:
+            source.store.close()  # else the thread might wait for a store that does not answer
+        if self._batches is not None:
+            self._batches.close()
+            self._batches = None
+
+    def _begin(self, cursor: Cursor) -> Cursor:
+        """The ``cursor`` with the exclusions of epochs that begin there; raises here rather than in the first step."""
+        if cursor.seed != self._share.seed:
+            raise ValueError(f"seed={self._share.seed} is not the seed {cursor.seed} that it was begun with")
+        if len(cursor.sources) != len(self._sources):
+            raise ValueError(
+                f"{len(self._sources)} data sources are not the {len(cursor.sources)} that it was begun with"
+            )
+        places = [source.begin(place) for source, place in zip(self._sources, cursor.sources, strict=True)]
+        for source, place, needed in zip(self._sources, places, self._mixture.most(self._share.step), strict=True):
+            if (size := source.size(place)) < needed:
+                raise ManifestError(
+                    f"{source.store.folder}: split {source.store.split!r} has {size} sequences, a global batch needs "
+                    f"{needed}: lower batch.sequences or build more data"
+                )
+        return replace(cursor, sources=tuple(places))
 
     def _produce(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        step, number = self._batch_size * self._world, itertools.count(self._handed_out)
-        while self._epochs is None or cursor.epoch < self._epochs:
-            order = self._order(cursor)
-            while cursor.consumed + step <= order.size:
-                start = cursor.consumed + self._rank * self._batch_size
-                cursor = replace(cursor, consumed=cursor.consumed + step)
-                batch = self._batch(order, cursor, start)
-                yield batch if self._prepare is None else self._prepare(next(number), batch), cursor
-            excluded = tuple(sorted(self._store.excluded))
-            cursor = replace(cursor, epoch=cursor.epoch + 1, consumed=0, quarantined=excluded)
+        number = itertools.count(self._handed_out)
+        while (chosen := self._chosen(cursor)) is not None:
+            batch = self._batch(cursor, chosen)
+            cursor = self._after(cursor, chosen)
+            yield batch if self._prepare is None else self._prepare(next(number), batch), cursor
 
-    def _order(self, cursor: Cursor) -> EpochOrder:
-        excluded = set(cursor.quarantined)
-        counts = [
-            [] if shard.file in excluded else [member.rows for member in shard.members] for shard in self._store.shards
+    def _chosen(self, cursor: Cursor) -> Ids | None:
+        """The source of each sequence of the global batch at ``cursor``; None at the end of the data."""
+        left = [source.left(place) for source, place in zip(self._sources, cursor.sources, strict=True)]
+        return self._mixture.draw(cursor.position, cursor.position + self._share.step, left)
+
+    def _after(self, cursor: Cursor, chosen: Ids) -> Cursor:
+        counts = np.bincount(chosen, minlength=len(self._sources)).tolist()
+        places = [
+            source.after(place, count)
+            for source, place, count in zip(self._sources, cursor.sources, counts, strict=True)
         ]
-        order = EpochOrder(counts, cursor.seed, cursor.epoch)
-        if order.size < self._batch_size * self._world:
-            raise ManifestError(
-                f"{self._store.folder}: split {self._store.split!r} has {order.size} sequences, a global batch needs "
-                f"{self._batch_size * self._world}: lower batch.sequences or build more data"
-            )
-        return order
+        return Cursor(cursor.seed, cursor.position + len(chosen), tuple(places))
 
-    def _batch(self, order: EpochOrder, cursor: Cursor, start: int) -> Batch:
-        positions = np.arange(start, start + self._batch_size)
-        keys = mix(cursor.seed, cursor.epoch, positions, _KEY)
-        tokens, lengths = self._rows(order, start)
-        for index in np.flatnonzero(lengths == 0):
-            tokens[index], lengths[index] = self._replacement(order, keys[index])
+    def _batch(self, cursor: Cursor, chosen: Ids) -> Batch:
+        """The rank's part of the global batch at ``cursor``."""
+        mine = chosen[self._share.part]
+        earlier = np.bincount(chosen[: self._share.part.start], minlength=len(self._sources))
+        tokens = np.empty((len(mine), self._sources[0].store.max_length), np.int64)
+        lengths, keys = np.empty(len(mine), np.int64), np.empty(len(mine), np.uint64)
+        for number in np.unique(mine).tolist():
+            places, start = np.flatnonzero(mine == number), int(earlier[number])
+            rows = self._sources[number].read(cursor.sources[number], start, start + len(places))
+            tokens[places], lengths[places], keys[places] = rows
+        return self._finished(tokens, lengths, keys)
+
+    def _finished(self, tokens: Ids, lengths: Ids, keys: UInt64) -> Batch:
         number = None
-        if self._store.packed:
+        if self._sources[0].store.packed:
             tokens, lengths, number, place = unpack(tokens, lengths)
-            keys = mix(np.repeat(keys, number), _TEXT, place)
-        crop(tokens, lengths, keys, self._crop_share, self._borders)
-        batch = _to_batch(tokens, lengths, keys)
-        return replace(batch, texts_in_row=number)
-
-    def _rows(self, order: EpochOrder, start: int) -> tuple[Ids, Ids]:
-        """Tokens [B, T] and lengths [B] at the B positions from ``start``; length 0 where the member is bad."""
-        tokens = np.full((self._batch_size, self._store.max_length), PAD_ID, np.int64)
-        lengths = np.zeros(self._batch_size, np.int64)
-        done = 0
-        for run in order.runs(start, start + self._batch_size):
-            part = slice(done, done + len(run.rows))
-            if (block := self._store.read(run.shard, run.member)) is not None:
-                tokens[part], lengths[part] = block[0][run.rows], block[1][run.rows]
-            done = part.stop
-        return tokens, lengths
-
-    def _replacement(self, order: EpochOrder, key: np.uint64) -> tuple[Ids, int]:
-        """A row to replace a bad one: the first good row in a sequence of draws from the key of the bad one."""
-        for attempt in range(_REPLACEMENT_TRIES):
-            position = int(mix(key, _REPLACEMENT, attempt)[0] % np.uint64(order.size))
-            (run,) = order.runs(position, position + 1)
-            if (block := self._store.read(run.shard, run.member)) is not None:
-                return block[0][run.rows[0]].astype(np.int64), int(block[1][run.rows[0]])
-        raise ManifestError(f"{self._store.folder}: split {self._store.split!r} has no good shard left; build it again")
+            keys = mix(np.repeat(keys, number), _TEXT_DRAW, place)
+        crop(tokens, lengths, keys, self._crop)
+        return replace(_to_batch(tokens, lengths, keys), texts_in_row=number)
 
 
-def unpack(rows: Ids, lengths: Ids) -> tuple[Ids, Ids, Ids, Ids]:
-    """The texts of packed rows [R, T] of ``lengths`` [R]: tokens [B, T], lengths [B], how many a row holds [R], and the
-    number of each text in its row [B]."""
-    row, start = np.nonzero(rows == BOS_ID)
-    number = np.bincount(row, minlength=len(rows))
-    last = np.append(row[1:] != row[:-1], True)  # of its row
-    end = np.where(last, lengths[row], np.append(start[1:], 0))
-    position = np.arange(rows.shape[1])
-    source = np.minimum(start[:, None] + position, rows.shape[1] - 1)
-    tokens = np.where(position < (end - start)[:, None], rows[row[:, None], source], PAD_ID)
-    return tokens, end - start, number, np.arange(len(row)) - np.repeat(np.cumsum(number) - number, number)
-
-
-def crop(tokens: Ids, lengths: Ids, keys: UInt64, share: float, borders: Borders | None = None) -> None:
-    """Crops a ``share`` of the rows [B, T] in place to a random length, ended by EOS; a function of ``keys`` [B].
-
-    With ``borders`` a cropped text begins behind the first end of a line, if enough is left there, and a cut moves left
-    to the nearest end of a sentence, if there is one. So cropped texts are complete, as people's texts are, and a model
-    can tell one that has ended from one that breaks off.
-    """
-    chosen = np.flatnonzero((unit(mix(keys, _CROP)) < share) & (lengths > SHORTEST_CROP))
-    if borders is not None:
-        for row in chosen:
-            lengths[row] = _from_first_line(tokens[row], lengths[row], borders.line_ends)
-    room = np.maximum(lengths - SHORTEST_CROP, 0)
-    cut = SHORTEST_CROP + (unit(mix(keys, _CROP_LENGTH)) * room).astype(np.int64)
-    for row in chosen[room[chosen] > 0]:
-        if borders is not None:
-            ends = np.flatnonzero(borders.sentence_ends[tokens[row, SHORTEST_CROP - 2 : cut[row] - 1]])
-            cut[row] = SHORTEST_CROP + ends[-1] if len(ends) else cut[row]
-        tokens[row, cut[row] - 1] = EOS_ID
-        tokens[row, cut[row] :] = PAD_ID
-        lengths[row] = cut[row]
-
-
-def _from_first_line(row: Ids, length: int, line_ends: NDArray[np.bool_]) -> int:
-    """Moves what stands behind the first line break of row [T] behind BOS; returns the new length."""
-    breaks = np.flatnonzero(line_ends[row[1 : length - SHORTEST_CROP + 1]])
-    gone = int(breaks[0]) + 1 if len(breaks) else 0
-    row[1 : length - gone] = row[1 + gone : length].copy()
-    row[length - gone : length] = PAD_ID
-    return length - gone
+def open_sources(sources: Sequence[Source], seed: int) -> list[EndlessSource]:
+    """Each in an order of its own. Raises ManifestError where rows of one are not as those of the others."""
+    seeds = [seed, *(int(mix(seed, _SOURCE_DRAW, number)[0]) for number in range(1, len(sources)))]
+    opened = list(map(EndlessSource, sources, seeds))
+    require_alike({str(source.store.folder): source.store.manifest for source in opened})
+    return opened
 
 
 def evaluation_batches(
@@ -243,14 +207,14 @@ def evaluation_batches(
     Raises ManifestError.
     """
     store = MemberStore(folder, split, tuple(exclude))
-    rows = itertools.islice(_good_rows(store), limit)
+    rows = itertools.islice((row for block in store.blocks() for row in zip(*block, strict=True)), limit)
     start = 0
     while part := list(itertools.islice(rows, batch_size)):
         tokens = np.stack([tokens for tokens, _ in part]).astype(np.int64)
         lengths = np.array([length for _, length in part], np.int64)
         if store.packed:
             tokens, lengths, *_ = unpack(tokens, lengths)
-        yield _to_batch(tokens, lengths, mix(0, 0, np.arange(start, start + len(tokens)), _KEY))
+        yield _to_batch(tokens, lengths, mix(0, 0, np.arange(start, start + len(tokens)), KEY_DRAW))
         start += len(tokens)
 
 
@@ -260,28 +224,26 @@ def spread_batch(folder: str | Path, split: str, limit: int) -> Batch:
     Reads only the members that hold them. Raises ManifestError if there is none.
     """
     store = MemberStore(folder, split)
-    number = min(limit, store.rows)
-    wanted = np.arange(number) * store.rows // max(number, 1)
-    places = [(shard, member) for shard, info in enumerate(store.shards) for member in range(len(info.members))]
-    ends = np.cumsum([store.shards[shard].members[member].rows for shard, member in places])
-    tokens, lengths, kept = [], [], []
-    for position in wanted.tolist():
-        index = int(np.searchsorted(ends, position, side="right"))
-        if (block := store.read(*places[index])) is not None:
-            row = position - int(ends[index])  # from the end of the member
-            tokens.append(block[0][row].astype(np.int64))
-            lengths.append(int(block[1][row]))
-            kept.append(position)
-    if not kept:
+    order = EpochOrder(store.shards, seed=0, epoch=0)
+    number = min(limit, order.size)
+    wanted = np.arange(number) * order.size // max(number, 1)
+    tokens, lengths = store.rows(order.stored(wanted))
+    kept = np.flatnonzero(lengths)
+    if not len(kept):
         raise ManifestError(f"{folder}: split {split!r} has no good sequence: build it again")
-    return _to_batch(np.stack(tokens), np.array(lengths, np.int64), mix(0, 0, np.array(kept), _KEY))
+    return _to_batch(tokens[kept].astype(np.int64), lengths[kept], mix(0, 0, wanted[kept], KEY_DRAW))
 
 
-def _good_rows(store: MemberStore) -> Iterator[tuple[NDArray[np.unsignedinteger], int]]:
-    for shard, info in enumerate(store.shards):
-        for member in range(len(info.members)):
-            if (block := store.read(shard, member)) is not None:
-                yield from zip(*block, strict=True)
+def mixed_batch(sources: Sequence[Source], split: str, limit: int) -> Batch:
+    """At most ``limit`` good rows of ``split`` of the sources that have one, as many of each as its weight says.
+
+    Raises ManifestError if there is none."""
+    filled = [source for source in sources if load_manifest(source.folder).has(split)] or list(sources)
+    weights = np.array([source.weight for source in filled])
+    counts = largest_remainder(weights / weights.sum(), limit)
+    parts = [spread_batch(source.folder, split, count) for source, count in zip(filled, counts, strict=True) if count]
+    planes = (torch.cat([getattr(part, name) for part in parts]) for name in ("tokens", "length", "key"))
+    return Batch(*planes, host_length=np.concatenate([part.host_length for part in parts]))
 
 
 def _to_batch(tokens: Ids, lengths: Ids, keys: UInt64) -> Batch:

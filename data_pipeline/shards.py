@@ -26,7 +26,7 @@ from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, PRED_ID
 
 Tokens = NDArray[np.unsignedinteger]
 
-_HEADER = tarfile.BLOCKSIZE
+MEMBER_HEADER = tarfile.BLOCKSIZE  # bytes before its content
 
 
 class BadMember(ValueError):
@@ -79,7 +79,7 @@ def read_member(
     """Rows [R, T] of one member and their lengths [R]. Raises BadMember; never executes anything that it reads.
     ``packed``: they may hold several texts."""
     shard.seek(member.offset)
-    header, content = shard.read(_HEADER), shard.read(member.bytes)
+    header, content = shard.read(MEMBER_HEADER), shard.read(member.bytes)
     if len(content) != member.bytes:
         raise BadMember(f"ends after {len(content)} of {member.bytes} bytes")
     try:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.endless import sources_of
+from data_pipeline.reader import ShardReader, Share
+from data_pipeline.remote import local_file
 from dualmask.config.schema import RunConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import texts
@@ -28,7 +31,7 @@ def finish(run: RunConfig) -> None:
     wanted = run.eval.thresholds and run.stages[-1].DECIDES
     if rule is None or not wanted or (folder / rule.mark).is_file():
         return
-    held_out = run.data.path / HELD_OUT
+    held_out = local_file(run.data.mixture[0].path, HELD_OUT)
     if not held_out.is_file():
         print(f"{folder}: thresholds stay as they are, {held_out} does not exist", file=sys.stderr, flush=True)
         return
@@ -52,7 +55,8 @@ def choose_again(folder: Path, held_out: list[str]) -> None:
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:
     """Texts of the training data, as they are cut into sequences."""
-    reader = ShardReader(run.data.path, "train", batch_size=READ_AT_ONCE, seed=run.data.shuffle_seed, epochs=1)
+    sources = [replace(source, epochs=1) for source in sources_of(run.data)]
+    reader = ShardReader(sources, Share(READ_AT_ONCE, seed=run.data.shuffle_seed))
     try:
         for batch in itertools.islice(reader, -(-SEQUENCES // READ_AT_ONCE)):
             for tokens, length in zip(batch.tokens.tolist(), batch.length.tolist(), strict=True):

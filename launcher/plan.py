@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from data_pipeline.manifest import Manifest
+from data_pipeline.remote import load_manifest
 from dualmask.config.deepspeed import micro_batches
 from dualmask.config.hardware import GIB, Hardware, load_hardware
 from dualmask.config.load import ConfigError, load_run
@@ -104,7 +104,7 @@ def vocabulary(run: RunConfig) -> int:
     if run.model.vocab_size is not None:
         return run.model.vocab_size
     try:
-        return Manifest.load(run.data.path).vocab_size
+        return load_manifest(run.data.mixture[0].path).vocab_size
     except ValueError as error:
         raise ConfigError(f"{error}; or give the size of the vocabulary: --set model.vocab_size=32000") from None
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError
+from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, require_alike
+from data_pipeline.remote import load_manifest
+from dualmask.config.address import local_folder
 from dualmask.config.deepspeed import load_user_config, micro_batches
 from dualmask.config.load import ConfigError, flatten, load_run
 from dualmask.config.resume import require_same_run
@@ -54,10 +56,11 @@ def check(
     if world % tensor:
         raise ConfigError(f"{config}: parallel.tensor={tensor} must divide the number of processes={world}")
     micro_batches(run, world // tensor)
-    data = Manifest.load(run.data.path)
-    data.split("train")
-    _require_dev(config, run, data)
-    tokenizer = run.data.path / TOKENIZER_FILE
+    manifests = {str(source.path): load_manifest(source.path) for source in run.data.mixture}
+    require_alike(manifests)
+    _require_sequences(config, run, [data.split("train").rows for data in manifests.values()])
+    _require_dev(config, run, list(manifests.values()))
+    data, tokenizer = manifests[str(run.data.mixture[0].path)], run.data.folder / TOKENIZER_FILE
     if not tokenizer.is_file() or manifest.digest(tokenizer) != data.tokenizer_digest:
         raise ConfigError(
             f"{tokenizer} is not the tokenizer that the data was made with: run dualmask data build again"
@@ -75,7 +78,8 @@ def check(
     extra = load_user_config(deepspeed_file) if deepspeed_file else {}
     if run.family.check:
         resolve(run.family.check)(run, Tokenizer(tokenizer))
-    files = [run.data.path / MANIFEST_FILE, *(file for stage in run.stages for file in stage.files)]
+    heads = [local_folder(source.path) / MANIFEST_FILE for source in run.data.mixture]
+    files = [*heads, *(file for stage in run.stages for file in stage.files)]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
     return Preflight(run, data.vocab_size, tokenizer, digest, extra, init)
 
@@ -97,16 +101,29 @@ def profiled_steps(text: str, total: int) -> range:
     return steps
 
 
-def _require_dev(config: str, run: RunConfig, data: Manifest) -> None:
+def _require_sequences(config: str, run: RunConfig, rows: list[int]) -> None:
+    """Raises ConfigError where the epochs of all sources together are shorter than the run."""
+    epochs = [source.epochs for source in run.data.mixture]
+    there = sum(count * (limit or 0) for count, limit in zip(rows, epochs, strict=True))
+    steps = sum(stage.steps for stage in run.stages if not stage.files)  # others may have batches of their own
+    needed = steps * run.batch.sequences
+    if None not in epochs and there < needed:
+        raise ConfigError(
+            f"{config}: the stages read {needed} sequences, data.sources have {there} in all their epochs: raise "
+            "epochs of a source, or remove it"
+        )
+
+
+def _require_dev(config: str, run: RunConfig, manifests: list[Manifest]) -> None:
     """Raises ConfigError where the run is to be judged and there is nothing to judge it by."""
-    if run.eval.every_steps is None:
+    if run.eval.every_steps is None or any(data.has("dev") for data in manifests):
         return
     try:
-        data.split("dev")
+        manifests[0].split("dev")
     except ManifestError as error:
         raise ConfigError(
-            f"{config}: eval.every_steps={run.eval.every_steps} measures the dev part of {run.data.path}, but {error}: "
-            "build it with split.dev above 0 or source.dev_paths, or remove eval.every_steps"
+            f"{config}: eval.every_steps={run.eval.every_steps} measures the dev part of {run.data.paths[0]}, but "
+            f"{error}: build it with split.dev above 0 or source.dev_paths, or remove eval.every_steps"
         ) from None
 
 
@@ -118,7 +135,9 @@ def _initial_weights(config: str, run: RunConfig, tokenizer_digest: str) -> Path
     except ValueError as error:
         raise ConfigError(f"{config}: init: {error}") from None
     if manifest.digest(opened.path / TOKENIZER_FILE) != tokenizer_digest:
-        raise ConfigError(f"{config}: init={run.init} has another tokenizer than {run.data.path}: give a model of that")
+        raise ConfigError(
+            f"{config}: init={run.init} has another tokenizer than {run.data.paths[0]}: give a model of that"
+        )
     given, own = flatten(opened.config), flatten(run.model)
     for key in sorted(given.keys() | own.keys()):
         if key not in NOT_OF_WEIGHTS and given.get(key) != own.get(key):

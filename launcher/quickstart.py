@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--config", required=True, help="the run's YAML file")
     run = load_run(parser.parse_args().config, [])
     loaded = load(run.output)
-    lines = texts.read_texts(run.data.path / "test.jsonl")
+    lines = texts.read_texts(run.data.folder / "test.jsonl")
     result = figures(run, loaded, lines)
     console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 100)
     console.print(deletion_report.restoration_table(result["rows"], RATES))
@@ -93,7 +93,7 @@ def figures(run: RunConfig, loaded: Loaded, lines: list[str]) -> dict[str, Any]:
         }.items()
         for row in part
     ]
-    data_file = str(run.data.path / "test.jsonl")
+    data_file = str(run.data.folder / "test.jsonl")
     return report.write(path, "quickstart", rows, model_sha256=digest, data=data_file, mended=mended)
 
 

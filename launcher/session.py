@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from data_pipeline.reader import Borders, Cursor, ShardReader, spread_batch
+from data_pipeline.crop import Borders, Crop
+from data_pipeline.endless import Source, sources_of
+from data_pipeline.reader import Cursor, ShardReader, Share, mixed_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.hardware import Hardware
 from dualmask.config.resume import require_same_run
@@ -153,7 +155,8 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
     )
     if state.data_digest != ready.data_digest:
         raise ConfigError(
-            f"{ready.run.data.path} (or a file of scores) is not the data that {folder} was trained on: put that back"
+            f"{', '.join(ready.run.data.paths)} (or a file of scores) is not the data that {folder} was trained on: "
+            "put that back"
         )
     ranks = {"data": mesh.data_size(), "tensor": mesh.tensor_size()}
     if state.ranks != ranks and dist.get_rank() == 0:
@@ -168,29 +171,31 @@ def open_data(
 
     Shards that are not as the manifest says are named, listed and left out by all ranks.
     """
-    bad = verify_shards(run.data.path, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
+    sources = [without_bad_shards(run, source) for source in sources_of(run.data)]
+    lexicon = read_lexicon(tokenizer)
+    return ShardReader(
+        sources,
+        Share(run.batch.sequences // mesh.data_size(), mesh.data_rank(), mesh.data_size(), run.data.shuffle_seed),
+        Crop(run.data.crop_share, Borders(lexicon.ends_line.numpy(), lexicon.ends_sentence.numpy())),
+        cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
+        prepare=ahead,
+    )
+
+
+def without_bad_shards(run: RunConfig, source: Source) -> Source:
+    """The source but for its bad shards, which the ranks find together and rank 0 names. Collective."""
+    bad = verify_shards(source.folder, "train", run.data.verify, dist.get_rank(), dist.get_world_size())
     everyones: list[list[BadShard]] = [bad] * dist.get_world_size()
     dist.all_gather_object(everyones, bad)
     bad = sorted((shard for part in everyones for shard in part), key=lambda shard: shard.file)
     if bad and dist.get_rank() == 0:
-        for shard in bad:
+        folder = "" if run.data.sources is None else f"{source.folder}/"
+        listed = [BadShard(folder + shard.file, shard.reason) for shard in bad]
+        for shard in listed:
             print(f"data: {shard.file} is left out: {shard.reason}", file=sys.stderr, flush=True)
         run.output.mkdir(parents=True, exist_ok=True)
-        record_quarantine(run.output / "quarantine.jsonl", bad)
-    lexicon = read_lexicon(tokenizer)
-    return ShardReader(
-        run.data.path,
-        "train",
-        batch_size=run.batch.sequences // mesh.data_size(),
-        data_rank=mesh.data_rank(),
-        data_world=mesh.data_size(),
-        seed=run.data.shuffle_seed,
-        cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
-        crop_share=run.data.crop_share,
-        borders=Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy()),
-        exclude=[shard.file for shard in bad],
-        prepare=ahead,
-    )
+        record_quarantine(run.output / "quarantine.jsonl", listed)
+    return replace(source, exclude=[shard.file for shard in bad])
 
 
 @dataclass
@@ -217,12 +222,12 @@ def open_dev(run: RunConfig) -> Batch | None:
     """The texts by which the run is judged; None if it asks for none. Raises ManifestError."""
     if run.eval.every_steps is None:
         return None
-    texts = spread_batch(run.data.path, "dev", run.eval.sequences)
+    texts = mixed_batch(sources_of(run.data), "dev", run.eval.sequences)
     everyones: list[str] = [""] * dist.get_world_size()
     dist.all_gather_object(everyones, hashlib.sha256(texts.tokens.numpy().tobytes()).hexdigest())
     if len(set(everyones)) > 1:
         raise ConfigError(
-            f"{run.data.path}: ranks read other dev texts than each other: copy the folder to all nodes again"
+            f"{', '.join(run.data.paths)}: ranks read other dev texts than each other: copy them to all nodes again"
         )
     return texts
 
@@ -279,7 +284,7 @@ def make_observers(
     if profiled is not None:
         observers.append(ProfiledSteps(profiled, run.output / "profile", step))
     if run.tracking.enabled:
-        dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
+        dataset = {"name": run.data.name, "digest": ready.data_digest, "path": ", ".join(run.data.paths)}
         observers.append(Tracker(run, key, dataset=dataset))
     return observers
 

@@ -71,7 +71,7 @@ def sweep(options: argparse.Namespace) -> int:
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty: give another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    dataset = {"name": run.data.path.name, "digest": ready.data_digest, "path": str(run.data.path)}
+    dataset = {"name": run.data.name, "digest": ready.data_digest, "path": ", ".join(run.data.paths)}
     parent = SweepRun(run, dataset=dataset) if run.tracking.enabled else None
     job = Job(
         config=str(Path(options.config).resolve()),

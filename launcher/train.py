@@ -17,6 +17,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data_pipeline.manifest import ManifestError
+from data_pipeline.remote import UnreachableError
 from dualmask.config.hardware import load_hardware
 from dualmask.config.tree import ConfigError
 from dualmask.curriculum import total_steps
@@ -87,6 +88,9 @@ def explain(error: Exception) -> int:
     """Says what ended this rank, in one line unless it is a mistake of the program; the exit code."""
     torch = sys.modules.get("torch")
     met = torch is not None and torch.distributed.is_initialized()
+    if isinstance(error, UnreachableError) and met:
+        print(f"rank {preflight.rank()}: {error}", file=sys.stderr)  # another rank may have had it in its cache
+        return EXIT_CODE
     if isinstance(error, (ConfigError, ManifestError)) or (isinstance(error, ValueError) and not met):
         if preflight.local_rank() == 0:  # the ranks of a node have read the same files
             print(f"error: {error}", file=sys.stderr)

@@ -146,7 +146,7 @@ def _with_adamw(run: RunConfig) -> list[str]:
 def measure(run: RunConfig, limit: int) -> list[Row]:
     """The FIGURES of a finished run."""
     loaded = load(run.output)
-    lines = texts.read_texts(run.data.path / "test.jsonl")
+    lines = texts.read_texts(run.data.folder / "test.jsonl")
     device = next(loaded.model.parameters()).device
     whole = texts.batches(lines, loaded.tokenizer, loaded.config.max_length, limit=limit, device=device)
     right = corrupted.right_texts(lines, loaded, limit=limit, typos=False)

@@ -116,7 +116,7 @@ def run_all(arguments: argparse.Namespace) -> list[Row]:
         raise ValueError(
             f"--config {arguments.config}: its last stage is {run.stages[-1].name}; give one that ends with span"
         )
-    data = arguments.data or run.data.path / "test.jsonl"
+    data = arguments.data or run.data.folder / "test.jsonl"
     task = held_out(run, data, arguments.limit)
     init = decoder_only(run, arguments.model or decoder(run, arguments.runs), arguments.runs)
     rows: list[Row] = []
@@ -141,7 +141,7 @@ def held_out(run: RunConfig, data: Path, limit: int) -> Task:
     stage = run.stages[-1]
     assert isinstance(stage, SpanStage)
     settings = stage.span
-    tokenizer = Tokenizer(run.data.path / "tokenizer.model")
+    tokenizer = Tokenizer(run.data.folder / "tokenizer.model")
     sequences = texts.sequences(texts.read_texts(data), tokenizer, run.model.max_length)
     bare = [ids[1:-1] for ids in sequences]  # without BOS and EOS
     return span.make_task(bare, width=settings.lengths[0], cuts=CUTS, limit=limit, seed=0)

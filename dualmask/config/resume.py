@@ -17,6 +17,7 @@ _HARMLESS = (
     "eval.",  # but for the end of a stage (patience), which may be set anew as its `steps` may
     "alarms.",
     "data.path",
+    "data.cache_gigabytes",
     "data.verify",
     "batch.micro",
     "optimizer.ema_decay",
@@ -56,4 +57,6 @@ def _free(key: str, stage_index: int) -> bool:
     if key.startswith("stages."):
         _, number, rest = key.split(".", 2)
         return int(number) > stage_index or (int(number) == stage_index and rest == "steps")
+    if key.startswith("data.sources.") and key.endswith(".path"):
+        return True  # as data.path
     return any(key == free or (free.endswith(".") and key.startswith(free)) for free in _HARMLESS)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     Field,
+    PlainSerializer,
     SerializeAsAny,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
@@ -20,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from dualmask.config.address import is_address, local_folder
 from dualmask.config.alarms import AlarmConfig
 from dualmask.config.evaluation import EvalConfig
 from dualmask.config.model import ModelConfig
@@ -29,16 +31,70 @@ from dualmask.families import registry
 from dualmask.families.registry import Family
 
 
+def _folder_or_address(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return value if isinstance(value, str) and is_address(value) else handler(value)
+
+
+# an address of an object store stays a string: as a path it would lose a slash
+Folder = Annotated[Path, WrapValidator(_folder_or_address), PlainSerializer(str)]
+
+
+class DataSource(Section):
+    """One of several data folders that a run reads from."""
+
+    path: Folder = Field(description="folder made by `dualmask data build`, or its address")
+    weight: Annotated[float, Field(gt=0.0)] = Field(1.0, description="share of the sequences, beside other weights")
+    epochs: Positive | None = Field(
+        None, description="how often each sequence is read at most; the other sources go on by weight. None: no limit"
+    )
+
+
 class DataConfig(Section):
-    path: Path = Field(description="folder made by `dualmask data build` (holds manifest.json)")
+    path: Folder | None = Field(
+        None,
+        description="folder made by `dualmask data build` (holds manifest.json), or its address in an object store: "
+        "https://…, s3://…",
+    )
+    sources: Annotated[tuple[DataSource, ...], Field(min_length=1)] | None = Field(
+        None, description="instead of path: several folders with weights; dev texts come from all of them"
+    )
+    cache_gigabytes: Annotated[float, Field(gt=0.0)] = Field(
+        20.0, description="of shards of an address that are kept on each machine"
+    )
     crop_share: Share = Field(
         0.15,
         description="share of training sequences cut short: from a line's beginning to a sentence's end",
     )
     verify: Literal["digest", "size"] = Field(
-        "digest", description="what is compared with the manifest before training"
+        "digest", description="what is compared with the manifest before training; digest: of what has changed"
     )
     shuffle_seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_form_is_given(self) -> DataConfig:
+        if self.path is None and self.sources is None:
+            raise ValueError("data.path is missing: give the folder made by `dualmask data build`, or data.sources")
+        if self.path is not None and self.sources is not None:
+            raise ValueError(f"data.path={self.path} excludes data.sources: remove one of them (path: null)")
+        return self
+
+    @property
+    def mixture(self) -> tuple[DataSource, ...]:
+        """The sources; that of ``path`` is the only one."""
+        return self.sources or (DataSource(path=self.path or Path()),)
+
+    @property
+    def folder(self) -> Path:
+        """The first source on this machine: its tokenizer and its held-out texts are the run's."""
+        return local_folder(self.mixture[0].path)
+
+    @property
+    def paths(self) -> list[str]:
+        return [str(source.path) for source in self.mixture]
+
+    @property
+    def name(self) -> str:
+        return "+".join(path.rstrip("/").rpartition("/")[2] for path in self.paths)
 
 
 class BatchSize(Section):

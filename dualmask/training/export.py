@@ -94,7 +94,7 @@ def export_checkpoint(
     kinds = {name: AVERAGE if which == "average" and name in averaged else WEIGHT for name in names}
     forms = {name.removeprefix(MODEL): Form(shards.form(name, kind).shape) for name, kind in kinds.items()}
     wholes = ((name.removeprefix(MODEL), shards.whole(name, kind).float()) for name, kind in kinds.items())
-    tokenizer = run.data.path / "tokenizer.model"
+    tokenizer = run.data.folder / "tokenizer.model"
     merged = checkpoint if training else None
     write_export(out_folder, Tensors(forms, wholes), run.model, state.vocab_size, tokenizer, merged)
 

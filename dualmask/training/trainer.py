@@ -162,7 +162,7 @@ class Trainer:
                 plan = plan_at(self.run.stages, self.step, self.memory)
             began = time.perf_counter()
             own = engine.task.batch(plan)
-            batch = next(batches) if own is None else own
+            batch = _next(batches) if own is None else own
             self.steps_without_batch += own is not None
             waited = time.perf_counter() - began
             result = run_step(engine, batch, plan, micros=self._micros, stop=self.stop_wanted())
@@ -290,3 +290,12 @@ class Trainer:
 
 def steps_done_in_stage(run: RunConfig, state: TrainingState) -> int:
     return state.step - first_step(run.stages, state.stage_index)
+
+
+def _next(batches: Iterator[Batch]) -> Batch:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise TrainingError(
+            "the data has ended before the stages: raise epochs in data.sources, or lower stages.N.steps"
+        ) from None

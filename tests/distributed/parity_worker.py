@@ -10,7 +10,8 @@ import decisions
 import torch
 import torch.distributed as dist
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.crop import Crop
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.load import load_run
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
@@ -40,14 +41,8 @@ class Watch:
 
 def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra: dict) -> None:
     run = load_run(config, overrides)
-    data = ShardReader(
-        run.data.path,
-        batch_size=run.batch.sequences // mesh.data_size(),
-        data_rank=mesh.data_rank(),
-        data_world=mesh.data_size(),
-        seed=run.data.shuffle_seed,
-        crop_share=run.data.crop_share,
-    )
+    share = Share(run.batch.sequences // mesh.data_size(), mesh.data_rank(), mesh.data_size(), run.data.shuffle_seed)
+    data = ShardReader(run.data.path, share, Crop(run.data.crop_share))
     with decisions.recorded() as record:
         watch = Watch(record)
         stages = Stages(run, vocab_size, deepspeed=extra)

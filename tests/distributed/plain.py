@@ -9,7 +9,8 @@ import decisions
 import torch
 from torch import Tensor
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.crop import Crop
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
 from dualmask.curriculum import plan_at, total_steps
@@ -34,9 +35,7 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     mesh.single_process()
     model = DualMask(run.model, vocab_size)
     initial.fill(model, run.seed)
-    data = ShardReader(
-        run.data.path, batch_size=run.batch.sequences, seed=run.data.shuffle_seed, crop_share=run.data.crop_share
-    )
+    data = ShardReader(run.data.path, Share(run.batch.sequences, seed=run.data.shuffle_seed), Crop(run.data.crop_share))
     losses, norms, decided = [], [], []
     for step in range(total_steps(run.stages)):
         plan = EditPlan.of(plan_at(run.stages, step))

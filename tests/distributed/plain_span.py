@@ -6,7 +6,8 @@ import decisions
 import torch
 from plain import Trained, make_optimizer
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.crop import Crop
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.schema import RunConfig
 from dualmask.curriculum import plan_at, total_steps
 from dualmask.families.span.losses import GIVEN, span_loss
@@ -21,9 +22,7 @@ def train(run: RunConfig, vocab_size: int) -> Trained:
     mesh.single_process()
     model = SpanFusion(run.model, vocab_size)
     initial.fill(model, run.seed)
-    data = ShardReader(
-        run.data.path, batch_size=run.batch.sequences, seed=run.data.shuffle_seed, crop_share=run.data.crop_share
-    )
+    data = ShardReader(run.data.path, Share(run.batch.sequences, seed=run.data.shuffle_seed), Crop(run.data.crop_share))
     losses, norms, decided = [], [], []
     for step in range(total_steps(run.stages)):
         plan, batch = plan_at(run.stages, step), next(data)

@@ -12,7 +12,8 @@ import tiny
 import torch
 from test_parity import SPLIT_ALL, TENSOR, WORKER
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.crop import Crop
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.load import load_run
 
 FAMILIES = ("autoregressive", "diffusion")
@@ -42,7 +43,7 @@ def four_ranks(config: Path) -> dict[str, dict]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_four_ranks_learn_what_one_plain_process_learns(family: str, config: Path, four_ranks: dict[str, dict]) -> None:
     run = load_run(config, [f"model.family={family}"])
-    data = ShardReader(run.data.path, batch_size=run.batch.sequences, seed=0, crop_share=run.data.crop_share)
+    data = ShardReader(run.data.path, Share(run.batch.sequences, seed=0), Crop(run.data.crop_share))
     losses, weights = plain_language_model.train(run, tiny.VOCAB, itertools.islice(data, STEPS))
     data.close()
     assert four_ranks[family]["losses"] == pytest.approx(losses, rel=0, abs=1e-5)

@@ -14,7 +14,8 @@ import torch
 from test_parity import CHECKPOINTING, SPLIT_ALL, TENSOR, assert_same, run_variants
 from torch import Tensor
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.crop import Crop
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.load import load_run
 from dualmask.nn.layout import Layout, PaddedRows, causal_mask, key_mask
 
@@ -60,7 +61,7 @@ def test_language_models(packed: Path, tmp_path: Path, separate_rows: pytest.Mon
     seen = run_variants(4, 2, families, packed, tmp_path, **LM)
     for family in FAMILIES:
         run = load_run(tiny.write_config(tmp_path, packed, "plain", **LM), [f"model.family={family}"])
-        data = ShardReader(run.data.path, batch_size=run.batch.sequences, seed=0, crop_share=run.data.crop_share)
+        data = ShardReader(run.data.path, Share(run.batch.sequences, seed=0), Crop(run.data.crop_share))
         batches = list(itertools.islice(data, 6))
         data.close()
         assert min(batch.texts_per_row for batch in batches) > 1.2

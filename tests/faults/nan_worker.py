@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from stages import make_task
 
-from data_pipeline.reader import ShardReader
+from data_pipeline.reader import ShardReader, Share
 from dualmask.config.deepspeed import deepspeed_config
 from dualmask.config.load import load_run
 from dualmask.curriculum import first_step, plan_at
@@ -66,7 +66,7 @@ def train(config: Path, overrides: list[str], bad: Bad, number: int, steps: int,
     torch.manual_seed(run.seed)
     settings = deepspeed_config(run, stage, data_size=2, cuda=False)
     engine = engine_module.StageEngine(run, stage, make_task(DualMask(run.model, 300), stage, run), settings)
-    data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
+    data = ShardReader(run.data.path, Share(4, rank=mesh.data_rank(), world=2))
     taken = []
     with spoilt(bad):
         for step in range(steps):
@@ -95,7 +95,7 @@ def without_gate_in_the_last_window(config: Path, overrides: list[str]) -> str:
 
     settings = deepspeed_config(run, stage, data_size=2, cuda=False)
     engine = engine_module.StageEngine(run, stage, make_task(DualMask(run.model, 300), stage, run), settings)
-    data = ShardReader(run.data.path, batch_size=4, data_rank=mesh.data_rank(), data_world=2)
+    data = ShardReader(run.data.path, Share(4, rank=mesh.data_rank(), world=2))
     try:
         with patch.object(task, "window_loss", deaf):
             run_step(engine, next(data), plan, micros=settings["gradient_accumulation_steps"])

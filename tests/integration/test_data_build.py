@@ -27,9 +27,11 @@ from tiny_bpe import PIECES, make_tokenizer_json
 from data_pipeline import packing
 from data_pipeline.build import BuildError, build
 from data_pipeline.cluster import running_ray
+from data_pipeline.crop import Crop
+from data_pipeline.endless import Source
 from data_pipeline.files import sha256
 from data_pipeline.manifest import Manifest
-from data_pipeline.reader import ShardReader, evaluation_batches
+from data_pipeline.reader import ShardReader, Share, evaluation_batches
 from data_pipeline.sources import SourceError
 from data_pipeline.verify import verify_shards
 from data_pipeline.vocabulary import VocabularyError
@@ -319,7 +321,7 @@ def test_webdataset_opens_the_shards(built: Path) -> None:
 
 
 def test_training_reader_on_built_data(built: Path) -> None:
-    reader = ShardReader(built, batch_size=8, crop_share=0.2, epochs=1)
+    reader = ShardReader(Source(built, epochs=1), Share(8), Crop(0.2))
     assert sum(1 for _ in reader) == Manifest.load(built).splits["train"].rows // 8
     assert reader.quarantined == 0
 
@@ -329,7 +331,7 @@ def test_documents_that_share_rows_stay_whole(corpus: Path, tmp_path: Path) -> N
     tokenizer, train = Tokenizer(tmp_path / "tokenizer.model"), manifest.splits["train"]
     rows = documents_of(tmp_path)
     documents = [tokenizer.encode(row["text"]) for row in rows if row["split"] == "train"]
-    batches = list(ShardReader(tmp_path, batch_size=1, epochs=1))
+    batches = list(ShardReader(Source(tmp_path, epochs=1), Share(1)))
     texts = [text[1 : size - 1] for batch in batches for text, size in zip(batch.tokens, batch.length, strict=True)]
     whole = [f",{','.join(map(str, ids))}," for ids in documents]
     for text in texts:  # in one document, and not in pieces of two

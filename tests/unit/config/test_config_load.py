@@ -81,6 +81,11 @@ def test_overrides(file: Path) -> None:
         ("a..b=1", ["write it as key=value"]),
         ("stages=[]", ["stages = []", "at least 1"]),
         ("data={}", ["data.path", "is missing"]),
+        ("data.sources=[{path: b}]", ["data.path=data excludes data.sources"]),
+        ("data={sources: []}", ["data.sources = []", "at least 1"]),
+        ("data={sources: [{path: a, weight: 0}]}", ["data.sources.0.weight = 0", "greater than 0"]),
+        ("data={sources: [{path: a, epoch: 1}]}", ["did you mean data.sources.0.epochs?"]),
+        ("data.path=3", ["data.path = 3", "not a valid path"]),
         ("seed=[1", ["--set seed"]),
         ("seed=!!python/name:os.system", ["--set seed", "only plain YAML"]),
     ],
@@ -192,3 +197,14 @@ def outcome(load: Callable[[], RunConfig]) -> str:
     except ConfigError as error:
         return str(error)
     return ""
+
+
+def test_a_path_is_one_source_and_an_address_keeps_its_slashes(file: Path) -> None:
+    one = load_run(file).data
+    assert [(source.path, source.weight, source.epochs) for source in one.mixture] == [(Path("data"), 1.0, None)]
+    assert (one.folder, one.name, one.paths) == (Path("data"), "data", ["data"])
+    several = load_run(file, ["data={sources: [{path: s3://bucket/web, weight: 2}, {path: more/books/}]}"]).data
+    assert several.paths == ["s3://bucket/web", "more/books"]
+    assert several.name == "web+books"
+    assert several.folder.is_absolute()  # of the cache
+    assert several.folder != load_run(file, ["data.path=s3://bucket/web2"]).data.folder

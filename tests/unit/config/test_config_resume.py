@@ -33,6 +33,8 @@ SAVED = RunConfig.model_validate(copy.deepcopy(TREE)).model_dump(mode="json")
         ("tracking.uri", "http://127.0.0.1:1"),
         ("checkpoint.every_steps", 1),
         ("data.path", "moved"),
+        ("data.path", "https://store/moved"),
+        ("data.cache_gigabytes", 3.0),
         ("parallel.timeout_seconds", 5),
         ("parallel.zero_stage", 1),
         ("parallel.tensor", 2),
@@ -64,6 +66,21 @@ def test_may_not_change(key: str, value: Any, stage_index: int) -> None:
     with pytest.raises(ConfigError, match=key) as caught:
         require_same_run(SAVED, changed(key, value), stage_index=stage_index, steps_done=3)
     assert "\n" not in str(caught.value)
+
+
+def test_sources_may_move_but_not_weigh_differently() -> None:
+    def of(*sources: dict[str, Any]) -> RunConfig:
+        return RunConfig.model_validate(TREE | {"data": {"sources": sources}})
+
+    saved = of({"path": "a", "weight": 2.0}, {"path": "b"}).model_dump(mode="json")
+    require_same_run(saved, of({"path": "s3://a", "weight": 2.0}, {"path": "c"}), stage_index=0, steps_done=0)
+    for other in [
+        of({"path": "a", "weight": 3.0}, {"path": "b"}),
+        of({"path": "a", "weight": 2.0}),
+        of({"path": "a", "weight": 2.0}, {"path": "b", "epochs": 1}),
+    ]:
+        with pytest.raises(ConfigError, match=r"data\.sources\."):
+            require_same_run(saved, other, stage_index=0, steps_done=0)
 
 
 def test_a_stage_may_not_vanish() -> None:

@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_pipeline.crop import Crop, unpack
 from data_pipeline.manifest import Manifest, SplitInfo
 from data_pipeline.packing import Packed, best_fit, blocks, packed_rows
-from data_pipeline.reader import ShardReader, unpack
+from data_pipeline.reader import ShardReader, Share
 from data_pipeline.shards import BadMember, read_member, write_shard
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
@@ -102,11 +103,8 @@ def texts(batches: list[Batch]) -> list[tuple[int, ...]]:
 
 
 def test_texts_of_a_step_do_not_depend_on_the_number_of_ranks(folder: Path) -> None:
-    alone = take(ShardReader(folder, batch_size=8, seed=3, crop_share=0.3), 5)
-    ranks = [
-        take(ShardReader(folder, batch_size=4, data_rank=rank, data_world=2, seed=3, crop_share=0.3), 5)
-        for rank in range(2)
-    ]
+    alone = take(ShardReader(folder, Share(8, seed=3), Crop(0.3)), 5)
+    ranks = [take(ShardReader(folder, Share(4, rank=rank, world=2, seed=3), Crop(0.3)), 5) for rank in range(2)]
     for batch, *parts in zip(alone, *ranks, strict=True):
         assert texts([batch]) == texts(parts)
         assert batch.texts_in_row.tolist() == [count for part in parts for count in part.texts_in_row]
@@ -115,14 +113,14 @@ def test_texts_of_a_step_do_not_depend_on_the_number_of_ranks(folder: Path) -> N
 
 
 def test_a_reader_goes_on_where_another_one_stopped(folder: Path) -> None:
-    whole = take(ShardReader(folder, batch_size=8, seed=3), 6)
-    first = ShardReader(folder, batch_size=8, seed=3)
+    whole = take(ShardReader(folder, Share(8, seed=3)), 6)
+    first = ShardReader(folder, Share(8, seed=3))
     take(first, 2)
-    assert texts(take(ShardReader(folder, batch_size=8, seed=3, cursor=first.cursor), 4)) == texts(whole[2:])
+    assert texts(take(ShardReader(folder, Share(8, seed=3), cursor=first.cursor), 4)) == texts(whole[2:])
 
 
 def test_parts_have_equally_many_rows(folder: Path) -> None:
-    (batch,) = take(ShardReader(folder, batch_size=8, seed=3), 1)
+    (batch,) = take(ShardReader(folder, Share(8, seed=3)), 1)
     parts = batch.parts(4)
     assert texts(parts) == texts([batch])
     assert [len(part.texts_in_row) for part in parts] == [2] * 4
