@@ -9,14 +9,13 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import documents, packing, vocabulary
-from data_pipeline.cluster import running_ray
+from data_pipeline import documents, lock, packing, vocabulary
+from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import sha256, write_atomically
 from data_pipeline.manifest import (
     MANIFEST_FILE,
@@ -46,24 +45,29 @@ class BuildError(ValueError):
     """The build cannot continue. The message is one line that names the problem and its remedy."""
 
 
-def build(config: DataBuildConfig) -> Manifest:
-    """Builds what is missing in ``config.output`` and returns its manifest.
+def build(config: DataBuildConfig, wait: bool = True) -> Manifest:
+    """Builds what is missing in ``config.output`` and returns its manifest. One process builds there at a time.
 
-    Raises ValueError (BuildError, SourceError, VocabularyError) with one line; finished parts are kept.
+    ``wait``: for another one that does; otherwise LockedError. Raises ValueError (BuildError, SourceError,
+    VocabularyError, LockedError, ClusterError) with one line; finished parts are kept.
     """
     try:
         work = config.output / WORK_FOLDER
         work.mkdir(parents=True, exist_ok=True)
-        tokenizer_file = vocabulary.find(config.tokenizer)
-        stages = stage_inputs(config, tokenizer_file)
-        manifest = _current(config, stages)
-        if manifest is not None:
-            log.info("%s is complete, nothing to do", config.output)
-        else:
-            manifest = _build(config, tokenizer_file, stages, work)
+        with lock.held(work, config.output, wait):
+            return _built(config, work)
     except Exception as error:
         raise _explained(error, config) from error
-    return manifest
+
+
+def _built(config: DataBuildConfig, work: Path) -> Manifest:
+    tokenizer_file = vocabulary.find(config.tokenizer)
+    stages = stage_inputs(config, tokenizer_file)
+    manifest = _current(config, stages)
+    if manifest is not None:
+        log.info("%s is complete, nothing to do", config.output)
+        return manifest
+    return _build(config, tokenizer_file, stages, work)
 
 
 def stage_inputs(config: DataBuildConfig, tokenizer_file: Path | None) -> dict[str, Inputs]:
@@ -142,7 +146,7 @@ def _run_stages(
         "rows": lambda: packing.pack(work, target, config),
     }
     stages = Stages(work)
-    with running_ray(config.workers or os.cpu_count() or 1):
+    with running_ray(config.workers or cores()):
         for name, action in actions.items():
             stages.run(name, inputs[name], outputs[name], action)
         start = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
     if config.source.kind == "embedded":
         values["python"] = sys.version.split()[0]
     else:
-        files = repr([sources.fingerprint(unit) for unit in sources.units(config.source)])
+        files = repr(sources.fingerprints(config.source, config.output))
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in (clean, dedup, embedded, sources))
     values["code"] = hashlib.sha256(code).hexdigest()
@@ -77,10 +78,8 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
     """Writes the cleaned documents to ``target`` in source order; returns paragraph hashes and signatures [N, 64]."""
     import ray
 
-    units = sources.units(config.source)
-    rows = [
-        {"unit": number, "name": unit.name, "path": unit.path, "split": unit.split} for number, unit in enumerate(units)
-    ]
+    units = sources.units(config.source, config.output)
+    rows = [{"unit": number, **asdict(unit)} for number, unit in enumerate(units)]
     tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _TASKS))
     options = {"source": config.source, "style": config.clean.style, "min_words": config.clean.min_words}
     cleaned = tasks.map_batches(clean_units, fn_kwargs=options, batch_format="pyarrow", batch_size=_ROWS)
@@ -106,15 +105,17 @@ def clean_units(batch: pa.Table, source: Any, style: str, min_words: int) -> Ite
     """Runs in Ray's processes: the cleaned documents of some units, with their hashes."""
     rows = []
     for row in batch.to_pylist():
-        for document in sources.read(sources.Unit(row["name"], row["path"], row["split"]), source):
-            paragraphs = clean.paragraphs(document.texts, style)
-            if sum(len(text.split()) for text in paragraphs) < min_words:
+        number = row.pop("unit")
+        part = sources.Unit(**row)
+        for document in sources.read(part, source):
+            paragraphs = clean.paragraphs([document.text], style)
+            if sum(map(clean.count_words, paragraphs)) < min_words:
                 continue
             rows.append(
                 {
-                    "unit": row["unit"],
+                    "unit": number,
                     "id": document.id,
-                    "split": document.split,
+                    "split": part.split,
                     "paragraphs": paragraphs,
                     "hashes": dedup.paragraph_hashes(paragraphs).tobytes(),
                     "signature": dedup.signature(" ".join(paragraphs)).tobytes(),
@@ -132,7 +133,7 @@ def _selected(batch: pa.RecordBatch, kept: np.ndarray, new: list[np.ndarray], co
         if not keep:
             continue
         paragraphs = [text for text, first in zip(row["paragraphs"], mask, strict=True) if first]
-        if sum(len(text.split()) for text in paragraphs) < config.clean.min_words:
+        if sum(map(clean.count_words, paragraphs)) < config.clean.min_words:
             continue
         text = clean.PARAGRAPH_BREAK[config.clean.style].join(paragraphs)
         split = row["split"] or split_of(row["id"], config.split, config.seed)
