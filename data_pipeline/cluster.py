@@ -73,11 +73,12 @@ def running_ray(workers: int) -> Iterator[None]:
         _configure()
         yield
         return
-    with _processes_ended(), _own_handler_of_sigterm():
-        if address is not None:
-            _join(address, nodes=int(os.environ.get("DUALMASK_RAY_NODES", "1")))
-        else:
-            _start(workers)
+    with _processes_ended():
+        with _own_handler_of_sigterm():
+            if address is not None:
+                _join(address, nodes=int(os.environ.get("DUALMASK_RAY_NODES", "1")))
+            else:
+                _start(workers)
         _configure()
         yield
 
@@ -127,18 +128,15 @@ def _socket_folder() -> str:
 
 @contextmanager
 def _own_handler_of_sigterm() -> Iterator[None]:
-    """Ray sets a handler of its own when it starts; here the one stays that ``stopped_by_signals`` has set."""
-    import ray
-
+    """While Ray starts it sets a handler of its own, which calls sys.exit; the one of ``stopped_by_signals`` stays."""
     if signal.getsignal(signal.SIGTERM) is not _raise_stopped:
         yield
         return
-    set_handler = ray._private.utils.set_sigterm_handler
-    ray._private.utils.set_sigterm_handler = lambda handler: None
     try:
         yield
-    finally:
-        ray._private.utils.set_sigterm_handler = set_handler
+    except SystemExit:
+        raise Stopped from None
+    signal.signal(signal.SIGTERM, _raise_stopped)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One build at a time in an output folder: a lock of the operating system, which ends with the process that holds it."""
+"""One build at a time in an output folder: a lock of the operating system's, which ends with its holder."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dualmask.config.section import Positive, Section, Share
+from dualmask.config.section import FileName, Positive, Section, Share
 
 
 class SourceConfig(Section):
@@ -26,9 +26,11 @@ class SourceConfig(Section):
         "embedded", "jsonl", "csv", "parquet", "arrow", "webdataset", "text", "markdown", "huggingface"
     ]  # fmt: skip
     repository: str | None = Field(None, description="huggingface: the data set, owner/name; paths are globs inside it")
-    paths: tuple[str, ...] = Field((), description="corpus; split by document hash where no dev/test paths are given")
-    dev_paths: tuple[str, ...] = Field((), description="files that are the dev split as they are")
-    test_paths: tuple[str, ...] = Field((), description="files that are the test split as they are")
+    paths: tuple[FileName, ...] = Field(
+        (), description="corpus; split by document hash where no dev/test paths are given"
+    )
+    dev_paths: tuple[FileName, ...] = Field((), description="files that are the dev split as they are")
+    test_paths: tuple[FileName, ...] = Field((), description="files that are the test split as they are")
     text_field: str = Field("text", description="field of the text; a.b: field b of field a")
     id_field: str = Field(
         "id",
