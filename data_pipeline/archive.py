@@ -8,7 +8,6 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from typing import Any, BinaryIO
 
 from data_pipeline.document import (
@@ -24,7 +23,7 @@ from data_pipeline.document import (
     undecodable,
     value_at,
 )
-from data_pipeline.opening import is_remote, opened, packing_of
+from data_pipeline.opening import UNREADABLE, is_remote, opened, packing_of
 from dualmask.config.data import SourceConfig
 
 _TEXT, _JSON = "txt", "json"
@@ -68,7 +67,7 @@ def _members(stream: _Forward) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
     member = archive.next()
     while member is not None:
         yield archive, member
-        archive.members.clear()
+        archive.members = []  # type: ignore[attr-defined]  # it would keep them all
         if stream.seek(archive.offset) < archive.offset:
             raise EOFError("its end is missing")
         try:
@@ -80,9 +79,9 @@ def _members(stream: _Forward) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
 
 def _check_end(error: tarfile.HeaderError, stream: _Forward) -> None:
     position = stream.tell()
-    if isinstance(error, tarfile.EmptyHeaderError):
+    if isinstance(error, tarfile.EmptyHeaderError):  # type: ignore[attr-defined]
         raise EOFError("its end is missing") from None
-    if not isinstance(error, tarfile.EOFHeaderError):
+    if not isinstance(error, tarfile.EOFHeaderError):  # type: ignore[attr-defined]
         raise tarfile.ReadError(f"{error} before byte {position}") from None
     while chunk := stream.read(_CHUNK_BYTES):
         if chunk.strip(b"\0"):
@@ -98,30 +97,42 @@ def _key(name: str) -> tuple[str, str]:
 
 @dataclass
 class _Sample:
+    """``members``: extension → content, None if it is too long; ``places``: extension → first byte, byte behind it."""
+
     key: str
     start: int
-    stop: int
-    members: dict[str, bytes | None] = field(default_factory=dict)  # extension → content, None: too long
-    place: dict[str, tuple[int, int]] = field(default_factory=dict)  # extension → bytes
+    members: dict[str, bytes | None] = field(default_factory=dict)
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> None:
+        """Members of which no text is made are passed over."""
+        extension = _key(member.name)[1]
+        if extension in (_TEXT, _JSON):
+            self.members[extension] = _content(archive, member, limit)
+            self.places[extension] = (member.offset_data, member.offset_data + member.size)
 
 
 def _samples(unit: Unit, stream: _Forward, limit: int) -> Iterator[_Sample]:
-    """The samples of a unit with the members of which texts are made; others are passed over."""
-    files = ((archive, member) for archive, member in _members(stream) if member.isfile())
-    for key, members in groupby(files, lambda pair: _key(pair[1].name)[0]):
-        sample: _Sample | None = None
-        for archive, member in members:
-            stop = member.offset_data + member.size
-            sample = sample or _Sample(key, member.offset, stop)
-            if unit.stop is not None and sample.start >= unit.stop:
-                return
-            sample.stop = stop
-            extension = _key(member.name)[1]
-            if extension in (_TEXT, _JSON):
-                sample.members[extension] = _content(archive, member, limit)
-                sample.place[extension] = (member.offset_data, stop)
-        if sample is not None:
+    """The samples of a unit, also the one before a place where the archive cannot be read."""
+    sample: _Sample | None = None
+    try:
+        for archive, member in _members(stream):
+            if not member.isfile():
+                continue
+            key = _key(member.name)[0]
+            if sample is None or sample.key != key:
+                if sample is not None:
+                    yield sample
+                if unit.stop is not None and member.offset >= unit.stop:
+                    return
+                sample = _Sample(key, member.offset)
+            sample.add(archive, member, limit)
+    except UNREADABLE:
+        if sample is not None and sample.members:
             yield sample
+        raise
+    if sample is not None:
+        yield sample
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | None:
@@ -177,7 +188,8 @@ def _document(sample: _Sample, names: Names, source: SourceConfig) -> Item:
         return Skipped(path, place, too_long(source))
     try:
         record = _record(sample)
-        text = sample.members[_TEXT].decode() if _TEXT in sample.members else value_at(record, source.text_field)
+        plain = sample.members.get(_TEXT)
+        text = value_at(record, source.text_field) if plain is None else plain.decode()
     except UnicodeDecodeError as error:
         return Skipped(path, place, undecodable(error, "utf-8"))
     except (ValueError, RecursionError) as error:
@@ -187,7 +199,7 @@ def _document(sample: _Sample, names: Names, source: SourceConfig) -> Item:
         return Skipped(path, place, f"no .txt, and no text in source.text_field={source.text_field!r}; it has: {has}")
     if problem := not_unicode(text):
         return Skipped(path, place, problem)
-    start, stop = sample.place[_TEXT if _TEXT in sample.members else _JSON]
+    start, stop = sample.places[_TEXT if _TEXT in sample.members else _JSON]
     return Document(names.of(value_at(record, source.id_field), sample.key), text, path, start, stop)
 
 

@@ -216,10 +216,13 @@ def _type_at(schema: pa.Schema, path: str) -> pa.DataType | None:
     if path in schema.names:
         return schema.field(schema.get_field_index(path)).type if schema.names.count(path) == 1 else None
     head, *rest = path.split(".")
-    kind = schema.field(head).type if schema.names.count(head) == 1 else None
+    if schema.names.count(head) != 1:
+        return None
+    kind = schema.field(head).type
     for part in rest:
-        inside = pa.types.is_struct(kind) and kind.get_field_index(part) >= 0
-        kind = kind.field(part).type if inside else None
+        if not pa.types.is_struct(kind) or kind.get_field_index(part) < 0:
+            return None
+        kind = kind.field(part).type
     return kind
 
 

@@ -96,7 +96,7 @@ def opened_for_seeking(path: str) -> Iterator[BinaryIO]:
         while chunk := stream.read(_CHUNK_BYTES):
             copy.write(chunk)
         copy.seek(0)
-        yield copy  # type: ignore[misc]  # a BinaryIO in all but name
+        yield copy
 
 
 def open_as_stored(path: str) -> io.BufferedReader:

@@ -13,7 +13,7 @@ from inputs import KINDS, PACKINGS, arrow_stream, csv_of, jsonl, read_all, sourc
 from data_pipeline import archive, columns, lines
 from data_pipeline.sources import SourceError, read, units
 
-RECORDS = [{"id": f"d{n}", "text": f"Text {n}, über \"{'x' * (n % 7)}\"\nand a second line."} for n in range(50)]
+RECORDS = [{"id": f"d{n}", "text": f'Text {n}, über "{"x" * (n % 7)}"\nand a second line.'} for n in range(50)]
 SIMPLE = [{"id": f"d{n}", "text": f"Text {n} über {'x' * (n % 7)}."} for n in range(50)]
 
 
