@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Iterator
@@ -98,6 +99,8 @@ def _start(workers: int) -> None:
     import ray
 
     folder = _socket_folder()
+    if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ):  # Ray would write one into the home folder
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     try:
         ray.init(
             address="local",
