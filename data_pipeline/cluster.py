@@ -5,13 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
-
-import psutil
 
 _OBJECT_STORE_BYTES = 256 * 2**20  # Ray Data spills to disk beyond it
 _BLOCK_BYTES = 4 * 2**20
@@ -23,33 +20,12 @@ _LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 _JOIN_TIMEOUT_SECONDS = 150
 _SOCKET_FOLDER_BYTES = 36  # Ray adds up to 70: /ray/session_…/sockets/plasma_store
-_GRACE_SECONDS = 2.0  # for Ray's processes to end by themselves
 
 log = logging.getLogger(__name__)
 
 
 class ClusterError(ValueError):
     """The Ray cluster cannot be joined. The message is one line."""
-
-
-class Stopped(KeyboardInterrupt):
-    """SIGTERM, as an exception that ends what runs as Ctrl-C does."""
-
-    number = signal.SIGTERM
-
-
-def _raise_stopped(number: int, frame: object) -> None:
-    raise Stopped
-
-
-@contextmanager
-def stopped_by_signals() -> Iterator[None]:
-    """Within it SIGTERM raises Stopped, so that Ray's processes are ended before this one."""
-    before = signal.signal(signal.SIGTERM, _raise_stopped)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def cores() -> int:
@@ -74,14 +50,15 @@ def running_ray(workers: int) -> Iterator[None]:
         _configure()
         yield
         return
-    with _processes_ended():
-        with _own_handler_of_sigterm():
-            if address is not None:
-                _join(address, nodes=int(os.environ.get("DUALMASK_RAY_NODES", "1")))
-            else:
-                _start(workers)
+    try:
+        if address is not None:
+            _join(address, nodes=int(os.environ.get("DUALMASK_RAY_NODES", "1")))
+        else:
+            _start(workers)
         _configure()
         yield
+    finally:
+        ray.shutdown()
 
 
 def _configure() -> None:
@@ -127,37 +104,6 @@ def _socket_folder() -> str:
         f"Ray's sockets need a folder that can be written to and whose name has at most {_SOCKET_FOLDER_BYTES} bytes, "
         f"not {tried} or /tmp: set RAY_TMPDIR to one"
     )
-
-
-@contextmanager
-def _own_handler_of_sigterm() -> Iterator[None]:
-    """While Ray starts it sets a handler of its own, which calls sys.exit; the one of ``stopped_by_signals`` stays."""
-    if signal.getsignal(signal.SIGTERM) is not _raise_stopped:
-        yield
-        return
-    try:
-        yield
-    except SystemExit:
-        raise Stopped from None
-    signal.signal(signal.SIGTERM, _raise_stopped)
-
-
-@contextmanager
-def _processes_ended() -> Iterator[None]:
-    """Shuts Ray down at the end, and ends those of its processes that it leaves behind (its agents live on)."""
-    import ray
-
-    before = set(psutil.Process().children(recursive=True))
-    try:
-        yield
-    finally:
-        started = set(psutil.Process().children(recursive=True)) - before
-        ray.shutdown()
-        _, alive = psutil.wait_procs(list(started), timeout=_GRACE_SECONDS)
-        for process in alive:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
 
 
 def _join(address: str, nodes: int) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import logging
-import signal
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from data_pipeline.cluster import Stopped, stopped_by_signals
 
 app = typer.Typer(help="Make and check data folders.", no_args_is_help=True)
 
@@ -23,15 +20,14 @@ def build(
     ] = True,
 ) -> None:
     """From raw text to shards, tokenizer and manifest. A second run only builds what is missing."""
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("data_pipeline").setLevel(logging.INFO)
+    from data_pipeline import supervised
+
     try:
-        with stopped_by_signals():
-            _build(config, overrides or [], wait)
-    except KeyboardInterrupt as stop:
-        number = stop.number if isinstance(stop, Stopped) else signal.SIGINT
-        typer.echo(f"dualmask: stopped by {number.name}: what is finished is kept, the same command goes on", err=True)
-        raise typer.Exit(128 + number) from None
+        supervised.run(_build, config, overrides or [], wait)
+    except supervised.Stopped as stop:
+        said = f"stopped by {stop.number.name}: what is finished is kept, the same command goes on"
+        typer.echo(f"dualmask: {said}", err=True)
+        raise typer.Exit(128 + stop.number) from None
 
 
 def _build(config: Path, overrides: list[str], wait: bool) -> None:
@@ -39,6 +35,8 @@ def _build(config: Path, overrides: list[str], wait: bool) -> None:
     from dualmask.config.data import DataBuildConfig
     from dualmask.config.load import load_yaml_model
 
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("data_pipeline").setLevel(logging.INFO)
     build_data(load_yaml_model(config, DataBuildConfig, overrides), wait)
 
 
