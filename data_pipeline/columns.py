@@ -141,8 +141,11 @@ def _batch(reader: pa.ipc.RecordBatchFileReader, number: int) -> pa.RecordBatch 
 def _streamed(stream: pa.ipc.RecordBatchStreamReader, file: pa.NativeFile) -> Iterator[pa.RecordBatch | Exception]:
     try:
         yield from stream
-        file.seek(file.size() - len(_END_OF_STREAM))
-        if file.read() != _END_OF_STREAM:
+        end, size = file.tell(), file.size()
+        if end != size:
+            yield EOFError(f"its end stands at byte {end} of {size}")
+        file.seek(max(0, end - len(_END_OF_STREAM)))
+        if file.read(len(_END_OF_STREAM)) != _END_OF_STREAM:
             yield EOFError("its end is missing")
     except UNREADABLE as error:
         yield error

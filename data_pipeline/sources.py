@@ -71,9 +71,10 @@ def fingerprint(unit: Unit) -> tuple[str, str, int, str]:
     try:
         if is_remote(unit.path):
             system, path = file_system(unit.path)
-            return unit.name, unit.split, retried(lambda: system.size(path)) or 0, _version(system.info(path))
+            info = retried(lambda: system.info(path))
+            return unit.name, unit.split, info.get("size") or 0, _version(info)
         status = os.stat(unit.path)
-    except (OSError, ListingError) as error:
+    except Exception as error:  # every file system has errors of its own
         raise SourceError(f"{unit.path}: {columns.reason_of(error)}") from None
     return unit.name, unit.split, status.st_size, str(status.st_mtime_ns)
 
