@@ -52,7 +52,7 @@ def _acquire(file: TextIO, output: Path, wait: bool) -> None:
             raise LockedError(
                 f"output={output}: {holder} writes there: let it end, build without --no-wait, or choose another output"
             ) from None
-        log.info("%s: waiting for %s, which writes there", output, holder)
+        log.info("%s: waiting for %s to end", output, holder)
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
@@ -60,6 +60,6 @@ def _holder(file: TextIO) -> str:
     try:
         file.seek(0)
         holder = json.loads(file.read())
-        return f"the build on {holder['host']}, pid {holder['pid']},"
+        return f"the build on {holder['host']}, pid {holder['pid']}"
     except (ValueError, KeyError, TypeError):  # it has the lock, but has not said yet who it is
         return "another build"

@@ -208,9 +208,19 @@ def _streams(new: Callable[[], Any], padding: bytes) -> Callable[[BinaryIO], Cal
     return reader
 
 
+def _zst(stored: BinaryIO) -> Callable[[int], bytes]:
+    stream = pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd")
+
+    def read(size: int) -> bytes:
+        buffer = bytearray(min(size, _CHUNK_BYTES))  # ``stream.read`` loses its own when it fails
+        return bytes(buffer[: stream.readinto(buffer)])
+
+    return read
+
+
 _READERS: dict[str, Callable[[BinaryIO], Callable[[int], bytes]]] = {
     ".gz": lambda stored: gzip.GzipFile(fileobj=stored).read,
-    ".zst": lambda stored: pa.CompressedInputStream(pa.PythonFile(stored, "r"), "zstd").read,
+    ".zst": _zst,
     ".xz": _streams(lambda: lzma.LZMADecompressor(memlimit=_XZ_BYTES), b"\0"),
     ".bz2": _streams(bz2.BZ2Decompressor, b""),
 }

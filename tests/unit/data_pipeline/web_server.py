@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0].lstrip("/")
         content = self.server.files.get(path, self._index(path))
         fault = self.server.faults.pop(0) if self.server.faults else 0
-        if content is None or isinstance(fault, int) and fault:
+        if content is None or (isinstance(fault, int) and fault):
             self._answer(fault if isinstance(fault, int) and fault else 404, b"")
             return
         wanted = self.headers.get("Range", "")
