@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import clean, dedup, embedded, sources
+from data_pipeline import clean, dedup, embedded, skipped, sources
 from data_pipeline.files import replacing
 from data_pipeline.hashing import mix, text_hash, unit
 from data_pipeline.progress import ProgressBar
 from data_pipeline.sources import SourceError
-from dualmask.config.data import DataBuildConfig, SplitConfig
+from dualmask.config.data import CleanConfig, DataBuildConfig, SourceConfig, SplitConfig
 
 DOCUMENTS_FILE = "documents.parquet"
 _SCHEMA = pa.schema([("id", pa.string()), ("split", pa.string()), ("text", pa.large_string())])
@@ -32,6 +32,7 @@ _CLEANED = pa.schema(
         ("signature", pa.binary()),
     ]
 )
+_SKIPPED = "skipped"
 _ROWS = 256  # documents of one table in transit
 _TASKS = 48  # enough for all processes to finish at about the same time
 
@@ -52,7 +53,9 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
 def extract(config: DataBuildConfig, folder: Path) -> None:
     """Writes ``folder/documents.parquet`` with a running Ray. Raises SourceError, also if no training text is left."""
     cleaned = folder / "cleaned.parquet"
-    hashes, signatures = _read_and_clean(config, cleaned)
+    skipped.begin(folder / _SKIPPED)
+    hashes, signatures = _read_and_clean(config, cleaned, folder / _SKIPPED)
+    skipped.collect(folder / _SKIPPED, config.output, config.source)
     kept = np.ones(len(hashes), bool)
     if config.dedup.near_duplicate is not None:
         kept = ~dedup.near_duplicates(signatures, config.dedup.near_duplicate)
@@ -74,14 +77,14 @@ def extract(config: DataBuildConfig, folder: Path) -> None:
     cleaned.unlink()
 
 
-def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndarray], np.ndarray]:
+def _read_and_clean(config: DataBuildConfig, target: Path, lost: Path) -> tuple[list[np.ndarray], np.ndarray]:
     """Writes the cleaned documents to ``target`` in source order; returns paragraph hashes and signatures [N, 64]."""
     import ray
 
     units = sources.units(config.source, config.output)
     rows = [{"unit": number, **asdict(unit)} for number, unit in enumerate(units)]
     tasks = ray.data.from_items(rows, override_num_blocks=min(len(rows), _TASKS))
-    options = {"source": config.source, "style": config.clean.style, "min_words": config.clean.min_words}
+    options = {"source": config.source, "clean_config": config.clean, "lost": lost.absolute()}
     cleaned = tasks.map_batches(clean_units, fn_kwargs=options, batch_format="pyarrow", batch_size=_ROWS)
     hashes: list[np.ndarray] = []
     signatures: list[np.ndarray] = []
@@ -101,29 +104,30 @@ def _read_and_clean(config: DataBuildConfig, target: Path) -> tuple[list[np.ndar
     return hashes, np.stack(signatures) if signatures else np.empty((0, 64), np.uint64)
 
 
-def clean_units(batch: pa.Table, source: Any, style: str, min_words: int) -> Iterator[pa.Table]:
+def clean_units(batch: pa.Table, source: SourceConfig, clean_config: CleanConfig, lost: Path) -> Iterator[pa.Table]:
     """Runs in Ray's processes: the cleaned documents of some units, with their hashes."""
     rows = []
     for row in batch.to_pylist():
         number = row.pop("unit")
         part = sources.Unit(**row)
-        for document in sources.read(part, source):
-            paragraphs = clean.paragraphs([document.text], style)
-            if sum(map(clean.count_words, paragraphs)) < min_words:
-                continue
-            rows.append(
-                {
-                    "unit": number,
-                    "id": document.id,
-                    "split": part.split,
-                    "paragraphs": paragraphs,
-                    "hashes": dedup.paragraph_hashes(paragraphs).tobytes(),
-                    "signature": dedup.signature(" ".join(paragraphs)).tobytes(),
-                }
-            )
-            if len(rows) == _ROWS:
-                yield pa.Table.from_pylist(rows, _CLEANED)
-                rows = []
+        with skipped.recorded(lost, f"{number:09d}") as skip:
+            for document in sources.read(part, source, skip):
+                paragraphs = clean.paragraphs([document.text], clean_config.style)
+                if sum(map(clean.count_words, paragraphs)) < clean_config.min_words:
+                    continue
+                rows.append(
+                    {
+                        "unit": number,
+                        "id": document.id,
+                        "split": part.split,
+                        "paragraphs": paragraphs,
+                        "hashes": dedup.paragraph_hashes(paragraphs).tobytes(),
+                        "signature": dedup.signature(" ".join(paragraphs)).tobytes(),
+                    }
+                )
+                if len(rows) == _ROWS:
+                    yield pa.Table.from_pylist(rows, _CLEANED)
+                    rows = []
     yield pa.Table.from_pylist(rows, _CLEANED)
 
 

@@ -130,7 +130,7 @@ def has_ray(mark: str) -> bool:
 
 
 MOMENTS: dict[str, Callable[[Path, str], object]] = {
-    "before anything": lambda output, mark: marked(mark),
+    "before Ray": lambda output, mark: len(marked(mark)) > 1,
     "while Ray starts": lambda output, mark: has_ray(mark),
     "at work": lambda output, mark: (output / "tokenizer.model").exists(),
 }
@@ -146,8 +146,6 @@ def test_a_signal_leaves_no_process_behind(
     with nothing_left(mark):
         process = start(command(corpus, output), mark)
         wait_until(lambda: MOMENTS[moment](output, mark), process)
-        if moment == "before anything":
-            time.sleep(2)  # the interpreter is there, Ray is not
         (os.killpg if to_all else os.kill)(process.pid, number)
         said = finish(process).splitlines()
         assert said[-1] == f"dualmask: stopped by {number.name}: what is finished is kept, the same command goes on"
