@@ -45,7 +45,9 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
     else:
         files = repr(sources.fingerprints(config.source, config.output))
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
-    code = b"".join(Path(str(module.__file__)).read_bytes() for module in (clean, dedup, embedded, sources))
+    code = b"".join(
+        Path(str(module.__file__)).read_bytes() for module in (clean, dedup, embedded, sources, *sources.READERS)
+    )
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
 

@@ -11,13 +11,16 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from data_pipeline import archive, clean, columns, embedded, hub, lines
+from data_pipeline import archive, clean, columns, document, embedded, hub, lines, listing, opening
 from data_pipeline.document import Document, Item, Reader, Skipped, SourceError, Unit, record_bytes, too_long
 from data_pipeline.listing import Listing, ListingError, file_system
 from data_pipeline.opening import PACKED, UNREADABLE, base_name, is_remote, retried
 from dualmask.config.data import SourceConfig
 
 __all__ = ["Document", "Skipped", "SourceError", "Unit", "fingerprint", "fingerprints", "read", "units"]
+
+READERS = (archive, columns, document, lines, listing, opening)
+"""The modules that the documents depend on, beside this one."""
 
 log = logging.getLogger(__name__)
 
@@ -92,15 +95,15 @@ def _files(source: SourceConfig, output: Path | None, quiet: bool = False) -> It
     root = _downloaded(source) if source.kind == "huggingface" else None
     own_splits = bool(source.dev_paths or source.test_paths)
     for split, key in (("test", "test_paths"), ("dev", "dev_paths"), ("train" if own_splits else "", "paths")):
-        listing = Listing(_suffixes(source), output)
+        files = Listing(_suffixes(source), output)
         for pattern in getattr(source, key):
             try:
-                named = listing.inside(root, pattern) if root is not None else listing.add(pattern)
+                named = files.inside(root, pattern) if root is not None else files.add(pattern)
             except ListingError as error:
                 raise SourceError(f"source.{key}: {error}") from None
             yield from (Unit(name, path, split) for name, path in named)
-        if listing.left_out and not quiet:
-            log.info("source.%s: %s", key, listing.said)
+        if files.left_out and not quiet:
+            log.info("source.%s: %s", key, files.said)
 
 
 def _suffixes(source: SourceConfig) -> tuple[str, ...]:
