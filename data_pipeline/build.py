@@ -9,13 +9,12 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import re
 import time
 from pathlib import Path
 
-from data_pipeline import documents, packing, vocabulary, writing
-from data_pipeline.cluster import running_ray
+from data_pipeline import documents, lock, packing, vocabulary, writing
+from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import sha256, write_atomically
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
 from data_pipeline.shards import token_dtype
@@ -38,24 +37,29 @@ class BuildError(ValueError):
     """The build cannot continue. The message is one line that names the problem and its remedy."""
 
 
-def build(config: DataBuildConfig) -> Manifest:
-    """Builds what is missing in ``config.output`` and returns its manifest.
+def build(config: DataBuildConfig, wait: bool = True) -> Manifest:
+    """Builds what is missing in ``config.output`` and returns its manifest. One process builds there at a time.
 
-    Raises ValueError (BuildError, SourceError, VocabularyError) with one line; finished parts are kept.
+    ``wait``: for another one that does; otherwise LockedError. Raises ValueError (BuildError, SourceError,
+    VocabularyError, LockedError, ClusterError) with one line; finished parts are kept.
     """
     try:
         work = config.output.absolute() / WORK_FOLDER
         work.mkdir(parents=True, exist_ok=True)
-        tokenizer_file = vocabulary.find(config.tokenizer)
-        stages = stage_inputs(config, tokenizer_file)
-        manifest = _current(config, stages)
-        if manifest is not None:
-            log.info("%s is complete, nothing to do", config.output)
-        else:
-            manifest = _build(config, tokenizer_file, stages, work)
+        with lock.held(work, config.output, wait):
+            return _built(config, work)
     except Exception as error:
         raise _explained(error, config) from error
-    return manifest
+
+
+def _built(config: DataBuildConfig, work: Path) -> Manifest:
+    tokenizer_file = vocabulary.find(config.tokenizer)
+    stages = stage_inputs(config, tokenizer_file)
+    manifest = _current(config, stages)
+    if manifest is not None:
+        log.info("%s is complete, nothing to do", config.output)
+        return manifest
+    return _build(config, tokenizer_file, stages, work)
 
 
 def stage_inputs(config: DataBuildConfig, tokenizer_file: Path | None) -> dict[str, Inputs]:
@@ -129,7 +133,7 @@ def _run_stages(
     def pack() -> None:
         packing.pack(work, target, config, digest(inputs["rows"]))
 
-    with running_ray(config.workers or os.cpu_count() or 1):
+    with running_ray(config.workers or cores()):
         stages.run("documents", inputs["documents"], documents.outputs(work), extract)
         documents.tidy(work)
         stages.run("tokenizer", inputs["tokenizer"], [target], make_tokenizer)

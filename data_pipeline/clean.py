@@ -11,8 +11,15 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+TEXT_BREAK = "\x1c"  # between the texts of one document, which do not run together: Unicode's separator of files
 PARAGRAPH_BREAK = {"prose": "\n", "plain": "\n\n"}
 
+_LINE_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028]")  # Unicode's, beside the line feed
+# scripts that put no space between words: Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han with its extensions
+_UNSPACED = re.compile(
+    "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3\u3005-\u3007"
+    "\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
+)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff\ufffd]")
 
 # lines that begin a new block even without a blank line before them
@@ -59,10 +66,23 @@ def paragraphs(texts: Iterable[str], style: str) -> list[str]:
     """The cleaned paragraphs of a document that consists of ``texts``; ``style`` is ``prose`` or ``plain``."""
     cleaned: list[str] = []
     for text in texts:
-        text = _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")))
-        text = text.encode("utf-8", "ignore").decode()  # lone surrogates
-        cleaned += _prose(text.expandtabs()) if style == "prose" else _plain(text)
+        for part in text.split(TEXT_BREAK):
+            part = _CONTROL.sub("", unicodedata.normalize("NFC", _with_line_feeds(part)))
+            part = part.encode("utf-8", "ignore").decode()  # lone surrogates
+            cleaned += _prose(part.expandtabs()) if style == "prose" else _plain(part)
     return cleaned
+
+
+def _with_line_feeds(text: str) -> str:
+    return _LINE_BREAK.sub("\n", text).replace("\u2029", "\n\n")
+
+
+def count_words(text: str) -> int:
+    """Words between spaces; of scripts that have no spaces between words each character counts as one."""
+    if text.isascii():
+        return len(text.split())
+    spaced, characters = _UNSPACED.subn(" ", text)
+    return len(spaced.split()) + characters
 
 
 def _plain(text: str) -> Iterator[str]:

@@ -15,15 +15,29 @@ app = typer.Typer(help="Make and check data folders.", no_args_is_help=True)
 def build(
     config: Annotated[Path, typer.Option(help="YAML file, see configs/data/")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="key=value, for instance workers=4")] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="for another build that writes into the same output, or end")
+    ] = True,
 ) -> None:
     """From raw text to shards, tokenizer and manifest. A second run only builds what is missing."""
+    from data_pipeline import supervised
+
+    try:
+        supervised.run(_build, config, overrides or [], wait)
+    except supervised.Stopped as stop:
+        said = f"stopped by {stop.number.name}: what is finished is kept, the same command goes on"
+        typer.echo(f"dualmask: {said}", err=True)
+        raise typer.Exit(128 + stop.number) from None
+
+
+def _build(config: Path, overrides: list[str], wait: bool) -> None:
     from data_pipeline.build import build as build_data
     from dualmask.config.data import DataBuildConfig
     from dualmask.config.load import load_yaml_model
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("data_pipeline").setLevel(logging.INFO)
-    build_data(load_yaml_model(config, DataBuildConfig, overrides or []))
+    build_data(load_yaml_model(config, DataBuildConfig, overrides), wait)
 
 
 @app.command()

@@ -15,20 +15,21 @@ import numpy as np
 
 from data_pipeline import arrays, sources
 from data_pipeline.hashing import UInt64, mix
-from data_pipeline.sources import SourceError, Unit
+from data_pipeline.sources import SourceError
 from dualmask.config.data import DecontaminateConfig, SourceConfig
 
 _WORD = re.compile(r"\w+")
 
 
-def inputs(config: DecontaminateConfig) -> list[tuple[str, str, int, int]]:
+def inputs(config: DecontaminateConfig) -> list[tuple[str, str, int, str]]:
     """The state of the evaluation files. Raises SourceError."""
-    return [sources.fingerprint(part) for part in _units(config)]
+    with _own_keys():
+        return sources.fingerprints(_source(config)) if config.paths else []
 
 
 def write_runs(path: Path, config: DecontaminateConfig) -> None:
     """Writes the sorted hashes of all runs of words of the evaluation files. Raises SourceError."""
-    runs = [np.empty(0, np.uint64), *_of_files(config)]
+    runs = [np.empty(0, np.uint64), *(_of_files(config) if config.paths else ())]
     arrays.save(path, np.unique(np.concatenate(runs)))
 
 
@@ -50,14 +51,10 @@ def word_runs(text: str, length: int) -> UInt64:
 
 def _of_files(config: DecontaminateConfig) -> Iterator[UInt64]:
     with _own_keys():
-        for part in _units(config):
-            for document in sources.read(part, _source(config)):
-                yield from (word_runs(text, config.ngram) for text in document.texts)
-
-
-def _units(config: DecontaminateConfig) -> list[Unit]:
-    with _own_keys():
-        return sources.units(_source(config)) if config.paths else []
+        source = _source(config)
+        for part in sources.units(source):
+            for document in sources.read(part, source):
+                yield word_runs(document.text, config.ngram)
 
 
 @contextmanager

@@ -19,12 +19,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import arrays, clean, decontaminate, dedup, embedded, sources
+from data_pipeline import arrays, clean, decontaminate, dedup, embedded, skipped, sources
 from data_pipeline.dedup import Place
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import UInt64, mix, text_hash, unit
 from data_pipeline.manifest import SPLITS
-from data_pipeline.sources import SourceError, Unit
+from data_pipeline.sources import Skipped, SourceError, Unit
 from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
@@ -37,7 +37,8 @@ _CLEANED = pa.schema(
         ("id", pa.string()),
         ("split", pa.string()),
         ("file", pa.string()),
-        ("number", pa.int64()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
         ("paragraphs", pa.list_(pa.large_string())),
     ]
 )
@@ -46,7 +47,8 @@ _SCHEMA = pa.schema(
         ("id", pa.string()),
         ("split", pa.string()),
         ("file", pa.string()),
-        ("number", pa.int64()),
+        ("start", pa.int64()),
+        ("stop", pa.int64()),
         ("bytes", pa.int64()),
         ("text", pa.large_string()),
     ]
@@ -80,10 +82,10 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
     if config.source.kind == "embedded":
         values["python"] = sys.version.split()[0]
     else:
-        files = repr([sources.fingerprint(unit) for unit in sources.units(config.source)])
+        files = repr(sources.fingerprints(config.source, config.output))
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
     values["evaluation_files"] = decontaminate.inputs(config.decontaminate)
-    modules = (clean, decontaminate, dedup, embedded, sources, sys.modules[__name__])
+    modules = (clean, decontaminate, dedup, embedded, sources, *sources.READERS, sys.modules[__name__])
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
@@ -149,9 +151,10 @@ def _read(config: DataBuildConfig, step: Step, total: Counter[str]) -> list[Bloc
     if not (step.folder / _EVALUATION).exists():
         decontaminate.write_runs(step.folder / _EVALUATION, config.decontaminate)
     blocks: list[Block] = []
-    for result in step.run(read_units, _groups(sources.units(config.source)), config=config):
+    for result in step.run(read_units, _groups(sources.units(config.source, config.output)), config=config):
         blocks += [Block(**block) for block in result["blocks"]]
         total.update(result["counts"])
+    total["records that cannot be read"] += skipped.collect(step.folder, config.output, config.source)
     return blocks
 
 
@@ -160,7 +163,7 @@ def _groups(units: Sequence[Unit]) -> dict[str, dict[str, list[Unit]]]:
     groups: list[list[Unit]] = []
     room = 0
     for part in units:
-        size = max(sources.fingerprint(part)[2], _TASK_BYTES // _TASK_UNITS)
+        size = max(part.size, _TASK_BYTES // _TASK_UNITS)
         if size > room or not groups:
             groups.append([])
             room = _TASK_BYTES
@@ -183,24 +186,29 @@ def read_units(folder: Path, key: str, units: list[Unit], config: DataBuildConfi
     total: Counter[str] = Counter()
     blocks: list[Block] = []
     evaluation = arrays.mapped(folder / _EVALUATION)
-    documents = _cleaned(units, config, evaluation, total)
-    while rows := _up_to_a_block(documents):
-        blocks.append(_write_block(folder, f"{key}-{len(blocks):04d}", rows))
+    with skipped.recorded(folder, key) as skip:
+        documents = _cleaned(units, config, evaluation, total, skip)
+        while rows := _up_to_a_block(documents):
+            blocks.append(_write_block(folder, f"{key}-{len(blocks):04d}", rows))
     return {"blocks": [asdict(block) for block in blocks], "counts": dict(total)}
 
 
 def _cleaned(
-    units: Iterable[Unit], config: DataBuildConfig, evaluation: UInt64, total: Counter[str]
+    units: Iterable[Unit],
+    config: DataBuildConfig,
+    evaluation: UInt64,
+    total: Counter[str],
+    skip: Callable[[Skipped], None],
 ) -> Iterator[dict[str, Any]]:
     for part in units:
-        for number, document in enumerate(sources.read(part, config.source)):
+        for document in sources.read(part, config.source, skip):
             total["documents read"] += 1
-            total["characters read"] += sum(map(len, document.texts))
-            paragraphs = clean.paragraphs(document.texts, config.clean.style)
+            total["characters read"] += len(document.text)
+            paragraphs = clean.paragraphs([document.text], config.clean.style)
             if _words(paragraphs) < config.clean.min_words:
                 total["documents below clean.min_words"] += 1
                 continue
-            split = document.split or split_of(document.id, config.split, config.seed)
+            split = part.split or split_of(document.id, config.split, config.seed)
             text = " ".join(paragraphs) if split == "train" and len(evaluation) else ""
             if decontaminate.shares_a_run(text, evaluation, config.decontaminate.ngram):
                 total["documents that share words with evaluation files"] += 1
@@ -208,14 +216,15 @@ def _cleaned(
             yield {
                 "id": document.id,
                 "split": split,
-                "file": part.name,
-                "number": number,
+                "file": document.file,
+                "start": document.start,
+                "stop": document.stop,
                 "paragraphs": paragraphs,
             }
 
 
 def _words(paragraphs: Iterable[str]) -> int:
-    return sum(len(text.split()) for text in paragraphs)
+    return sum(map(clean.count_words, paragraphs))
 
 
 def _up_to_a_block(documents: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:

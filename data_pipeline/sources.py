@@ -1,72 +1,114 @@
-"""Sources of documents: the list of files, and the raw documents inside each."""
+"""Sources of documents: which pieces of work there are (``units``), and the documents inside each (``read``)."""
 
 from __future__ import annotations
 
-import glob
-import gzip
-import json
-import lzma
+import logging
+import os
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from data_pipeline import embedded, hub
+from data_pipeline import archive, clean, columns, document, embedded, hub, lines, listing, opening
+from data_pipeline.document import Document, Item, Reader, Skipped, SourceError, Unit, record_bytes, too_long
+from data_pipeline.listing import Listing, ListingError, file_system
+from data_pipeline.opening import PACKED, UNREADABLE, base_name, is_remote, retried
 from dualmask.config.data import SourceConfig
 
-_SUFFIXES = {
-    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.xz"),
-    "parquet": (".parquet",),
-    "text": (".txt", ".md", ".rst"),
+__all__ = ["Document", "Skipped", "SourceError", "Unit", "fingerprint", "fingerprints", "read", "units"]
+
+READERS = (archive, columns, document, lines, listing, opening)
+"""The modules that the documents depend on, beside this one."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Kind:
+    suffixes: tuple[str, ...]
+    read: Reader
+    cut: Callable[[Unit, SourceConfig], Iterator[Unit]]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Ends of its files' names, packed or not."""
+        return tuple(suffix + packing for suffix in self.suffixes for packing in ("", *PACKED))
+
+
+def _lines(kind: str, suffixes: tuple[str, ...], reader: Reader) -> _Kind:
+    return _Kind(suffixes, reader, lambda unit, source: lines.cut(unit, kind, source))
+
+
+_KINDS = {
+    "jsonl": _lines("jsonl", (".jsonl", ".ndjson"), lines.read_jsonl),
+    "csv": _lines("csv", (".csv", ".tsv"), lines.read_csv),
+    "parquet": _Kind((".parquet",), columns.read_parquet, columns.cut_parquet),
+    "arrow": _Kind((".arrow", ".feather"), columns.read_arrow, columns.cut_arrow),
+    "webdataset": _Kind((".tar",), archive.read_archive, archive.cut_archive),
+    "text": _lines("text", (".txt", ".md", ".markdown", ".rst"), lines.read_text),
+    "markdown": _lines("markdown", (".md", ".markdown"), lines.read_text),
 }
-_ROWS = 1024  # of a parquet file that are in memory at a time
-
-Row = tuple[str, str]  # name and text
 
 
-class SourceError(ValueError):
-    """Raw text cannot be read. The message is one line that names the file and the remedy."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """The work of one task: a file, or one document of the embedded corpus."""
-
-    name: str
-    path: str
-    split: str  # "" if the document's hash decides
-
-
-@dataclass(frozen=True)
-class RawDocument:
-    id: str
-    split: str
-    texts: list[str]
-
-
-def units(source: SourceConfig) -> list[Unit]:
+def units(source: SourceConfig, output: Path | None = None) -> list[Unit]:
     """All units in a fixed order; those with a split of their own come first, so that de-duplication keeps them.
 
-    Downloads the files of a data set that are not yet in the hub's cache. Raises SourceError if a path matches
-    nothing or the hub does not provide it.
+    Each holds about 64 MiB at most, where the kind can be cut. ``output``: folder of the build, which is never read.
+    Downloads the files of a data set that are not yet in the hub's cache, and reads plain files of more than one unit
+    once to count their lines. Raises SourceError if a path matches nothing or cannot be opened.
     """
+    return [unit for file in _files(source, output) for unit in _cut(file, source)]
+
+
+def fingerprints(source: SourceConfig, output: Path | None = None) -> list[tuple[str, str, int, str]]:
+    """What changes when a file of the source does. Reads no file."""
+    return [fingerprint(file) for file in _files(source, output, quiet=True)]
+
+
+def fingerprint(unit: Unit) -> tuple[str, str, int, str]:
+    """Name, split, size and time of modification, or what the file system of an address has in their place."""
+    if not unit.path:
+        return unit.name, unit.split, 0, ""
+    try:
+        if is_remote(unit.path):
+            system, path = file_system(unit.path)
+            info = retried(lambda: system.info(path))
+            return unit.name, unit.split, info.get("size") or 0, _version(info)
+        status = os.stat(unit.path)
+    except Exception as error:  # every file system has errors of its own
+        raise SourceError(f"{unit.path}: {columns.reason_of(error)}") from None
+    return unit.name, unit.split, status.st_size, str(status.st_mtime_ns)
+
+
+def _version(info: dict[str, object]) -> str:
+    keys = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "blob_id")
+    return next((str(info[key]) for key in keys if info.get(key)), "")
+
+
+def _files(source: SourceConfig, output: Path | None, quiet: bool = False) -> Iterator[Unit]:
+    """The files of a source, each a whole unit."""
     if source.kind == "embedded":
-        return [Unit(name, path, "") for name, path in embedded.documents()]
+        yield from (Unit(name, path, "") for name, path in embedded.documents())
+        return
     root = _downloaded(source) if source.kind == "huggingface" else None
     own_splits = bool(source.dev_paths or source.test_paths)
-    groups = [("test", "test_paths"), ("dev", "dev_paths"), ("train" if own_splits else "", "paths")]
-    suffixes = _SUFFIXES.get(source.kind) or tuple(chain.from_iterable(_SUFFIXES.values()))
-    return [
-        Unit(name, str(path), split)
-        for split, key in groups
-        for pattern in getattr(source, key)
-        for name, path in _files(root, pattern, suffixes, key)
-    ]
+    for split, key in (("test", "test_paths"), ("dev", "dev_paths"), ("train" if own_splits else "", "paths")):
+        files = Listing(_suffixes(source), output)
+        for pattern in getattr(source, key):
+            try:
+                named = files.inside(root, pattern) if root is not None else files.add(pattern)
+            except ListingError as error:
+                raise SourceError(f"source.{key}: {error}") from None
+            yield from (Unit(name, path, split) for name, path in named)
+        if files.left_out and not quiet:
+            log.info("source.%s: %s", key, files.said)
+
+
+def _suffixes(source: SourceConfig) -> tuple[str, ...]:
+    kinds = _KINDS.values() if source.kind == "huggingface" else [_KINDS[source.kind]]
+    return tuple(dict.fromkeys(chain.from_iterable(kind.names for kind in kinds)))
 
 
 def _downloaded(source: SourceConfig) -> Path:
@@ -79,122 +121,103 @@ def _downloaded(source: SourceConfig) -> Path:
         raise SourceError(f"source.repository={source.repository}: {error}: {remedy}") from None
 
 
-def _files(root: Path | None, pattern: str, suffixes: tuple[str, ...], key: str) -> list[tuple[str, Path]]:
-    """(name, path) of the files that match ``pattern``, inside ``root`` if there is one.
-
-    Names are relative to ``root`` or to the pattern, so that they do not change when the files are moved.
-    """
-    if root is not None:
-        names = glob.glob(pattern, root_dir=root, recursive=True)
-        files = [(name, root / name) for name in names if name.endswith(suffixes)]
-    elif Path(pattern).is_dir():
-        folder = Path(pattern)
-        paths = [path for path in folder.rglob("*") if path.name.endswith(suffixes)]
-        files = [(path.relative_to(folder).as_posix(), path) for path in paths]
-    else:
-        paths = [Path(path) for path in glob.glob(pattern, recursive=True)]
-        files = [(path.name, path) for path in paths if path.is_file()]
-    if not files:
-        raise SourceError(f"source.{key}: {pattern!r} matches no {' or '.join(suffixes)} file")
-    return sorted(files)
+def _kind(unit: Unit, source: SourceConfig) -> _Kind:
+    if source.kind != "huggingface":
+        return _KINDS[source.kind]
+    return next(kind for kind in _KINDS.values() if base_name(unit.path).endswith(kind.names))
 
 
-def fingerprint(unit: Unit) -> tuple[str, str, int, int]:
-    """Name, split, size and modification time: changes when the unit's file does."""
-    if not unit.path:
-        return unit.name, unit.split, 0, 0
-    status = Path(unit.path).stat()
-    return unit.name, unit.split, status.st_size, status.st_mtime_ns
-
-
-def read(unit: Unit, source: SourceConfig) -> Iterator[RawDocument]:
-    """The documents of one unit. Raises SourceError."""
+def _cut(file: Unit, source: SourceConfig) -> list[Unit]:
+    file = replace(file, size=fingerprint(file)[2])
     if source.kind == "embedded":
-        yield RawDocument(unit.name, unit.split, embedded.read(unit.name, unit.path))
-        return
+        return [file]
     try:
-        rows = _rows(unit, source)
-        if source.document_start is not None:
-            rows = _joined(rows, re.compile(source.document_start))
-        for name, text in rows:
-            yield RawDocument(name, unit.split, [text])
-    except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
-        reason = str(error).partition("\n")[0]
-        raise SourceError(f"{unit.path}: cannot be read: {reason}") from None
+        return list(_kind(file, source).cut(file, source))
+    except UNREADABLE:  # ``read`` says what is wrong
+        return [file]
 
 
-def _rows(unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    """The documents of a file, or with ``source.document_start`` the lines of its documents."""
-    kind: str = source.kind
-    if kind == "huggingface":
-        kind = next(name for name, suffixes in _SUFFIXES.items() if unit.name.endswith(suffixes))
-    if kind == "parquet":
-        yield from _parquet_rows(unit, source)
+def _refuse(skipped: Skipped) -> None:
+    raise SourceError(str(skipped))
+
+
+def read(unit: Unit, source: SourceConfig, skip: Callable[[Skipped], None] = _refuse) -> Iterator[Document]:
+    """The documents of one unit. What cannot be read is given to ``skip`` if ``source.on_error`` is skip.
+
+    Raises SourceError: with on_error=fail for the first record that cannot be read, else for one too many.
+    """
+    skip, lost = (skip if source.on_error == "skip" else _refuse), 0
+    for item in _items(unit, source):
+        if isinstance(item, Document):
+            yield item
+            continue
+        skip(item)
+        lost += item.records
+        if lost > source.max_errors:
+            raise too_many(item, source)
+
+
+def too_many(last: Skipped, source: SourceConfig) -> SourceError:
+    """The error for more lost records than ``source.max_errors``."""
+    return SourceError(f"more than source.max_errors={source.max_errors} records cannot be read, the last: {last}")
+
+
+def _items(unit: Unit, source: SourceConfig) -> Iterator[Item]:
+    if source.kind == "embedded":
+        text = clean.TEXT_BREAK.join(embedded.read(unit.name, unit.path))
+        yield Document(unit.name, text, unit.path or unit.name, 0, len(text.encode(errors="replace")))
         return
-    with _open(unit.path) as file:
-        if kind == "jsonl":
-            yield from _json_lines(file, unit, source)
-        elif source.document_start is None:
-            yield unit.name, file.read()
-        else:
-            yield from ((f"{unit.name}:{number}", line) for number, line in enumerate(file, 1))
+    items = _guarded(unit, partial(_kind(unit, source).read, unit, source))
+    if source.document_start is not None:
+        items = _joined(items, re.compile(source.document_start), source)
+    yield from items
 
 
-def _joined(rows: Iterable[Row], start: re.Pattern[str]) -> Iterator[Row]:
-    """The documents that consist of the lines ``rows``: a line that matches ``start`` begins the next document."""
-    first, lines = "", list[str]()
-    for name, text in rows:
-        if lines and start.match(text):
-            yield first, "\n".join(lines)
-            lines = []
-        first = first if lines else name
-        lines.append(text.removesuffix("\n"))
-    if lines:
-        yield first, "\n".join(lines)
-
-
-def _parquet_rows(unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    with pq.ParquetFile(unit.path) as file:
-        names = file.schema_arrow.names
-        if source.text_field not in names:
-            raise SourceError(
-                f"{unit.path}: no column source.text_field={source.text_field!r}; the file has: {', '.join(names)}"
-            )
-        columns = [name for name in names if name in (source.text_field, source.id_field)]
-        batches = file.iter_batches(_ROWS, columns=columns)
-        for number, record in enumerate(chain.from_iterable(batch.to_pylist() for batch in batches), 1):
-            yield _row(record, "row", number, unit, source)
-
-
-def _json_lines(file: TextIO, unit: Unit, source: SourceConfig) -> Iterator[Row]:
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            yield _row(_parse(line, unit, number), "line", number, unit, source)
-
-
-def _row(record: dict[str, Any], word: str, number: int, unit: Unit, source: SourceConfig) -> Row:
-    """``word``: the name of a record in messages, "row" or "line"."""
-    text = record.get(source.text_field)
-    if not isinstance(text, str):
-        location, fields = f"{unit.path} {word} {number}", ", ".join(map(str, record))
-        raise SourceError(f"{location}: no text in source.text_field={source.text_field!r}; the {word} has: {fields}")
-    return str(record.get(source.id_field, f"{unit.name}:{number}")), text
-
-
-def _parse(line: str, unit: Unit, number: int) -> dict[str, Any]:
+def _guarded(unit: Unit, reader: Callable[[], Iterator[Item]]) -> Iterator[Item]:
+    """The items of a reader; what ends it early is the last of them."""
+    done = 0
     try:
-        record = json.loads(line)
-    except ValueError as error:
-        raise SourceError(f"{unit.path} line {number}: not JSON: {error}") from None
-    if not isinstance(record, dict):
-        raise SourceError(f"{unit.path} line {number}: not a JSON object but {type(record).__name__}")
-    return record
+        for item in reader():
+            done = item.stop if isinstance(item, Document) else done
+            yield item
+    except SourceError as error:
+        yield Skipped(unit.path, "", str(error).removeprefix(f"{unit.path}: "))
+    except (*UNREADABLE, UnicodeError, ListingError) as error:
+        yield Skipped(unit.path, f"behind {done}" if done else "", columns.reason_of(error))
 
 
-def _open(path: str) -> TextIO:
-    """The file's text, decompressed; bytes that are not UTF-8 become U+FFFD (which cleaning removes)."""
-    if path.endswith(".xz"):
-        return lzma.open(path, "rt", encoding="utf-8", errors="replace")
-    if path.endswith(".gz"):
-        return gzip.open(path, "rt", encoding="utf-8", errors="replace")
-    return open(path, encoding="utf-8", errors="replace")
+@dataclass
+class _Joined:
+    """A document that grows by rows. Its text is forgotten once it is too long."""
+
+    first: Document
+    stop: int = 0
+    size: int = 0
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, row: Document, limit: int) -> None:
+        self.stop, self.size = row.stop, self.size + len(row.text) + 1
+        self.texts.append(row.text.removesuffix("\n"))
+        if self.size > limit:
+            self.texts.clear()
+
+    def item(self, source: SourceConfig) -> Item:
+        if self.size > record_bytes(source):
+            return Skipped(self.first.file, f"document {self.first.id}", too_long(source))
+        return Document(self.first.id, "\n".join(self.texts), self.first.file, self.first.start, self.stop)
+
+
+def _joined(items: Iterable[Item], start: re.Pattern[str], source: SourceConfig) -> Iterator[Item]:
+    """The documents whose lines are ``items``: a line that matches ``start`` begins the next document."""
+    joined: _Joined | None = None
+    for item in items:
+        if isinstance(item, Skipped):
+            yield item
+            continue
+        if joined is not None and start.match(item.text):
+            yield joined.item(source)
+            joined = None
+        joined = joined or _Joined(item)
+        joined.add(item, record_bytes(source))
+    if joined is not None:
+        yield joined.item(source)

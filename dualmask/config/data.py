@@ -8,25 +8,47 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dualmask.config.section import Positive, Section, Share
+from dualmask.config.section import FileName, Positive, Section, Share
 
 
 class SourceConfig(Section):
-    """Where the raw text comes from. Paths are files, folders (searched for the kind's files) or globs.
+    """Where the raw text comes from. Paths are files, folders (searched for the kind's files), globs, or addresses of
+    such (s3://, gs://, hf://, https://, whatever fsspec knows). Any file may be packed (.gz .zst .xz .bz2).
 
-    kind: ``embedded`` docstrings of this Python; ``jsonl`` one object a line (also .gz, .xz); ``parquet`` one row each;
-    ``text`` .txt .md .rst; ``huggingface`` files of any of these kinds in a data set's repository on the hub.
+    kind: ``embedded`` docstrings of this Python; ``jsonl`` one object a line (.jsonl .ndjson); ``csv`` a row each, the
+    first names the fields (.csv .tsv); ``parquet`` a row each; ``arrow`` a row each, also the folders of Hugging Face's
+    ``save_to_disk`` (.arrow .feather); ``webdataset`` a sample each, its .txt or a field of its .json (.tar); ``text``
+    .txt .md .markdown .rst; ``markdown`` .md .markdown; ``huggingface`` files of any of these kinds in a data set's
+    repository on the hub.
     """
 
-    kind: Literal["embedded", "jsonl", "parquet", "text", "huggingface"]
+    kind: Literal[
+        "embedded", "jsonl", "csv", "parquet", "arrow", "webdataset", "text", "markdown", "huggingface"
+    ]  # fmt: skip
     repository: str | None = Field(None, description="huggingface: the data set, owner/name; paths are globs inside it")
-    paths: tuple[str, ...] = Field((), description="corpus; split by document hash where no dev/test paths are given")
-    dev_paths: tuple[str, ...] = Field((), description="files that are the dev split as they are")
-    test_paths: tuple[str, ...] = Field((), description="files that are the test split as they are")
-    text_field: str = Field("text", description="jsonl, parquet: field of the text")
-    id_field: str = Field("id", description="jsonl, parquet: field of the name; without it file and line number serve")
+    paths: tuple[FileName, ...] = Field(
+        (), description="corpus; split by document hash where no dev/test paths are given"
+    )
+    dev_paths: tuple[FileName, ...] = Field((), description="files that are the dev split as they are")
+    test_paths: tuple[FileName, ...] = Field((), description="files that are the test split as they are")
+    text_field: str = Field("text", description="field of the text; a.b: field b of field a")
+    id_field: str = Field(
+        "id",
+        description="field of the name; where it is missing, empty or not the first of that name in its piece of the "
+        "file, the name is FILE:LINE",
+    )
     document_start: str | None = Field(
-        None, description="regular expression: a line (text) or row (jsonl, parquet) that it matches begins a document"
+        None, description="regular expression: a line (text) or row (other kinds) that it matches begins a document"
+    )
+    encoding: str = Field("utf-8", description="of text, jsonl and csv; utf-8 may begin with a byte-order mark")
+    max_record_megabytes: Annotated[float, Field(gt=0.0, le=2047.0)] = Field(
+        64.0, description="a longer line, row or file of text cannot be read"
+    )
+    on_error: Literal["fail", "skip"] = Field(
+        "fail", description="what cannot be read: end the build, or leave it out and list it in skipped.jsonl"
+    )
+    max_errors: Annotated[int, Field(ge=0)] = Field(
+        1000, description="on_error=skip: with more the build ends after all"
     )
 
     @field_validator("document_start")
@@ -37,6 +59,19 @@ class SourceConfig(Section):
         except re.error as error:
             raise ValueError(f"{pattern!r} is no regular expression ({error}): mend it") from None
         return pattern
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            text = "\n".encode(encoding).decode(encoding)
+        except (LookupError, ValueError):
+            text = ""
+        if text != "\n":
+            raise ValueError(
+                f"{encoding!r} is no encoding of text that Python knows: give one such as utf-8 or latin-1"
+            )
+        return encoding
 
     @model_validator(mode="after")
     def _keys_fit_kind(self) -> SourceConfig:
@@ -69,9 +104,11 @@ class DedupConfig(Section):
 class DecontaminateConfig(Section):
     """Evaluation files whose text must not be trained on: a train document that shares a run of words is dropped."""
 
-    paths: tuple[str, ...] = Field((), description="evaluation files, folders or globs; none: nothing is dropped")
-    kind: Literal["jsonl", "parquet", "text"] = Field("jsonl", description="of these files, as in source.kind")
-    text_field: str = Field("text", description="jsonl, parquet: field of the text")
+    paths: tuple[FileName, ...] = Field((), description="evaluation files, folders or globs; none: nothing is dropped")
+    kind: Literal["jsonl", "csv", "parquet", "arrow", "text", "markdown"] = Field(
+        "jsonl", description="of these files, as in source.kind"
+    )
+    text_field: str = Field("text", description="of records: field of the text")
     ngram: Annotated[int, Field(ge=3)] = Field(13, description="words of a run, capitals and punctuation ignored")
 
 

@@ -25,7 +25,7 @@ from dualmask.config.address import is_address, local_folder
 from dualmask.config.alarms import AlarmConfig
 from dualmask.config.evaluation import EvalConfig
 from dualmask.config.model import ModelConfig
-from dualmask.config.section import Positive, Section, Share
+from dualmask.config.section import FileName, Positive, Section, Share
 from dualmask.config.stage import StageConfig
 from dualmask.families import registry
 from dualmask.families.registry import Family
@@ -186,7 +186,7 @@ class CheckpointConfig(Section):
 
 class TrackingConfig(Section):
     enabled: bool = True
-    uri: str = Field("sqlite:///runs/mlflow.db", description="an SQLite file or the address of an MLflow server")
+    uri: FileName = Field("sqlite:///runs/mlflow.db", description="an SQLite file or the address of an MLflow server")
     experiment: str = "dualmask"
     every_steps: Positive = 20
     system_metrics: bool = True

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from dualmask.config.section import expanded
+
 BASE = "base"  # key: another file, that this one differs from in what it says
 
 
@@ -58,7 +60,10 @@ def _read(path: Path, above: tuple[Path, ...]) -> Any:
     base = tree.pop(BASE)
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base = {show(base)}: give the path of another YAML file, seen from this one")
-    below = (path.parent / base).resolve()
+    try:
+        below = (path.parent / expanded(base)).resolve()
+    except ValueError as error:
+        raise ConfigError(f"{path}: base: {error}") from None
     if below in above or below == path.resolve():
         raise ConfigError(f"{path}: base = {base}: the files are built on each other in a circle; remove one base")
     return _merge(_read(below, (*above, path.resolve())), tree, str(path))

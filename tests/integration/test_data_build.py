@@ -371,6 +371,21 @@ def test_unusable_text_is_one_clear_line(tmp_path: Path, content: str, error: ty
     assert len(str(raised.value).splitlines()) == 1
 
 
+def test_what_cannot_be_read_is_listed_or_too_much(corpus: Path, tmp_path: Path) -> None:
+    good = [json.dumps({"id": name, "text": text}) for name, text in sorted(topics.items())]
+    (tmp_path / "x.jsonl").write_text("\n".join([*good[:5], "nonsense", *good[5:], '{"text": null}']))
+    source = {"kind": "jsonl", "paths": [str(tmp_path / "x.jsonl")], "on_error": "skip"}
+    build(config_for(tmp_path / "out", corpus, source=source))
+    listed = [json.loads(line) for line in (tmp_path / "out" / "skipped.jsonl").read_text().splitlines()]
+    assert [(entry["file"], entry["place"], entry["records"]) for entry in listed] == [
+        (str(tmp_path / "x.jsonl"), "line 6", 1),
+        (str(tmp_path / "x.jsonl"), f"line {len(good) + 2}", 1),
+    ]
+    assert all(entry["reason"] for entry in listed)
+    with pytest.raises(SourceError, match=r"more than source\.max_errors=1 records cannot be read, the last: .*line"):
+        build(config_for(tmp_path / "out", corpus, source=source | {"max_errors": 1}))
+
+
 def test_a_hub_that_cannot_be_reached_is_one_line_on_the_command_line(tmp_path: Path) -> None:
     """The true client in a process of its own, told where to go by its variable of the environment."""
     root = Path(__file__).parents[2]

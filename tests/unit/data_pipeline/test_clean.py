@@ -1,6 +1,6 @@
 import pytest
 
-from data_pipeline.clean import paragraphs
+from data_pipeline.clean import TEXT_BREAK, count_words, paragraphs
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,35 @@ def test_texts_of_a_document_do_not_run_together() -> None:
         "Ends with an example:",
         "Another docstring begins here.",
     ]
+
+
+def test_a_break_between_texts_does_the_same() -> None:
+    texts = ["Ends with an example::", "    Another docstring begins here."]
+    assert paragraphs([TEXT_BREAK.join(texts)], "prose") == paragraphs(texts, "prose")
+
+
+@pytest.mark.parametrize("line_break", ["\r\n", "\r", "\v", "\f", "\x85", "\u2028"])
+def test_what_unicode_breaks_lines_at(line_break: str) -> None:
+    assert paragraphs([f"one{line_break}two{line_break}{line_break}three"], "plain") == ["one\ntwo", "three"]
+
+
+def test_a_paragraph_separator_ends_a_paragraph() -> None:
+    assert paragraphs(["one\u2029two"], "plain") == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", 0),
+        ("two words", 2),
+        ("zwei Wörter", 2),
+        ("a\vb\fc\x85d\u2028e\u2029f", 6),
+        ("我们今天去学校。", 8),  # with the full stop, which stands alone between two breaks
+        ("中文 and English", 4),
+        ("ひらがなカタカナ", 8),
+        ("ภาษาไทย", 7),
+        ("한국어 문장", 2),  # Korean has spaces
+    ],
+)
+def test_words_are_counted_by_characters_where_there_are_no_spaces(text: str, words: int) -> None:
+    assert count_words(text) == words

@@ -83,13 +83,13 @@ def test_a_data_set_of_lines_becomes_documents(hub_client: Point) -> None:
         ("raw/train-00001-of-00002.parquet", "train"),
     ]
     documents = [document for unit in wikitext_units for document in read(unit, WIKITEXT)]
-    assert [(document.id.rpartition("/")[2], document.texts) for document in documents] == [
-        ("validation-00000-of-00001.parquet:1", [" = Fourth = \n y "]),
-        ("train-00000-of-00002.parquet:1", [""]),
-        ("train-00000-of-00002.parquet:2", [" = First = \n\n Its text . \n = = Section = = "]),
-        ("train-00000-of-00002.parquet:6", [" = Second = \n x "]),
-        ("train-00001-of-00002.parquet:1", [" and on "]),
-        ("train-00001-of-00002.parquet:2", [" = Third = "]),
+    assert [(document.id.rpartition("/")[2], document.text) for document in documents] == [
+        ("validation-00000-of-00001.parquet:1", " = Fourth = \n y "),
+        ("train-00000-of-00002.parquet:1", ""),
+        ("train-00000-of-00002.parquet:2", " = First = \n\n Its text . \n = = Section = = "),
+        ("train-00000-of-00002.parquet:6", " = Second = \n x "),
+        ("train-00001-of-00002.parquet:1", " and on "),
+        ("train-00001-of-00002.parquet:2", " = Third = "),
     ]
 
 
@@ -97,7 +97,7 @@ def test_json_lines_of_a_data_set(hub_client: Point) -> None:
     with local_hub({"datasets/me/mine": {"x.jsonl": b'{"text": "One."}', "y.txt": b"Two."}}) as hub:
         hub_client(hub.address)
         source = SourceConfig(kind="huggingface", repository="me/mine", paths=("*.jsonl", "y.*"))
-        assert [doc.texts for unit in units(source) for doc in read(unit, source)] == [["One."], ["Two."]]
+        assert [doc.text for unit in units(source) for doc in read(unit, source)] == ["One.", "Two."]
         absent = SourceConfig(kind="huggingface", repository="me/mine", paths=("*.jsonl",), dev_paths=("dev/*",))
         with pytest.raises(SourceError, match=r"source\.dev_paths: 'dev/\*' matches no .* file"):
             units(absent)

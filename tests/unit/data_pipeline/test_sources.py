@@ -19,7 +19,7 @@ def test_json_lines_packed_or_not(tmp_path: Path, suffix: str, pack: object) -> 
     file.write_bytes(pack("\n\n".join(map(json.dumps, LINES)).encode()))  # type: ignore[operator]
     source = SourceConfig(kind="jsonl", paths=(str(tmp_path),))
     (unit,) = units(source)
-    assert [(doc.id, doc.texts) for doc in read(unit, source)] == [("a", ["First."]), (f"{file.name}:3", ["Second ü."])]
+    assert [(doc.id, doc.text) for doc in read(unit, source)] == [("a", "First."), (f"{file.name}:3", "Second ü.")]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def parquet_file(path: Path, **columns: list[object]) -> SourceConfig:
 def test_parquet_rows_are_documents(tmp_path: Path) -> None:
     source = parquet_file(tmp_path / "x.parquet", extra=[1, 2, 3], body=["One.", "", "Drei ü."], id=["a", "b", "c"])
     (unit,) = units(source)
-    assert [(doc.id, doc.texts) for doc in read(unit, source)] == [("a", ["One."]), ("b", [""]), ("c", ["Drei ü."])]
+    assert [(doc.id, doc.text) for doc in read(unit, source)] == [("a", "One."), ("b", ""), ("c", "Drei ü.")]
     unnamed = source.model_copy(update={"id_field": "name"})
     assert [doc.id for doc in read(unit, unnamed)] == ["x.parquet:1", "x.parquet:2", "x.parquet:3"]
 
@@ -86,8 +86,8 @@ def test_parquet_is_read_a_few_rows_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(content)
     source = SourceConfig(kind="parquet", paths=(str(tmp_path / "*.parquet"),))
     documents = read(units(source)[0], source)
-    assert next(documents).texts == [rows[0]]
-    with pytest.raises(SourceError, match=r"x\.parquet: cannot be read: ") as refused:
+    assert next(documents).text == rows[0]
+    with pytest.raises(SourceError, match=r"x\.parquet rows 2001 to 4000: cannot be read: ") as refused:
         list(documents)
     assert "\n" not in str(refused.value)
 
@@ -107,10 +107,10 @@ def test_parquet_without_the_text(tmp_path: Path) -> None:
 def test_lines_of_a_text_that_begin_documents(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("before\n# One\n\ntext # no\n# Two\nmore")
     source = SourceConfig(kind="text", paths=(str(tmp_path),), document_start="# ")
-    assert [(doc.id, doc.texts) for doc in read(units(source)[0], source)] == [
-        ("x.txt:1", ["before"]),
-        ("x.txt:2", ["# One\n\ntext # no"]),
-        ("x.txt:5", ["# Two\nmore"]),
+    assert [(doc.id, doc.text) for doc in read(units(source)[0], source)] == [
+        ("x.txt:1", "before"),
+        ("x.txt:2", "# One\n\ntext # no"),
+        ("x.txt:5", "# Two\nmore"),
     ]
 
 
@@ -118,4 +118,4 @@ def test_json_lines_that_begin_documents(tmp_path: Path) -> None:
     lines = [{"id": name, "text": text} for name, text in (("a", "= A"), ("b", "b"), ("c", "= C"))]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
     source = SourceConfig(kind="jsonl", paths=(str(tmp_path),), document_start="=")
-    assert [(doc.id, doc.texts) for doc in read(units(source)[0], source)] == [("a", ["= A\nb"]), ("c", ["= C"])]
+    assert [(doc.id, doc.text) for doc in read(units(source)[0], source)] == [("a", "= A\nb"), ("c", "= C")]
