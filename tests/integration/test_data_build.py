@@ -98,7 +98,8 @@ def test_manifest_tells_the_truth(built: Path) -> None:
         batches = list(evaluation_batches(built, name, batch_size=50))
         assert sum(len(batch.length) for batch in batches) == split.rows
         assert sum(int((batch.length - 2).sum()) for batch in batches) == split.tokens
-    assert not [path for path in built.rglob("*") if "partial" in path.name or path.suffix == ".npy"]
+    assert {path.name for path in built.rglob("*.npy")} == {"shards.npy", "members.npy"}  # the manifest's tables
+    assert not [path for path in built.rglob("*") if "partial" in path.name]
 
 
 def test_texts_of_dev_and_test_are_their_rows(built: Path) -> None:
@@ -209,11 +210,16 @@ def test_lost_blocks_are_made_again(built: Path, corpus: Path) -> None:
 
 
 def test_doing_it_again_does_nothing(built: Path, corpus: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()}
+    before = written(built)
     with caplog.at_level(logging.INFO):
         build(config_for(built, corpus))
     assert "nothing to do" in caplog.text
-    assert before == {path: path.stat().st_mtime_ns for path in built.rglob("*") if path.is_file()}
+    assert before == written(built)
+
+
+def written(folder: Path) -> dict[Path, int]:
+    """When each file was written last; the lock says who holds it."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
 
 
 def test_a_lost_shard_is_made_again_and_no_other(built: Path, corpus: Path) -> None:
