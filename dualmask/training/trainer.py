@@ -30,7 +30,7 @@ from dualmask.training.judge import Judge
 from dualmask.training.metrics import Observer, StepRecord, Yardstick
 from dualmask.training.shards import MODEL, ShardFolder
 from dualmask.training.sources import Drawn, Exported, Renamed, Source
-from dualmask.training.zero3 import allocate, trim_heap
+from dualmask.training.zero3 import allocate, no_heap
 
 MOST_SKIPPED = 20  # steps in a row that may be not finite
 PREVIEWED = 8  # texts that are shown at the end of a stage
@@ -61,22 +61,23 @@ class Stages:
 
     def resume(self, index: int, checkpoint: Path) -> StageEngine:
         """The stage as ``checkpoint`` left it."""
-        engine, _ = self._empty(index)
-        engine.partition.fill(ShardFolder(checkpoint))
+        with no_heap():
+            engine, _ = self._empty(index)
+            engine.partition.fill(ShardFolder(checkpoint))
         return engine
 
     def build(self, index: int, before: Path | None = None) -> StageEngine:
         """The stage at its beginning. ``before``: the checkpoint behind the stage before; None: the run begins."""
-        engine, fresh = self._empty(index)
-        model, runtime = engine.model, self.run.family.load_runtime()
-        copied = runtime.copied([name for name, _ in model.named_parameters()], engine.stage)
+        with no_heap():
+            engine, fresh = self._empty(index)
+            model, runtime = engine.model, self.run.family.load_runtime()
+            copied = runtime.copied([name for name, _ in model.named_parameters()], engine.stage)
 
-        def name_of(name: str) -> str:
-            own = name.partition(".")[2]  # of the model, or of a copy of it that the task has
-            return MODEL + copied.get(own, own)
+            def name_of(name: str) -> str:
+                own = name.partition(".")[2]  # of the model, or of a copy of it that the task has
+                return MODEL + copied.get(own, own)
 
-        engine.partition.fill(Renamed(fresh if before is None else ShardFolder(before), name_of))
-        trim_heap()
+            engine.partition.fill(Renamed(fresh if before is None else ShardFolder(before), name_of))
         return engine
 
     def _empty(self, index: int) -> tuple[StageEngine, Source]:

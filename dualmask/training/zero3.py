@@ -9,7 +9,8 @@ import ctypes
 import gc
 import inspect
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import deepspeed
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
 
 
 def allocate(module: nn.Module, settings: Mapping[str, Any], device: torch.device) -> None:
@@ -106,5 +109,28 @@ def forget(module: nn.Module) -> None:
 def trim_heap() -> None:
     """Gives what was freed back to the system: glibc keeps as much as 2 GB of a rank's freed tensors."""
     gc.collect()
-    if platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).malloc_trim(0)
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+@contextmanager
+def no_heap() -> Iterator[None]:
+    """Within it every tensor on the CPU has pages of its own, which go back to the system when it is freed.
+
+    Weights that DeepSpeed copies into one flat tensor would leave a hole of their size in the heap, which no tensor of
+    another size can use. Steps are faster with a heap, so they have one.
+    """
+    libc = _glibc()
+    if libc:
+        libc.mallopt(_MMAP_THRESHOLD, 2**16)
+    try:
+        yield
+    finally:
+        trim_heap()
+        if libc:  # where glibc's own adjustment ends, which stops when it is told something
+            libc.mallopt(_MMAP_THRESHOLD, 2**25)
+            libc.mallopt(_TRIM_THRESHOLD, 2**26)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
