@@ -43,9 +43,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, help="result file")
     parser.add_argument("--size", choices=["small", "large", "true-width"], default="large")
+    parser.add_argument("--ranks", type=int, help="only cases of so many ranks")
+    parser.add_argument("--zero", type=int, help="only cases of this ZeRO stage")
     arguments = parser.parse_args()
     size = {"small": SMALL, "large": LARGE, "true-width": TRUE_WIDTH}[arguments.size]
-    cases = [Case(case.ranks, case.zero, case.tensor, case.precision, size) for case in CASES]
+    asked = [case for case in CASES if arguments.ranks in (None, case.ranks) and arguments.zero in (None, case.zero)]
+    cases = [Case(case.ranks, case.zero, case.tensor, case.precision, size) for case in asked]
     rows = [row for case in cases for row in measured(case)]
     if arguments.json:
         report.write(arguments.json, "host_memory", rows)
