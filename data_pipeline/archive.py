@@ -23,7 +23,8 @@ from data_pipeline.document import (
     undecodable,
     value_at,
 )
-from data_pipeline.opening import UNREADABLE, is_remote, opened, packing_of
+from data_pipeline.opening import UNREADABLE, opened, packing_of
+from dualmask.config.address import is_address
 from dualmask.config.data import SourceConfig
 
 _TEXT, _JSON = "txt", "json"
@@ -147,7 +148,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> b
 
 def cut_archive(unit: Unit, source: SourceConfig) -> Iterator[Unit]:
     """Parts of a local plain archive, which begin where a sample does; others are one."""
-    size = 0 if packing_of(unit.path) or is_remote(unit.path) else os.path.getsize(unit.path)
+    size = 0 if packing_of(unit.path) or is_address(unit.path) else os.path.getsize(unit.path)
     if size <= UNIT_BYTES or source.document_start is not None:
         yield unit
         return

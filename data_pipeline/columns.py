@@ -28,7 +28,8 @@ from data_pipeline.document import (
     too_long,
     undecodable,
 )
-from data_pipeline.opening import UNREADABLE, is_remote, opened_for_seeking, packing_of
+from data_pipeline.opening import UNREADABLE, opened_for_seeking, packing_of
+from dualmask.config.address import is_address
 from dualmask.config.data import SourceConfig
 
 _ROWS = 1024  # of a parquet file that are in memory at a time, if they are short
@@ -112,7 +113,7 @@ def _row_group(
 
 @contextmanager
 def _arrow(path: str) -> Iterator[pa.NativeFile]:
-    if is_remote(path) or packing_of(path):
+    if is_address(path) or packing_of(path):
         with opened_for_seeking(path) as stream:
             yield pa.PythonFile(stream, "r")
     else:
@@ -153,7 +154,7 @@ def _streamed(stream: pa.ipc.RecordBatchStreamReader, file: pa.NativeFile) -> It
 
 def cut_arrow(unit: Unit, source: SourceConfig) -> Iterator[Unit]:
     """Parts of a file that hold whole record batches; of packed and remote ones there is one."""
-    if is_remote(unit.path) or packing_of(unit.path) or source.document_start is not None:
+    if is_address(unit.path) or packing_of(unit.path) or source.document_start is not None:
         yield unit
         return
     with _arrow(unit.path) as file:

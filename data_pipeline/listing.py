@@ -17,7 +17,8 @@ from typing import Any
 
 import fsspec
 
-from data_pipeline.opening import base_name, is_remote, retried
+from data_pipeline.opening import base_name, retried
+from dualmask.config.address import is_address
 
 _LOCAL_PREFIX = "file://"
 
@@ -41,7 +42,7 @@ class Listing:
         """The files of ``path`` that no earlier path named. Raises ListingError."""
         path = path.removeprefix(_LOCAL_PREFIX)
         try:
-            files, by_name = self._remote(path) if is_remote(path) else _local(path)
+            files, by_name = self._remote(path) if is_address(path) else _local(path)
             fitting = [file for file in sorted(files, key=_links_last) if self._fits(file[1], by_name)]
         except ListingError:
             raise
@@ -103,7 +104,7 @@ class Listing:
         """Why a file is not read; empty if it is."""
         if not base_name(path).endswith(self.suffixes):
             return f"not {self._kinds}"
-        if not is_remote(path) and not os.path.isfile(path):
+        if not is_address(path) and not os.path.isfile(path):
             return "no regular file"
         if self.output is not None and Path(_real(path)).is_relative_to(os.path.realpath(self.output)):
             return "in the output folder"
@@ -111,11 +112,11 @@ class Listing:
 
 
 def _real(path: str) -> str:
-    return path if is_remote(path) else os.path.realpath(path)
+    return path if is_address(path) else os.path.realpath(path)
 
 
 def _links_last(file: Named) -> tuple[bool, str]:
-    return not is_remote(file[1]) and os.path.islink(file[1]), file[0]
+    return not is_address(file[1]) and os.path.islink(file[1]), file[0]
 
 
 def _local(path: str) -> tuple[list[Named], bool]:

@@ -22,6 +22,8 @@ import fsspec
 import pyarrow as pa
 import tenacity
 
+from dualmask.config.address import is_address
+
 PACKED = (".gz", ".zst", ".xz", ".bz2")
 UNREADABLE = (OSError, EOFError, lzma.LZMAError, zlib.error, tarfile.TarError, pa.ArrowException, MemoryError)
 """What libraries raise for files that are damaged, absent or not theirs to read."""
@@ -34,10 +36,6 @@ _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, Va
 _TOO_BUSY = (408, 429)  # HTTP: time is up; too many requests
 
 Result = TypeVar("Result")
-
-
-def is_remote(path: str) -> bool:
-    return "://" in path
 
 
 def base_name(path: str) -> str:
@@ -55,13 +53,14 @@ def retried(action: Callable[[], Result]) -> Result:
     retry = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(_TRIES),
         wait=tenacity.wait_exponential(0.2, max=_LONGEST_WAIT_SECONDS),
-        retry=tenacity.retry_if_exception(_may_pass),
+        retry=tenacity.retry_if_exception(may_pass),
         reraise=True,
     )
     return retry(action)
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
+    """Whether another attempt to read from an address may go better."""
     if not isinstance(error, Exception):  # a signal
         return False
     error = error.__cause__ if isinstance(error.__cause__, Exception) else error  # fsspec: a 500 is FileNotFoundError
@@ -101,7 +100,7 @@ def opened_for_seeking(path: str) -> Iterator[BinaryIO]:
 
 def open_as_stored(path: str) -> io.BufferedReader:
     """The bytes of ``path`` as they lie there, packed or not."""
-    return io.BufferedReader(_Remote(path), _CHUNK_BYTES) if is_remote(path) else open(path, "rb")
+    return io.BufferedReader(_Remote(path), _CHUNK_BYTES) if is_address(path) else open(path, "rb")
 
 
 class _Remote(io.RawIOBase):

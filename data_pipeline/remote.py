@@ -34,6 +34,7 @@ from data_pipeline.manifest import (
     ManifestError,
     read_head,
 )
+from data_pipeline.opening import may_pass
 from dualmask.config.address import is_address, local_folder
 
 ATTEMPTS, FIRST_WAIT, LONGEST_WAIT = 8, 0.5, 30.0  # seconds: about two minutes until a store counts as unreachable
@@ -174,7 +175,7 @@ class Remote:
             stop=lambda state: _enough(state) or self._closed.is_set(),
             sleep=sleep_using_event(self._closed),
             wait=wait_exponential_jitter(FIRST_WAIT, LONGEST_WAIT),
-            retry=retry_if_exception(_passing),
+            retry=retry_if_exception(may_pass),
             reraise=True,
         )
         try:
@@ -183,13 +184,14 @@ class Remote:
                 partial.replace(target)
             else:
                 self._keep(partial, target, size)
-        except FileNotFoundError:
-            target.unlink(missing_ok=True)
-            if not optional:
-                raise FileLost(f"{self.address}/{name} is missing") from None
         except FileLost:
             raise
         except Exception as error:  # of any client library: there is no common class
+            if isinstance(error, FileNotFoundError) and not may_pass(error):
+                target.unlink(missing_ok=True)
+                if optional:
+                    return
+                raise FileLost(f"{self.address}/{name} is missing") from None
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             raise UnreachableError(
                 f"{self.address}/{name} cannot be fetched ({reason}): start again when the store answers"
@@ -209,13 +211,6 @@ class Remote:
         with (self.folder / f".{number}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _passing(error: BaseException) -> bool:
-    """Whether another attempt may go better."""
-    status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status < 500 and status not in (408, 429)
-    return isinstance(error, Exception) and not isinstance(error, FileNotFoundError | PermissionError) and not refused
 
 
 def _enough(state: RetryCallState) -> bool:

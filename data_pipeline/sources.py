@@ -14,7 +14,8 @@ from pathlib import Path
 from data_pipeline import archive, clean, columns, document, embedded, hub, lines, listing, opening
 from data_pipeline.document import Document, Item, Reader, Skipped, SourceError, Unit, record_bytes, too_long
 from data_pipeline.listing import Listing, ListingError, file_system
-from data_pipeline.opening import PACKED, UNREADABLE, base_name, is_remote, retried
+from data_pipeline.opening import PACKED, UNREADABLE, base_name, retried
+from dualmask.config.address import is_address
 from dualmask.config.data import SourceConfig
 
 __all__ = ["Document", "Skipped", "SourceError", "Unit", "fingerprint", "fingerprints", "read", "units"]
@@ -72,7 +73,7 @@ def fingerprint(unit: Unit) -> tuple[str, str, int, str]:
     if not unit.path:
         return unit.name, unit.split, 0, ""
     try:
-        if is_remote(unit.path):
+        if is_address(unit.path):
             system, path = file_system(unit.path)
             info = retried(lambda: system.info(path))
             return unit.name, unit.split, info.get("size") or 0, _version(info)
