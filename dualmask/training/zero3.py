@@ -115,7 +115,8 @@ def trim_heap() -> None:
 
 @contextmanager
 def no_heap() -> Iterator[None]:
-    """Within it every tensor on the CPU has pages of its own, which go back to the system when it is freed.
+    """Within it a tensor on the CPU gets pages of its own, which go back to the system when it is freed, unless a piece
+    of the heap is free that it fits into.
 
     Weights that DeepSpeed copies into one flat tensor would leave a hole of their size in the heap, which no tensor of
     another size can use. Steps are faster with a heap, so they have one.
