@@ -66,6 +66,38 @@ class Bucket:
     rows: int
 
 
+@dataclass(frozen=True)
+class HashRange:
+    """Range ``number`` of ``of`` equal ranges of a split's documents by hash."""
+
+    split: str
+    number: int
+    of: int
+
+    @property
+    def bucket(self) -> str:
+        return f"{self.split}-{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the documents of a build become rows."""
+
+    tokenizer_file: Path
+    tokenizer_digest: str
+    seed: int
+    size: int  # ids of a row at most
+    packing: str
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return _tokenizer(self.tokenizer_file, self.tokenizer_digest)
+
+    def cuts_stream(self, split: str) -> bool:
+        """Whether rows are any consecutive ids of all documents."""
+        return split == "train" and self.packing == "stream"
+
+
 def outputs(work: Path) -> list[Path]:
     """The files of a finished stage."""
     try:
@@ -96,17 +128,15 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
     tokenizer = Tokenizer(tokenizer_file)
     tokens = Step(work / _TOKENS, made_from)
     blocks = documents.selected(work)
-    shared = {"tokenizer_file": tokenizer_file, "tokenizer_digest": tokenizer.digest, "seed": config.seed}
+    recipe = Recipe(tokenizer_file, tokenizer.digest, config.seed, config.max_length - 2, config.packing)
     sizes: Counter[str] = Counter()
-    for result in tokens.run(encode_block, _numbered(blocks), work=work, **shared):
+    for result in tokens.run(encode_block, _numbered(blocks), work=work, recipe=recipe):
         sizes.update(result)
     rows = Step(work / FOLDER, made_from)
     names = [block.name for block in blocks]
-    tasks = {
-        f"{split}-{part:05d}": {"split": split, "part": part, "parts": parts} for split, part, parts in _cut(sizes)
-    }
-    shared |= {"size": config.max_length - 2, "packing": config.packing}
-    found = [Bucket(**result) for result in rows.run(pack_bucket, tasks, read=tokens.folder, blocks=names, **shared)]
+    tasks = {share.bucket: {"share": share} for share in _cut(sizes)}
+    packed = rows.run(pack_bucket, tasks, read=tokens.folder, blocks=names, recipe=recipe)
+    found = [Bucket(**result) for result in packed]
     total = {
         "documents": sum(bucket.documents for bucket in found),
         "tokens of documents": sum(sizes.values()),
@@ -129,37 +159,29 @@ def _numbered(blocks: Sequence[documents.Selected]) -> dict[str, dict[str, Any]]
     return tasks
 
 
-def _cut(sizes: Mapping[str, int]) -> Iterator[tuple[str, int, int]]:
-    """(split, bucket, number of buckets) for the tokens of each split."""
+def _cut(sizes: Mapping[str, int]) -> Iterator[HashRange]:
+    """The buckets of each split, by its number of tokens."""
     for split in SPLITS:
         parts = max(1, -(-sizes.get(split, 0) // BUCKET_TOKENS))
-        yield from ((split, part, parts) for part in range(parts))
+        yield from (HashRange(split, number, parts) for number in range(parts))
 
 
 # --- tokenise ---------------------------------------------------------------------------------------------------------
 
 
-def encode_block(
-    folder: Path,
-    key: str,
-    before: Mapping[str, int],
-    work: Path,
-    tokenizer_file: Path,
-    tokenizer_digest: str,
-    seed: int,
-) -> Result:
+def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, recipe: Recipe) -> Result:
     """Runs in Ray's processes: the ids of a block's documents, by split, in the order of the shuffle.
 
     ``before``: the number of each split's first document. The result: tokens of each split.
     """
-    tokenizer = _tokenizer(tokenizer_file, tokenizer_digest)
+    tokenizer = recipe.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
     ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
     for row in documents.rows(work, key, ["split", "text"]):
         ids[row["split"]].append(np.array(tokenizer.encode(row["text"]), dtype))
     for split, parts in ids.items():
         if parts:
-            hashes = mix(seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))
+            hashes = mix(recipe.seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))
             order = np.argsort(hashes, kind="stable")
             stops = np.cumsum([len(parts[index]) for index in order])
             arrays.save(folder / f"{key}-{split}.ids.npy", np.concatenate([parts[index] for index in order]))
@@ -176,56 +198,41 @@ def _tokenizer(file: Path, digest: str) -> Tokenizer:
 # --- cut rows ---------------------------------------------------------------------------------------------------------
 
 
-def pack_bucket(
-    folder: Path,
-    key: str,
-    split: str,
-    part: int,
-    parts: int,
-    read: Path,
-    blocks: Sequence[str],
-    tokenizer_file: Path,
-    tokenizer_digest: str,
-    seed: int,
-    size: int,
-    packing: str,
-) -> Result:
-    """Runs in Ray's processes: the stream of one bucket and its rows of at most ``size`` ids."""
-    tokenizer = _tokenizer(tokenizer_file, tokenizer_digest)
+def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Sequence[str], recipe: Recipe) -> Result:
+    """Runs in Ray's processes: the stream of one bucket and the rows that are cut from it."""
+    split, tokenizer = share.split, recipe.tokenizer
     newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
-    texts = _shuffled(_bucket(read, blocks, split, part, parts))
+    texts = _shuffled(_bucket(read, blocks, share))
     stream = np.concatenate([newline[:0], *(piece for text in texts for piece in (text, newline))])
-    if split == "train" and packing == "stream":
-        rows = training_rows(len(stream), size)
+    if recipe.cuts_stream(split):
+        rows, between = training_rows(len(stream), recipe.size), 0
     else:
         continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
-        rows = document_rows(list(map(len, texts)), len(newline), size, stream, continues)
+        rows = document_rows(list(map(len, texts)), len(newline), recipe.size, stream, continues)
+        between = len(texts) * len(newline)
     tokens = int(rows[:, 1].sum())
-    between = 0 if split == "train" and packing == "stream" else len(texts) * len(newline)
     left_over = len(stream) - between - tokens
-    if split == "train" and packing == "documents":
-        stream, rows = packed_rows(stream, rows, size)
-    of_bucket = [part] if part else []
-    rows = rows[permutation(len(rows), seed, text_hash(f"{split} rows"), *of_bucket)]
+    if split == "train" and recipe.packing == "documents":
+        stream, rows = packed_rows(stream, rows, recipe.size)
+    of_bucket = [share.number] if share.number else []
+    rows = rows[permutation(len(rows), recipe.seed, text_hash(f"{split} rows"), *of_bucket)]
     target = Packed.of(folder, key)
     arrays.save(target.stream, stream)
     arrays.save(target.rows, rows)
     return asdict(Bucket(split, key, len(texts), tokens, left_over, len(rows)))
 
 
-def _bucket(
-    read: Path, blocks: Sequence[str], split: str, part: int, parts: int
-) -> Iterator[tuple[UInt64, list[Tokens]]]:
+def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tuple[UInt64, list[Tokens]]]:
     """Hashes [N] and ids of the documents of a bucket, block by block."""
     for block in blocks:
         try:
-            hashes, stops = arrays.mapped(read / f"{block}-{split}.hashes.npy")
+            hashes, stops = arrays.mapped(read / f"{block}-{share.split}.hashes.npy")
         except FileNotFoundError:  # the block has no document of this split
             continue
-        wanted = arrays.key_range(hashes, part, parts)
+        wanted = arrays.key_range(hashes, share.number, share.of)
         if wanted.start < wanted.stop:
             borders = [0, *stops.tolist()][wanted.start : wanted.stop + 1]
-            ids = np.array(arrays.mapped(read / f"{block}-{split}.ids.npy")[borders[0] : borders[-1]])
+            ids = np.array(arrays.mapped(read / f"{block}-{share.split}.ids.npy")[borders[0] : borders[-1]])
             yield hashes[wanted], np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
 
 

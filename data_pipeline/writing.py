@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,16 @@ TEXTS = "texts"
 _SHARDS = "shards"
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Of all shards of a build."""
+
+    output: Path
+    rows: Path  # folder of the buckets
+    rows_per_member: int
+    max_length: int
+
+
 def write_shards(config: DataBuildConfig, work: Path, made_from: str) -> dict[str, SplitInfo]:
     """Writes the shards that do not yet exist for these rows, with a running Ray; the description of all splits."""
     step = Step(work / _SHARDS, made_from)
@@ -30,9 +41,11 @@ def write_shards(config: DataBuildConfig, work: Path, made_from: str) -> dict[st
     for file in together:
         if not _is_whole(config.output / file, step):
             step.record(file).unlink(missing_ok=True)
-    shared: dict[str, Any] = {"output": config.output.absolute(), "rows_folder": work / packing.FOLDER}
-    shared |= {"per_member": config.shards.sequences_per_member, "max_length": config.max_length}
-    described = {info.file: info for info in map(ShardInfo.model_validate, step.run(make_shard, together, **shared))}
+    layout = Layout(
+        config.output.absolute(), work / packing.FOLDER, config.shards.sequences_per_member, config.max_length
+    )
+    made = map(ShardInfo.model_validate, step.run(make_shard, together, layout=layout))
+    described = {info.file: info for info in made}
     return {
         split: SplitInfo(
             documents=sum(part.documents for part in buckets if part.split == split),
@@ -61,20 +74,11 @@ def _is_whole(shard: Path, step: Step) -> bool:
         return False
 
 
-def make_shard(
-    folder: Path,
-    key: str,
-    bucket: str,
-    first: int,
-    stop: int,
-    output: Path,
-    rows_folder: Path,
-    per_member: int,
-    max_length: int,
-) -> Result:
+def make_shard(folder: Path, key: str, bucket: str, first: int, stop: int, layout: Layout) -> Result:
     """Runs in Ray's processes: rows ``first`` … ``stop`` - 1 of a bucket as shard ``key``."""
-    rows = packing.blocks(Packed.of(rows_folder, bucket), first, stop, per_member, max_length)
-    return write_shard(output, key, rows).model_dump(mode="json")
+    packed = Packed.of(layout.rows, bucket)
+    rows = packing.blocks(packed, first, stop, layout.rows_per_member, layout.max_length)
+    return write_shard(layout.output, key, rows).model_dump(mode="json")
 
 
 def write_texts(output: Path, work: Path, made_from: str) -> None:
