@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -43,7 +44,8 @@ def run(work: Callable[..., None], *arguments: Any) -> None:
     result, of_child = context.Pipe(duplex=False)
     process = context.Process(target=_in_child, args=(of_child, os.getpid(), work, arguments))
     with _raised_signals(), _descendants_ended():
-        process.start()
+        with _interrupts_held():
+            process.start()
         of_child.close()
         try:
             message = result.recv_bytes().decode()
@@ -65,6 +67,7 @@ def _ended(code: int) -> BaseException:
 
 def _in_child(result: Connection, parent: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all processes of a terminal; the parent decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return
@@ -77,6 +80,17 @@ def _in_child(result: Connection, parent: int, work: Callable[..., None], argume
         result.send_bytes(str(error).encode(errors="replace"))
     else:
         result.send_bytes(b"")
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """A process that is started within gets none until it ignores them; this one gets them at the end."""
+    resource_tracker.ensure_running()  # otherwise the first start does that, and lets interrupts through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
