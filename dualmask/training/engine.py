@@ -220,10 +220,13 @@ class StageEngine:
 
     def _whole_weights(self, which: Which) -> Iterator[tuple[str, Tensor]]:
         partition = self.partition
-        for name, parameter in self.model.named_parameters():
+
+        def own_slice(name: str, parameter: nn.Parameter) -> Tensor:
             averaged = which == "average" and parameter.requires_grad
-            own = partition.averaged_slice(MODEL + name, self.device) if averaged else self._gather(parameter)
-            yield name, join(own, split_axis(parameter), self.device)
+            return partition.averaged_slice(MODEL + name, self.device) if averaged else self._gather(parameter)
+
+        for name, parameter in self.model.named_parameters():  # no variable here keeps one beside the next
+            yield name, join(own_slice(name, parameter), split_axis(parameter), self.device)
 
     @property
     def partition(self) -> Partition:
@@ -243,9 +246,9 @@ class StageEngine:
 
     def _gather(self, parameter: nn.Parameter) -> Tensor:
         if parameter.requires_grad and self._zero_stage > 0:
-            full = safe_get_full_fp32_param(parameter)  # the optimizer's float32 copy
+            full = safe_get_full_fp32_param(parameter)  # from the optimizer's float32 copy, in a tensor of its own
             assert full is not None
-            return full.detach().float().cpu().clone()
+            return full.detach().float().cpu()
         if self._zero_stage == 0:
             return self.partition.weight(parameter).view(parameter.shape).detach().float().cpu().clone()
         partitioned = self._zero_stage == 3

@@ -57,5 +57,6 @@ def write(path: Path, tensors: Tensors) -> None:
             if (name, Form(tuple(tensor.shape), tensor.dtype)) != next(expected, None):
                 raise ValueError(f"{path}: {name} {tuple(tensor.shape)} {tensor.dtype} is not what was announced")
             file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            del tensor  # before the next comes
     if (missing := next(expected, None)) is not None:
         raise ValueError(f"{path}: {missing[0]} was announced and did not come")

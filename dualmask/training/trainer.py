@@ -30,7 +30,7 @@ from dualmask.training.judge import Judge
 from dualmask.training.metrics import Observer, StepRecord, Yardstick
 from dualmask.training.shards import MODEL, ShardFolder
 from dualmask.training.sources import Drawn, Exported, Renamed, Source
-from dualmask.training.zero3 import allocate, no_heap
+from dualmask.training.zero3 import allocate, no_heap, trim_heap
 
 MOST_SKIPPED = 20  # steps in a row that may be not finite
 PREVIEWED = 8  # texts that are shown at the end of a stage
@@ -99,7 +99,9 @@ class Stages:
         cuda = torch.cuda.is_available() and dist.get_backend() == "nccl"
         settings = deepspeed_config(run, stage, data_size=mesh.data_size(), cuda=cuda, user=self.deepspeed)
         allocate(task, settings, torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu"))
-        return StageEngine(run, stage, task, settings), fresh
+        engine = StageEngine(run, stage, task, settings)
+        trim_heap()  # of what DeepSpeed has copied, before parts of the weights come on top
+        return engine, fresh
 
     def _fresh(self, model: nn.Module) -> Source:
         drawn = Drawn(model, self.run.seed)

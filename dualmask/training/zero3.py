@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import inspect
+import mmap
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from dualmask.nn.parallel import mesh
 from dualmask.nn.parallel.mpu import deepspeed_mpu
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # parameters of glibc's mallopt
 
 
 def allocate(module: nn.Module, settings: Mapping[str, Any], device: torch.device) -> None:
@@ -46,6 +47,7 @@ def allocate(module: nn.Module, settings: Mapping[str, Any], device: torch.devic
                 if divide is not None:
                     divide(made[parameter])
             owner._parameters[name] = made[parameter]
+    trim_heap()  # of the parameters that were divided
 
 
 def _with_memory(parameter: nn.Parameter, dtype: torch.dtype, device: torch.device) -> nn.Parameter:
@@ -64,8 +66,21 @@ def _divider(settings: Mapping[str, Any], dtype: torch.dtype) -> Any:
     def divide(parameter: nn.Parameter) -> None:
         init._convert_to_deepspeed_param(parameter)  # as Init does, less its broadcast of values that are not there yet
         parameter.partition()
+        if parameter.ds_tensor.device.type == "cpu":
+            parameter.ds_tensor.data = _on_pages_of_its_own(parameter.ds_tensor.data)
 
     return divide
+
+
+def _on_pages_of_its_own(tensor: Tensor) -> Tensor:
+    """A copy that no heap holds: its memory goes back to the system when DeepSpeed has moved it into one flat tensor.
+
+    A heap that training steps have left would give a free piece for it and keep that, as large as the share.
+    """
+    if not tensor.numel():
+        return tensor
+    pages = mmap.mmap(-1, tensor.nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return torch.frombuffer(pages, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 def _refuse_other_tensors(module: nn.Module) -> None:
@@ -119,10 +134,12 @@ def no_heap() -> Iterator[None]:
     of the heap is free that it fits into.
 
     Weights that DeepSpeed copies into one flat tensor would leave a hole of their size in the heap, which no tensor of
-    another size can use. Steps are faster with a heap, so they have one.
+    another size can use. Steps are faster with a heap, so they have one; one for all threads, because glibc keeps the
+    end of every other.
     """
     libc = _glibc()
     if libc:
+        libc.mallopt(_ARENA_MAX, 1)
         libc.mallopt(_MMAP_THRESHOLD, 2**16)
     try:
         yield

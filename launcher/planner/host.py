@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dualmask.config.hardware import GIB, Hardware
 from dualmask.config.schema import RunConfig
-from launcher.planner.memory import at_initialize, at_rest, memory, offloaded
+from launcher.planner.memory import at_initialize, at_rest, gathered_copies, memory, offloaded
 from launcher.planner.muon import moments
 from launcher.planner.parameters import SINGLE, element, learning, parameters
 
 # of each element of a parameter that is being filled in
 DRAWN = 24  # its place in the whole parameter, calculated in int64, and two copies of its value
 READ = 2 * SINGLE
+KEPT_BY_HEAP = 2**26  # of what steps on a CPU have freed (training/zero3.py says so to glibc)
 
 
 def host_bytes(run: RunConfig, vocab_size: int, data_size: int) -> dict[str, float]:
@@ -37,9 +38,13 @@ def host_bytes(run: RunConfig, vocab_size: int, data_size: int) -> dict[str, flo
     if len(run.stages) > 1:
         phases["at a stage change"] = max(making[1:]) + READ * filled
     phases["while a checkpoint is written"] = running + _pieces(run, vocab_size, data_size)
-    whole = SINGLE * max(p.size() for p in every) * (2 if tensor > 1 else 1)
+    copies = gathered_copies(run, tensor * data_size) + (1 if tensor > 1 else 0)  # tensor-parallel parts are joined
+    whole = SINGLE * max(p.size() for p in every) * copies
     last = run.stages[-1]
-    phases["at export"] = whole + (at_rest if cpu else offloaded)(run, last, vocab_size, data_size)
+    kept = (
+        at_rest(run, last, vocab_size, data_size) + KEPT_BY_HEAP if cpu else offloaded(run, last, vocab_size, data_size)
+    )
+    phases["at export"] = whole + kept
     return phases
 
 

@@ -74,11 +74,18 @@ def peaks(
 def at_initialize(run: RunConfig, stage: StageConfig, vocab_size: int, data_size: int) -> float:
     """Bytes of a rank's device while the stage's engine is made. First the weights stand there, with one slice of a
     parameter beside ZeRO-3's parts or the flat copy that ZeRO-1 and -2 make of a group; then what DeepSpeed makes of
-    them. The moments are left to the first step, which its optimizer of bfloat16 weights without ZeRO takes at once."""
+    them, and under ZeRO-3 one parameter, gathered to hang its hooks on. The moments are left to the first step, which
+    its optimizer of bfloat16 weights without ZeRO takes at once."""
     rank = _Rank(run, stage, vocab_size, data_size)
     zero, held, largest = rank.zero["stage"], rank.held, max(p.size(run.parallel.tensor) for p in rank.every)
     flat = max(rank.groups) * rank.width if zero in (1, 2) else 0
-    return max(held.weights + max(largest * rank.width, flat), _made(rank, held))
+    gathered = largest * rank.width * gathered_copies(run, data_size) if zero == 3 else 0
+    return max(held.weights + max(largest * rank.width, flat), _made(rank, held) + gathered)
+
+
+def gathered_copies(run: RunConfig, ranks: int) -> int:
+    """How often a tensor stands in memory that ``ranks`` ranks gather: gloo receives into a copy."""
+    return 2 if run.device == "cpu" and ranks > 1 else 1
 
 
 def _made(rank: _Rank, held: Memory) -> float:
