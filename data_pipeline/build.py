@@ -13,7 +13,7 @@ import re
 import time
 from pathlib import Path
 
-from data_pipeline import documents, lock, packing, vocabulary, writing
+from data_pipeline import documents, lineage, lock, packing, vocabulary, writing
 from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import sha256, write_atomically
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
@@ -110,7 +110,7 @@ def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[st
     )
     write_report(config.output / REPORT_FILE, work)
     manifest.save(config.output)
-    _tidy(config.output, manifest)
+    _tidy(config.output, manifest, config.shards.lineage)
     write_atomically(work / _BUILD_RECORD, json.dumps(digest(inputs)).encode())
     _report(manifest, config.output, seconds | {"all": time.monotonic() - start})
     return manifest
@@ -152,9 +152,13 @@ def write_report(path: Path, work: Path) -> None:
     write_atomically(path, json.dumps(report, indent=1).encode() + b"\n")
 
 
-def _tidy(output: Path, manifest: Manifest) -> None:
+def _tidy(output: Path, manifest: Manifest, with_lineage: bool) -> None:
     """Removes the temporary files of this build, and shards of an earlier build that are not in the manifest."""
     named = {shard.file for split in manifest.splits.values() for shard in split.shards}
+    wanted = {lineage.file_of(file) for file in named} if with_lineage else set()
+    for path in output.glob(f"{lineage.FOLDER}/*.parquet"):
+        if f"{lineage.FOLDER}/{path.name}" not in wanted:
+            path.unlink()
     for path in output.glob("*.tar"):
         if re.fullmatch(r"(train|dev|test)-\d{6,}\.tar", path.name) and path.name not in named:
             path.unlink()

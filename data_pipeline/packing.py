@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_pipeline import arrays, documents
+from data_pipeline import arrays, documents, lineage
 from data_pipeline.files import write_atomically
 from data_pipeline.hashing import UInt64, mix, permutation, text_hash
 from data_pipeline.manifest import SPLITS
@@ -39,19 +40,24 @@ FOLDER = "rows"
 SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS excluded
 BUCKET_TOKENS = 2**24  # what a task holds in memory: a smaller split is shuffled as a whole
 _TOKENS = "tokens"
+_BORDER = (EOS_ID, BOS_ID)  # between two documents of a row
 _INDEX = "index.json"
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The files of one bucket: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards."""
+    """The files of one bucket: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards;
+    ``pairs`` the documents of each row, as lines of ``origins``."""
 
     stream: Path
     rows: Path
+    pairs: Path
+    origins: Path
 
     @classmethod
     def of(cls, folder: Path, name: str) -> Packed:
-        return cls(*(folder / f"{name}.{kind}.npy" for kind in ("stream", "rows")))
+        kinds = ("stream.npy", "rows.npy", "pairs.npy", "origins.parquet")
+        return cls(*(folder / f"{name}.{kind}" for kind in kinds))
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def outputs(work: Path) -> list[Path]:
         packed = [Packed.of(work / FOLDER, bucket.name) for bucket in buckets(work)]
     except (OSError, ValueError, KeyError):
         packed = []
-    return [work / FOLDER / _INDEX, *(file for part in packed for file in (part.stream, part.rows))]
+    return [work / FOLDER / _INDEX, *(file for part in packed for file in vars(part).values())]
 
 
 def buckets(work: Path) -> list[Bucket]:
@@ -177,8 +183,10 @@ def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, 
     tokenizer = recipe.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
     ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
-    for row in documents.rows(work, key, ["split", "text"]):
+    origins = {split: lineage.Origins() for split in SPLITS}
+    for row in documents.rows(work, key, ["split", "text", "file", "start", "stop"]):
         ids[row["split"]].append(np.array(tokenizer.encode(row["text"]), dtype))
+        origins[row["split"]].add(row["file"], row["start"], row["stop"])
     for split, parts in ids.items():
         if parts:
             hashes = mix(recipe.seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))
@@ -186,6 +194,7 @@ def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, 
             stops = np.cumsum([len(parts[index]) for index in order])
             arrays.save(folder / f"{key}-{split}.ids.npy", np.concatenate([parts[index] for index in order]))
             arrays.save(folder / f"{key}-{split}.hashes.npy", np.stack([hashes[order], stops.astype(np.uint64)]))
+            origins[split].save(folder, f"{key}-{split}", order)
     return {split: sum(map(len, parts)) for split, parts in ids.items()}
 
 
@@ -202,7 +211,8 @@ def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Se
     """Runs in Ray's processes: the stream of one bucket and the rows that are cut from it."""
     split, tokenizer = share.split, recipe.tokenizer
     newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
-    texts = _shuffled(_bucket(read, blocks, share))
+    target = Packed.of(folder, key)
+    texts = _shuffled(_bucket(read, blocks, share), target.origins)
     stream = np.concatenate([newline[:0], *(piece for text in texts for piece in (text, newline))])
     if recipe.cuts_stream(split):
         rows, between = training_rows(len(stream), recipe.size), 0
@@ -212,18 +222,21 @@ def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Se
         between = len(texts) * len(newline)
     tokens = int(rows[:, 1].sum())
     left_over = len(stream) - between - tokens
+    pairs = lineage.documents_of_rows(rows, list(map(len, texts)), len(newline))
     if split == "train" and recipe.packing == "documents":
-        stream, rows = packed_rows(stream, rows, recipe.size)
+        together = best_fit(rows[:, 1].tolist(), recipe.size, len(_BORDER))
+        stream, rows = _joined(stream, rows, together)
+        pairs = lineage.joined(pairs, together)
     of_bucket = [share.number] if share.number else []
-    rows = rows[permutation(len(rows), recipe.seed, text_hash(f"{split} rows"), *of_bucket)]
-    target = Packed.of(folder, key)
+    order = permutation(len(rows), recipe.seed, text_hash(f"{split} rows"), *of_bucket)
     arrays.save(target.stream, stream)
-    arrays.save(target.rows, rows)
+    arrays.save(target.rows, rows[order])
+    arrays.save(target.pairs, lineage.reordered(pairs, order))
     return asdict(Bucket(split, key, len(texts), tokens, left_over, len(rows)))
 
 
-def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tuple[UInt64, list[Tokens]]]:
-    """Hashes [N] and ids of the documents of a bucket, block by block."""
+def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tuple[UInt64, list[Tokens], pa.Table]]:
+    """Hashes [N], ids and origins of the documents of a bucket, block by block."""
     for block in blocks:
         try:
             hashes, stops = arrays.mapped(read / f"{block}-{share.split}.hashes.npy")
@@ -233,16 +246,20 @@ def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tup
         if wanted.start < wanted.stop:
             borders = [0, *stops.tolist()][wanted.start : wanted.stop + 1]
             ids = np.array(arrays.mapped(read / f"{block}-{share.split}.ids.npy")[borders[0] : borders[-1]])
-            yield hashes[wanted], np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
+            texts = np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
+            yield hashes[wanted], texts, lineage.saved_origins(read, f"{block}-{share.split}", wanted)
 
 
-def _shuffled(parts: Iterator[tuple[UInt64, list[Tokens]]]) -> list[Tokens]:
-    """The documents in the order of their hashes."""
-    hashes, texts = [np.empty(0, np.uint64)], list[Tokens]()
-    for keys, block in parts:
+def _shuffled(parts: Iterator[tuple[UInt64, list[Tokens], pa.Table]], origins: Path) -> list[Tokens]:
+    """The documents in the order of their hashes; writes where they come from."""
+    hashes, texts, tables = [np.empty(0, np.uint64)], list[Tokens](), list[pa.Table]()
+    for keys, block, table in parts:
         hashes.append(np.array(keys))
         texts += block
-    return [texts[index] for index in np.argsort(np.concatenate(hashes), kind="stable")]
+        tables.append(table)
+    order = np.argsort(np.concatenate(hashes), kind="stable")
+    lineage.save_bucket(origins, tables, order)
+    return [texts[index] for index in order]
 
 
 def training_rows(stream_length: int, size: int) -> Rows:
@@ -275,10 +292,14 @@ def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, c
 def packed_rows(stream: Tokens, parts: Rows, size: int) -> tuple[Tokens, Rows]:
     """The parts [P, 2] of documents in ``stream``, put together to rows of at most ``size`` ids: another stream and its
     rows [R, 2]. Between two parts of a row stand the EOS of the first and the BOS of the second."""
-    border = np.array([EOS_ID, BOS_ID], stream.dtype)
+    return _joined(stream, parts, best_fit(parts[:, 1].tolist(), size, len(_BORDER)))
+
+
+def _joined(stream: Tokens, parts: Rows, together: Sequence[Sequence[int]]) -> tuple[Tokens, Rows]:
+    border = np.array(_BORDER, stream.dtype)
     ids: list[Tokens] = []
     lengths: list[int] = []
-    for row in best_fit(parts[:, 1].tolist(), size, len(border)):
+    for row in together:
         bordered = [piece for start, length in parts[row] for piece in (border, stream[start : start + length])]
         ids += bordered[1:]
         lengths.append(sum(map(len, bordered[1:])))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_pipeline import packing
+from data_pipeline import lineage, packing
 from data_pipeline.files import replacing
 from data_pipeline.manifest import SPLITS, TOKENIZER_FILE, ShardInfo, SplitInfo
 from data_pipeline.packing import Bucket, Packed
@@ -30,6 +30,13 @@ class Layout:
     rows: Path  # folder of the buckets
     rows_per_member: int
     max_length: int
+    with_lineage: bool
+
+    @classmethod
+    def of(cls, config: DataBuildConfig, work: Path) -> Layout:
+        shards = config.shards
+        output, rows = config.output.absolute(), work / packing.FOLDER
+        return cls(output, rows, shards.sequences_per_member, config.max_length, shards.lineage)
 
 
 def write_shards(config: DataBuildConfig, work: Path, made_from: str) -> dict[str, SplitInfo]:
@@ -39,12 +46,9 @@ def write_shards(config: DataBuildConfig, work: Path, made_from: str) -> dict[st
     tasks = {split: dict(_tasks([part for part in buckets if part.split == split], config)) for split in SPLITS}
     together = {file: task for part in tasks.values() for file, task in part.items()}
     for file in together:
-        if not _is_whole(config.output / file, step):
+        if not _is_whole(config.output / file, step, config.shards.lineage):
             step.record(file).unlink(missing_ok=True)
-    layout = Layout(
-        config.output.absolute(), work / packing.FOLDER, config.shards.sequences_per_member, config.max_length
-    )
-    made = map(ShardInfo.model_validate, step.run(make_shard, together, layout=layout))
+    made = map(ShardInfo.model_validate, step.run(make_shard, together, layout=Layout.of(config, work)))
     described = {info.file: info for info in made}
     return {
         split: SplitInfo(
@@ -66,8 +70,10 @@ def _tasks(buckets: list[Bucket], config: DataBuildConfig) -> Iterator[tuple[str
         yield f"{bucket.split}-{number:06d}.tar", {"bucket": bucket.name, "first": first, "stop": stop}
 
 
-def _is_whole(shard: Path, step: Step) -> bool:
-    """Whether the finished ``shard`` is still there, by its size."""
+def _is_whole(shard: Path, step: Step, with_lineage: bool) -> bool:
+    """Whether the finished ``shard`` is still there, by its size, and its lineage."""
+    if with_lineage and not (shard.parent / lineage.file_of(shard.name)).exists():
+        return False
     try:
         return bool(shard.stat().st_size == step.result(shard.name)["bytes"])
     except OSError:
@@ -77,6 +83,8 @@ def _is_whole(shard: Path, step: Step) -> bool:
 def make_shard(folder: Path, key: str, bucket: str, first: int, stop: int, layout: Layout) -> Result:
     """Runs in Ray's processes: rows ``first`` … ``stop`` - 1 of a bucket as shard ``key``."""
     packed = Packed.of(layout.rows, bucket)
+    if layout.with_lineage:
+        lineage.write(layout.output, key, packed.pairs, packed.origins, first, stop)
     rows = packing.blocks(packed, first, stop, layout.rows_per_member, layout.max_length)
     return write_shard(layout.output, key, rows).model_dump(mode="json")
 

@@ -152,6 +152,7 @@ class TokenizerConfig(Section):
 class ShardConfig(Section):
     sequences_per_member: Positive = Field(128, description="sequences in one member of a tar: what one read fetches")
     members_per_shard: Positive = 64
+    lineage: bool = Field(True, description="write beside each shard which documents its sequences come from")
 
 
 class DataBuildConfig(Section):
