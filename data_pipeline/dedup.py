@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -25,6 +26,7 @@ from data_pipeline.steps import Result, Step
 from dualmask.config.data import DedupConfig
 
 FOLDERS = ("pairs", "dropped", "paragraphs")
+SIZES_FILE, EXAMPLES_FILE = "sizes.npy", "examples.npy"  # of each kept document, its near-duplicates and one of them
 REASONS = ("", "near-duplicate documents", "duplicate documents")  # by their code in ``dropped.npy``
 _NEAR, _EXACT = 1, 2
 
@@ -292,21 +294,47 @@ def similarity(table: Sketches, left: NDArray[np.int64], right: NDArray[np.int64
 def resolve(folder: Path, key: str, files: Sequence[Path], documents: int) -> Result:
     """Runs in one of Ray's processes: a document that is like an earlier one that is kept is dropped."""
     ranges = [arrays.mapped(file) for file in files]
-    with replacing(folder / f"{key}.npy") as temporary:
-        dropped = np.lib.format.open_memmap(temporary, "w+", np.uint8, (max(documents, 1),))
+    with (
+        _new_table(folder / f"{key}.npy", documents, np.uint8) as dropped,
+        _new_table(folder / SIZES_FILE, documents, np.uint32) as sizes,
+        _new_table(folder / EXAMPLES_FILE, documents, np.int64) as examples,
+    ):
         for first in range(0, documents, _RESOLVED):
             parts = [pairs[:, arrays.value_range(pairs[0], first, first + _RESOLVED)] for pairs in ranges]
-            mark(np.concatenate(parts, axis=1), dropped)
-        dropped.flush()
+            _add_to_groups(mark(np.concatenate(parts, axis=1), dropped), sizes, examples)
     return {}
 
 
-def mark(pairs: Pairs, dropped: NDArray[np.uint8]) -> None:
-    """Writes the reasons into ``dropped`` for the documents of ``pairs``; earlier documents are decided already."""
+@contextmanager
+def _new_table(path: Path, documents: int, kind: type) -> Iterator[np.ndarray]:
+    """[documents] zeros on disk, written atomically."""
+    with replacing(path) as temporary:
+        table = np.lib.format.open_memmap(temporary, "w+", kind, (max(documents, 1),))
+        yield table
+        table.flush()
+
+
+def mark(pairs: Pairs, dropped: NDArray[np.uint8]) -> Pairs:
+    """Writes the reasons into ``dropped`` for the documents of ``pairs``; earlier documents are decided already.
+
+    Returns the pairs that decide.
+    """
     order = np.lexsort((-pairs[2], pairs[0]))
-    for document, earlier, reason in pairs[:, order].T.tolist():
+    decisive = []
+    for place, (document, earlier, reason) in zip(order.tolist(), pairs[:, order].T.tolist(), strict=True):
         if not dropped[document] and not dropped[earlier]:
             dropped[document] = reason
+            decisive.append(place)
+    return pairs[:, decisive]
+
+
+def _add_to_groups(pairs: Pairs, sizes: NDArray[np.uint32], examples: NDArray[np.int64]) -> None:
+    """Counts the near-duplicates among ``pairs`` for the documents that are kept of them."""
+    near, kept = pairs[:2, pairs[2] == _NEAR]
+    kept, first, count = np.unique(kept, return_index=True, return_counts=True)
+    fresh = sizes[kept] == 0
+    examples[kept[fresh]] = near[first[fresh]]
+    sizes[kept] += count.astype(np.uint32)
 
 
 def repeat_range(

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import arrays, clean, decontaminate, dedup, embedded, skipped, sources
+from data_pipeline import arrays, clean, decontaminate, dedup, embedded, scripts, similar, skipped, sources
 from data_pipeline.dedup import Place
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import UInt64, mix, text_hash, unit
@@ -85,7 +85,17 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
         files = repr(sources.fingerprints(config.source, config.output))
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
     values["evaluation_files"] = decontaminate.inputs(config.decontaminate)
-    modules = (clean, decontaminate, dedup, embedded, sources, *sources.READERS, sys.modules[__name__])
+    modules = (
+        clean,
+        decontaminate,
+        dedup,
+        embedded,
+        scripts,
+        similar,
+        sources,
+        *sources.READERS,
+        sys.modules[__name__],
+    )
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
@@ -106,10 +116,10 @@ def selected(work: Path) -> list[Selected]:
     return [Selected(**block) for block in json.loads((work / FOLDER / _INDEX).read_bytes())["blocks"]]
 
 
-def counts(work: Path) -> dict[str, int]:
-    """What was read, dropped and kept in a finished stage, by reason."""
-    found: dict[str, int] = json.loads((work / FOLDER / _INDEX).read_bytes())["counts"]
-    return found
+def report(work: Path) -> dict[str, Any]:
+    """What a finished stage tells of its documents: counts, scripts, groups of near-duplicates."""
+    index = json.loads((work / FOLDER / _INDEX).read_bytes())
+    return {"documents": index["counts"], "scripts": index["scripts"], "groups": index["groups"]}
 
 
 def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
@@ -122,18 +132,23 @@ def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
     blocks = _read(config, read, total)
     places = _places(blocks)
     found = dedup.find(work, made_from, read.folder, places, config.dedup)
+    looked_for = config.dedup.near_duplicate is not None
+    alike = similar.groups(work, made_from, read.folder, places) if looked_for else []
     step = Step(work / FOLDER, made_from)
     tasks = {
         block.name: {"place": place, "documents": block.documents, "paragraphs": block.paragraphs}
         for block, place in zip(blocks, places[:-1], strict=True)
     }
-    kept = []
+    kept, letters, main = [], Counter[str](), Counter[str]()
     for result in step.run(select, tasks, read=read.folder, found=found, config=config):
         kept.append(Selected(**result["block"]))
         total.update(result["counts"])
+        letters.update(result["letters"])
+        main.update(result["main scripts"])
     if not any(block.documents["train"] for block in kept):
         raise SourceError("no training text is left after cleaning: give more source.paths or lower clean.min_words")
-    index = {"blocks": [asdict(block) for block in kept], "counts": dict(total)}
+    written = {name: {"letters": count, "documents": main[name]} for name, count in letters.most_common()}
+    index = {"blocks": [asdict(block) for block in kept], "counts": dict(total), "scripts": written, "groups": alike}
     write_atomically(step.folder / _INDEX, json.dumps(index).encode())
 
 
@@ -269,7 +284,7 @@ def select(
     """Runs in Ray's processes: the block without what is dropped."""
     reasons = found.documents(place, documents)
     new = found.new_paragraphs(place, paragraphs)
-    total: Counter[str] = Counter()
+    total, letters, main = Counter[str](), Counter[str](), Counter[str]()
     block = Selected(key, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0))
     with replacing(folder / f"{key}.parquet") as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
         document = paragraph = 0
@@ -283,10 +298,13 @@ def select(
             for row in rows:
                 block.documents[row["split"]] += 1
                 block.bytes[row["split"]] += row["bytes"]
+                of_text = scripts.count_letters(row["text"])
+                letters.update(of_text)
+                main.update(name for name, _ in of_text.most_common(1))
             writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
     total["documents kept"] += sum(block.documents.values())
     total["bytes kept"] += sum(block.bytes.values())
-    return {"block": asdict(block), "counts": dict(total)}
+    return {"block": asdict(block), "counts": dict(total), "letters": letters, "main scripts": main}
 
 
 def _text(paragraphs: list[str], reason: int, new: np.ndarray, config: DataBuildConfig, total: Counter[str]) -> str:

@@ -40,6 +40,7 @@ FOLDER = "rows"
 SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS excluded
 BUCKET_TOKENS = 2**24  # what a task holds in memory: a smaller split is shuffled as a whole
 _TOKENS = "tokens"
+_FREQUENT = 60  # pieces that the report names
 _BORDER = (EOS_ID, BOS_ID)  # between two documents of a row
 _INDEX = "index.json"
 
@@ -118,10 +119,11 @@ def buckets(work: Path) -> list[Bucket]:
     return [Bucket(**bucket) for bucket in json.loads((work / FOLDER / _INDEX).read_bytes())["buckets"]]
 
 
-def counts(work: Path) -> dict[str, int]:
-    """Tokens of a finished stage: those of documents, those in rows, those left over at ends."""
-    found: dict[str, int] = json.loads((work / FOLDER / _INDEX).read_bytes())["counts"]
-    return found
+def report(work: Path) -> dict[str, Any]:
+    """What a finished stage tells: counts of tokens (of documents, in rows, left over at ends), how many documents of
+    each split have as many tokens as a power of two and fewer than the next, the most frequent pieces."""
+    index = json.loads((work / FOLDER / _INDEX).read_bytes())
+    return {"rows": index["counts"], "lengths": index["lengths"], "pieces": index["pieces"]}
 
 
 def tidy(work: Path) -> None:
@@ -136,8 +138,11 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
     blocks = documents.selected(work)
     recipe = Recipe(tokenizer_file, tokenizer.digest, config.seed, config.max_length - 2, config.packing)
     sizes: Counter[str] = Counter()
+    lengths = {split: Counter[str]() for split in SPLITS}
     for result in tokens.run(encode_block, _numbered(blocks), work=work, recipe=recipe):
-        sizes.update(result)
+        sizes.update(result["tokens"])
+        for split, of_split in lengths.items():
+            of_split.update(result["lengths"][split])
     rows = Step(work / FOLDER, made_from)
     names = [block.name for block in blocks]
     tasks = {share.bucket: {"share": share} for share in _cut(sizes)}
@@ -151,8 +156,22 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
         "rows": sum(bucket.rows for bucket in found),
     }
     total["newlines between documents"] = total["tokens in rows"] + total["tokens left over"] - sum(sizes.values())
-    index = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
+    index: dict[str, Any] = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
+    index |= {"lengths": lengths, "pieces": _most_frequent([rows.folder / _pieces(key) for key in tasks], tokenizer)}
     write_atomically(rows.folder / _INDEX, json.dumps(index).encode())
+
+
+def _pieces(bucket: str) -> str:
+    """The file of how often each piece is in a bucket."""
+    return f"{bucket}.pieces.npy"
+
+
+def _most_frequent(files: Sequence[Path], tokenizer: Tokenizer) -> list[tuple[str, int]]:
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for file in files:
+        counts += arrays.mapped(file)
+    order = np.argsort(-counts, kind="stable")[:_FREQUENT].tolist()
+    return [(tokenizer.piece(index), int(counts[index])) for index in order if counts[index]]
 
 
 def _numbered(blocks: Sequence[documents.Selected]) -> dict[str, dict[str, Any]]:
@@ -178,7 +197,8 @@ def _cut(sizes: Mapping[str, int]) -> Iterator[HashRange]:
 def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, recipe: Recipe) -> Result:
     """Runs in Ray's processes: the ids of a block's documents, by split, in the order of the shuffle.
 
-    ``before``: the number of each split's first document. The result: tokens of each split.
+    ``before``: the number of each split's first document. The result: tokens of each split, and how many documents have
+    so many.
     """
     tokenizer = recipe.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
@@ -195,7 +215,10 @@ def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, 
             arrays.save(folder / f"{key}-{split}.ids.npy", np.concatenate([parts[index] for index in order]))
             arrays.save(folder / f"{key}-{split}.hashes.npy", np.stack([hashes[order], stops.astype(np.uint64)]))
             origins[split].save(folder, f"{key}-{split}", order)
-    return {split: sum(map(len, parts)) for split, parts in ids.items()}
+    return {
+        "tokens": {split: sum(map(len, parts)) for split, parts in ids.items()},
+        "lengths": {split: Counter(1 << len(part).bit_length() >> 1 for part in parts) for split, parts in ids.items()},
+    }
 
 
 @functools.lru_cache(maxsize=1)
@@ -214,6 +237,9 @@ def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Se
     target = Packed.of(folder, key)
     texts = _shuffled(_bucket(read, blocks, share), target.origins)
     stream = np.concatenate([newline[:0], *(piece for text in texts for piece in (text, newline))])
+    frequencies = np.bincount(stream, minlength=tokenizer.vocab_size)
+    frequencies[newline] -= len(texts)  # they stand between documents
+    arrays.save(folder / _pieces(key), frequencies)
     if recipe.cuts_stream(split):
         rows, between = training_rows(len(stream), recipe.size), 0
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,8 @@ class Layout:
     with_lineage: bool
 
     @classmethod
-    def of(cls, config: DataBuildConfig, work: Path) -> Layout:
-        shards = config.shards
-        output, rows = config.output.absolute(), work / packing.FOLDER
+    def of(cls, config: DataBuildConfig, work: Path, output: Path) -> Layout:
+        shards, rows = config.shards, work / packing.FOLDER
         return cls(output, rows, shards.sequences_per_member, config.max_length, shards.lineage)
 
 
@@ -43,12 +42,13 @@ def write_shards(config: DataBuildConfig, work: Path, made_from: str) -> dict[st
     """Writes the shards that do not yet exist for these rows, with a running Ray; the description of all splits."""
     step = Step(work / _SHARDS, made_from)
     buckets = packing.buckets(work)
-    tasks = {split: dict(_tasks([part for part in buckets if part.split == split], config)) for split in SPLITS}
+    tasks = _tasks_of_splits(buckets, config)
     together = {file: task for part in tasks.values() for file, task in part.items()}
     for file in together:
         if not _is_whole(config.output / file, step, config.shards.lineage):
             step.record(file).unlink(missing_ok=True)
-    made = map(ShardInfo.model_validate, step.run(make_shard, together, layout=Layout.of(config, work)))
+    layout = Layout.of(config, work, config.output.absolute())
+    made = map(ShardInfo.model_validate, step.run(make_shard, together, layout=layout))
     described = {info.file: info for info in made}
     return {
         split: SplitInfo(
@@ -59,6 +59,18 @@ def write_shards(config: DataBuildConfig, work: Path, made_from: str) -> dict[st
         )
         for split in SPLITS
     }
+
+
+def write_again(files: Collection[str], config: DataBuildConfig, work: Path, target: Path, made_from: str) -> None:
+    """Writes some of the shards into the folder ``target``, with a running Ray."""
+    step = Step(target, made_from)
+    tasks = _tasks_of_splits(packing.buckets(work), config)
+    wanted = {file: task for part in tasks.values() for file, task in part.items() if file in files}
+    step.run(make_shard, wanted, layout=Layout.of(config, work, target))
+
+
+def _tasks_of_splits(buckets: list[Bucket], config: DataBuildConfig) -> dict[str, dict[str, dict[str, Any]]]:
+    return {split: dict(_tasks([part for part in buckets if part.split == split], config)) for split in SPLITS}
 
 
 def _tasks(buckets: list[Bucket], config: DataBuildConfig) -> Iterator[tuple[str, dict[str, Any]]]:
