@@ -17,6 +17,7 @@ from data_pipeline import documents, lineage, lock, packing, vocabulary, writing
 from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import sha256, write_atomically
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
+from data_pipeline.page import write_page
 from data_pipeline.report import write_report
 from data_pipeline.shards import token_dtype
 from data_pipeline.sources import SourceError
@@ -132,6 +133,7 @@ def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[st
     record = {"started_in": str(Path.cwd()), "config": config.model_dump(mode="json")}
     write_atomically(config.output / BUILT_FILE, json.dumps(record, indent=1).encode() + b"\n")
     manifest.save(config.output)
+    write_page(config.output)
     _tidy(config.output, manifest, config.shards.lineage)
     write_atomically(work / _BUILD_RECORD, json.dumps(digest(inputs)).encode())
     _report(manifest, config.output, seconds | {"all": time.monotonic() - start})

@@ -6,9 +6,13 @@ Each build starts a Ray of its own, whose processes work where the build was sta
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+from html import unescape
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -163,3 +167,56 @@ def test_the_report_knows_scripts_pieces_and_groups(built: Path) -> None:
     assert sum(counts) < report["rows"]["tokens of documents"]
     assert next(iter(report["seconds"])) == "read"
     assert {"pairs", "documents", "tokens", "rows", "shards"} < set(report["seconds"])
+
+
+# --- the page --------------------------------------------------------------------------------------------------------
+
+
+FRAME = """<body><iframe style="width: {width}px; height: 4000px; border: 0"></iframe><script>
+const frame = document.querySelector("iframe");
+frame.onload = () => {{
+  const page = frame.contentDocument, style = (element) => frame.contentWindow.getComputedStyle(element);
+  const tracks = [...page.querySelectorAll("#fates .track")];
+  document.body.dataset.found = JSON.stringify({{
+    width: page.documentElement.scrollWidth,
+    scripts: page.scripts.length,
+    background: style(page.body).backgroundColor,
+    shares: tracks.map((track) => track.firstElementChild.offsetWidth / track.offsetWidth),
+    heights: Object.fromEntries([...page.querySelectorAll("section")].map((part) => [part.id, part.offsetHeight])),
+    text: page.body.innerText,
+  }});
+}};
+frame.srcdoc = {page};
+</script></body>"""
+
+
+def opened(page: str, folder: Path, width: int, *options: str) -> dict[str, Any]:
+    """What a browser makes of the page in a frame of so many pixels."""
+    file = folder / "frame.html"
+    content = json.dumps(page).replace("</", "<\\/")
+    file.write_text(FRAME.format(width=width, page=content), encoding="utf-8")
+    usual = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'browser'}")
+    arguments = [str(CHROMIUM), *usual, *options, "--virtual-time-budget=2000", "--dump-dom", file.as_uri()]
+    done = subprocess.run(arguments, capture_output=True, timeout=300, check=True)
+    found = re.search(r'data-found="([^"]*)"', done.stdout.decode())
+    assert found is not None
+    return dict(json.loads(unescape(found[1])))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="neither chromium nor google-chrome is on the PATH")
+def test_the_page_in_a_browser(built: Path, tmp_path: Path) -> None:
+    page = (built / "data" / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"(?:src|href)=|https?:|@import|url\(|<script", page.partition("<main>")[0])
+    desktop, phone = (opened(page, tmp_path, width) for width in (1200, 390))
+    for width, seen in ((1200, desktop), (390, phone)):
+        assert (seen["width"], seen["scripts"]) == (width, 0)
+        assert min(seen["heights"].values()) > 60
+    kept, *dropped = desktop["shares"]
+    assert kept == 1.0
+    assert len(dropped) == 3
+    assert max(dropped) < 0.1
+    assert {"splits", "fates", "lengths", "scripts", "pieces", "groups", "examples", "seconds"} == set(phone["heights"])
+    for words in (f"Dropped: near{EVIL}", "tupel", "near-duplicate documents", "train-000000.tar:0"):
+        assert words in phone["text"]
+    dark = opened(page, tmp_path, 390, "--blink-settings=preferredColorScheme=0")
+    assert {desktop["background"], dark["background"]} == {"rgb(251, 250, 247)", "rgb(20, 22, 26)"}
