@@ -69,11 +69,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Selected:
-    """A block of ``documents/``: how many documents, and bytes of text, of each split."""
+    """A block of ``documents/``: how many documents of each split."""
 
     name: str
     documents: dict[str, int]
-    bytes: dict[str, int]
 
 
 def inputs(config: DataBuildConfig) -> dict[str, Any]:
@@ -135,10 +134,7 @@ def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
     looked_for = config.dedup.near_duplicate is not None
     alike = similar.groups(work, made_from, read.folder, places) if looked_for else []
     step = Step(work / FOLDER, made_from)
-    tasks = {
-        block.name: {"place": place, "documents": block.documents, "paragraphs": block.paragraphs}
-        for block, place in zip(blocks, places[:-1], strict=True)
-    }
+    tasks = {block.name: {"place": place, "block": block} for block, place in zip(blocks, places[:-1], strict=True)}
     kept, letters, main = [], Counter[str](), Counter[str]()
     for result in step.run(select, tasks, read=read.folder, found=found, config=config):
         kept.append(Selected(**result["block"]))
@@ -272,39 +268,39 @@ def split_of(document_id: str, shares: SplitConfig, seed: int) -> str:
 
 
 def select(
-    folder: Path,
-    key: str,
-    place: Place,
-    documents: int,
-    paragraphs: int,
-    read: Path,
-    found: dedup.Found,
-    config: DataBuildConfig,
+    folder: Path, key: str, place: Place, block: Block, read: Path, found: dedup.Found, config: DataBuildConfig
 ) -> Result:
     """Runs in Ray's processes: the block without what is dropped."""
-    reasons = found.documents(place, documents)
-    new = found.new_paragraphs(place, paragraphs)
     total, letters, main = Counter[str](), Counter[str](), Counter[str]()
-    block = Selected(key, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0))
+    selected = Selected(key, dict.fromkeys(SPLITS, 0))
     with replacing(folder / f"{key}.parquet") as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
-        document = paragraph = 0
-        for batch in pq.ParquetFile(read / f"{key}.parquet").iter_batches(batch_size=_ROWS):
-            rows = []
-            for row in batch.to_pylist():
-                part = new[paragraph : paragraph + len(row["paragraphs"])]
-                if text := _text(row["paragraphs"], int(reasons[document]), part, config, total):
-                    rows.append({**row, "text": text, "bytes": len(text.encode())})
-                document, paragraph = document + 1, paragraph + len(part)
+        for rows in _kept(place, block, read, found, config, total):
             for row in rows:
-                block.documents[row["split"]] += 1
-                block.bytes[row["split"]] += row["bytes"]
+                selected.documents[row["split"]] += 1
+                total["bytes kept"] += row["bytes"]
                 of_text = scripts.count_letters(row["text"])
                 letters.update(of_text)
                 main.update(name for name, _ in of_text.most_common(1))
             writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
-    total["documents kept"] += sum(block.documents.values())
-    total["bytes kept"] += sum(block.bytes.values())
-    return {"block": asdict(block), "counts": dict(total), "letters": letters, "main scripts": main}
+    total["documents kept"] += sum(selected.documents.values())
+    return {"block": asdict(selected), "counts": dict(total), "letters": letters, "main scripts": main}
+
+
+def _kept(
+    place: Place, block: Block, read: Path, found: dedup.Found, config: DataBuildConfig, total: Counter[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a block that are kept, some hundred at a time. Counts why others are not."""
+    reasons = found.documents(place, block.documents)
+    new = found.new_paragraphs(place, block.paragraphs)
+    document = paragraph = 0
+    for batch in pq.ParquetFile(read / f"{block.name}.parquet").iter_batches(batch_size=_ROWS):
+        rows = []
+        for row in batch.to_pylist():
+            part = new[paragraph : paragraph + len(row["paragraphs"])]
+            if text := _text(row["paragraphs"], int(reasons[document]), part, config, total):
+                rows.append({**row, "text": text, "bytes": len(text.encode())})
+            document, paragraph = document + 1, paragraph + len(part)
+        yield rows
 
 
 def _text(paragraphs: list[str], reason: int, new: np.ndarray, config: DataBuildConfig, total: Counter[str]) -> str:

@@ -8,11 +8,10 @@ Documents are shuffled by a hash of their number. A split of more tokens than a 
 each a range of hashes: a bucket is a stream of its own, whose rows are shuffled and become its shards.
 """
 
-# N documents, R rows, P parts of documents
+# N documents
 
 from __future__ import annotations
 
-import bisect
 import functools
 import json
 from collections import Counter
@@ -23,42 +22,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from data_pipeline import arrays, documents, lineage
 from data_pipeline.files import write_atomically
 from data_pipeline.hashing import UInt64, mix, permutation, text_hash
 from data_pipeline.manifest import SPLITS
+from data_pipeline.packed import Packed
+from data_pipeline.rows import BORDER, best_fit, document_rows, joined, training_rows
 from data_pipeline.shards import Tokens, token_dtype
 from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
-
-Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
+from dualmask.core.tokenizer import Tokenizer
 
 FOLDER = "rows"
-SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS excluded
 BUCKET_TOKENS = 2**24  # what a task holds in memory: a smaller split is shuffled as a whole
 _TOKENS = "tokens"
 _FREQUENT = 60  # pieces that the report names
-_BORDER = (EOS_ID, BOS_ID)  # between two documents of a row
 _INDEX = "index.json"
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The files of one bucket: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards;
-    ``pairs`` the documents of each row, as lines of ``origins``."""
-
-    stream: Path
-    rows: Path
-    pairs: Path
-    origins: Path
-
-    @classmethod
-    def of(cls, folder: Path, name: str) -> Packed:
-        kinds = ("stream.npy", "rows.npy", "pairs.npy", "origins.parquet")
-        return cls(*(folder / f"{name}.{kind}" for kind in kinds))
 
 
 @dataclass(frozen=True)
@@ -232,10 +212,10 @@ def _tokenizer(file: Path, digest: str) -> Tokenizer:
 
 def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Sequence[str], recipe: Recipe) -> Result:
     """Runs in Ray's processes: the stream of one bucket and the rows that are cut from it."""
-    split, tokenizer = share.split, recipe.tokenizer
+    split, tokenizer, target = share.split, recipe.tokenizer, Packed.of(folder, key)
     newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
-    target = Packed.of(folder, key)
     texts = _shuffled(_bucket(read, blocks, share), target.origins)
+    lengths = list(map(len, texts))
     stream = np.concatenate([newline[:0], *(piece for text in texts for piece in (text, newline))])
     frequencies = np.bincount(stream, minlength=tokenizer.vocab_size)
     frequencies[newline] -= len(texts)  # they stand between documents
@@ -244,14 +224,14 @@ def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Se
         rows, between = training_rows(len(stream), recipe.size), 0
     else:
         continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
-        rows = document_rows(list(map(len, texts)), len(newline), recipe.size, stream, continues)
+        rows = document_rows(lengths, len(newline), recipe.size, stream, continues)
         between = len(texts) * len(newline)
     tokens = int(rows[:, 1].sum())
     left_over = len(stream) - between - tokens
-    pairs = lineage.documents_of_rows(rows, list(map(len, texts)), len(newline))
+    pairs = lineage.documents_of_rows(rows, lengths, len(newline))
     if split == "train" and recipe.packing == "documents":
-        together = best_fit(rows[:, 1].tolist(), recipe.size, len(_BORDER))
-        stream, rows = _joined(stream, rows, together)
+        together = best_fit(rows[:, 1].tolist(), recipe.size, BORDER)
+        stream, rows = joined(stream, rows, together)
         pairs = lineage.joined(pairs, together)
     of_bucket = [share.number] if share.number else []
     order = permutation(len(rows), recipe.seed, text_hash(f"{split} rows"), *of_bucket)
@@ -286,94 +266,3 @@ def _shuffled(parts: Iterator[tuple[UInt64, list[Tokens], pa.Table]], origins: P
     order = np.argsort(np.concatenate(hashes), kind="stable")
     lineage.save_bucket(origins, tables, order)
     return [texts[index] for index in order]
-
-
-def training_rows(stream_length: int, size: int) -> Rows:
-    """Consecutive rows of ``size`` ids; an incomplete last row is dropped unless it is the only one."""
-    starts = (
-        np.arange(0, stream_length - size + 1, size) if stream_length >= size else np.zeros(min(stream_length, 1), int)
-    )
-    return np.stack([starts, np.full(len(starts), min(size, stream_length))], axis=1).astype(np.int64)
-
-
-def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]) -> Rows:
-    """Rows of at most ``size`` ids, each inside one document; cut between characters, none below SHORTEST_ROW ids.
-
-    ``gap``: ids between two documents. ``continues`` [V]: ids that begin with a later byte of a character.
-    """
-    rows = []
-    start = 0
-    for length in lengths:
-        stop = start + length
-        while stop - start >= SHORTEST_ROW:
-            cut = min(start + size, stop)
-            while cut < stop and cut > start + 1 and continues[stream[cut]]:
-                cut -= 1
-            rows.append((start, cut - start))
-            start = cut
-        start = stop + gap
-    return np.array(rows, np.int64).reshape(-1, 2)
-
-
-def packed_rows(stream: Tokens, parts: Rows, size: int) -> tuple[Tokens, Rows]:
-    """The parts [P, 2] of documents in ``stream``, put together to rows of at most ``size`` ids: another stream and its
-    rows [R, 2]. Between two parts of a row stand the EOS of the first and the BOS of the second."""
-    return _joined(stream, parts, best_fit(parts[:, 1].tolist(), size, len(_BORDER)))
-
-
-def _joined(stream: Tokens, parts: Rows, together: Sequence[Sequence[int]]) -> tuple[Tokens, Rows]:
-    border = np.array(_BORDER, stream.dtype)
-    ids: list[Tokens] = []
-    lengths: list[int] = []
-    for row in together:
-        bordered = [piece for start, length in parts[row] for piece in (border, stream[start : start + length])]
-        ids += bordered[1:]
-        lengths.append(sum(map(len, bordered[1:])))
-    starts = np.cumsum([0, *lengths])[:-1]
-    return np.concatenate([stream[:0], *ids]), np.array([starts, lengths], np.int64).T
-
-
-def best_fit(lengths: Sequence[int], size: int, between: int) -> list[list[int]]:
-    """Indices of the ``lengths`` in each row of ``size``, ``between`` places left free between two of them.
-
-    Best fit, the longest first (Ding et al. 2024): each goes where it leaves the least room.
-    """
-    rows: list[list[int]] = []
-    with_room: dict[int, list[int]] = {}  # free places: rows
-    rooms: list[int] = []  # of those that there are, in ascending order
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        needed, place = lengths[index] + between, bisect.bisect_left(rooms, lengths[index] + between)
-        if place == len(rooms):
-            row, room = len(rows), size + between
-            rows.append([])
-        else:
-            room = rooms[place]
-            row = with_room[room].pop()
-            if not with_room[room]:
-                rooms.pop(place)
-        rows[row].append(index)
-        left = with_room.setdefault(room - needed, [])
-        if not left:
-            bisect.insort(rooms, room - needed)
-        left.append(row)
-    return rows
-
-
-def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_length: int) -> Iterator[Tokens]:
-    """Rows ``first`` … ``stop`` - 1 as arrays [≤ rows_per_block, max_length] of ``BOS … EOS PAD …``."""
-    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows, mmap_mode="r")
-    for begin in range(first, stop, rows_per_block):
-        part = table[begin : min(begin + rows_per_block, stop)]
-        block = np.full((len(part), max_length), PAD_ID, stream.dtype)
-        block[:, 0] = BOS_ID
-        for row, (start, length) in zip(block, part, strict=True):
-            row[1 : 1 + length] = stream[start : start + length]
-            row[1 + length] = EOS_ID
-        yield block
-
-
-def row_ids(packed: Packed) -> Iterator[list[int]]:
-    """The ids of every row, BOS and EOS excluded, in the order of the shards."""
-    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows)
-    for start, length in table.tolist():
-        yield stream[start : start + length].tolist()

@@ -12,7 +12,8 @@ from typing import Any
 from data_pipeline import lineage, packing
 from data_pipeline.files import replacing
 from data_pipeline.manifest import SPLITS, TOKENIZER_FILE, ShardInfo, SplitInfo
-from data_pipeline.packing import Bucket, Packed
+from data_pipeline.packed import Packed, blocks, row_ids
+from data_pipeline.packing import Bucket
 from data_pipeline.shards import write_shard
 from data_pipeline.steps import Result, Step
 from dualmask.config.data import DataBuildConfig
@@ -97,7 +98,7 @@ def make_shard(folder: Path, key: str, bucket: str, first: int, stop: int, layou
     packed = Packed.of(layout.rows, bucket)
     if layout.with_lineage:
         lineage.write(layout.output, key, packed.pairs, packed.origins, first, stop)
-    rows = packing.blocks(packed, first, stop, layout.rows_per_member, layout.max_length)
+    rows = blocks(packed, first, stop, layout.rows_per_member, layout.max_length)
     return write_shard(layout.output, key, rows).model_dump(mode="json")
 
 
@@ -122,7 +123,7 @@ def make_texts(folder: Path, key: str, split: str, first: int, tokenizer_file: P
     """Runs in Ray's processes: the texts of one bucket. ``first``: the number of its first row in the split."""
     tokenizer = Tokenizer(tokenizer_file)
     with replacing(folder / f"{key}.jsonl") as temporary, temporary.open("wb") as file:
-        for number, ids in enumerate(packing.row_ids(Packed.of(rows_folder, key)), first):
+        for number, ids in enumerate(row_ids(Packed.of(rows_folder, key)), first):
             line = json.dumps({"id": f"{split}-{number:06d}", "text": tokenizer.decode(ids)}, ensure_ascii=False)
             file.write(f"{line}\n".encode())
     return {}

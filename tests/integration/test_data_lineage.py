@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import lzma
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -16,7 +15,6 @@ import pytest
 
 from data_pipeline import clean, documents, packing
 from data_pipeline.build import build
-from data_pipeline.cluster import running_ray
 from data_pipeline.crop import unpack
 from data_pipeline.manifest import Manifest
 from data_pipeline.store import MemberStore
@@ -25,13 +23,7 @@ from dualmask.config.data import DataBuildConfig
 from dualmask.core.tokenizer import Tokenizer
 
 FILES = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ray_session() -> Iterator[None]:
-    """One Ray for all builds in this process."""
-    with running_ray(2):
-        yield
+pytestmark = pytest.mark.usefixtures("ray_session")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_pipeline import lineage
-from data_pipeline.packing import best_fit, packed_rows, training_rows
+from data_pipeline.rows import best_fit, packed_rows, training_rows
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
 
 GAP = -1
