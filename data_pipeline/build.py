@@ -21,13 +21,12 @@ from data_pipeline.page import write_page
 from data_pipeline.report import write_report
 from data_pipeline.shards import token_dtype
 from data_pipeline.sources import SourceError
-from data_pipeline.stages import Inputs, Stages, digest
+from data_pipeline.stages import WORK_FOLDER, Inputs, Stages, digest
 from data_pipeline.steps import Step, discard
 from data_pipeline.vocabulary import VocabularyError
-from dualmask.config.data import DataBuildConfig
+from dualmask.config.data import BuildConfig, DataBuildConfig
 from dualmask.core.tokenizer import Tokenizer
 
-WORK_FOLDER = ".work"
 BUILT_FILE = "built.json"  # the configuration, and the folder that its relative paths lead from
 _BUILD_RECORD = "build.json"
 _SAMPLE = "sample"
@@ -52,7 +51,16 @@ def build(config: DataBuildConfig, wait: bool = True) -> Manifest:
         with lock.held(work, config.output, wait):
             return _built(config, work)
     except Exception as error:
-        raise _explained(error, config) from error
+        raise explained(error, config) from error
+
+
+def is_complete(config: DataBuildConfig) -> bool:
+    """Whether ``build`` would have nothing to do. Raises SourceError."""
+    try:
+        tokenizer_file = vocabulary.find(config.tokenizer)
+    except VocabularyError:
+        return False
+    return _current(config, stage_inputs(config, tokenizer_file)) is not None
 
 
 def _built(config: DataBuildConfig, work: Path) -> Manifest:
@@ -151,12 +159,8 @@ def _run_stages(
         step = Step(work / _SAMPLE, digest(inputs["tokenizer"]))
         vocabulary.make(config.tokenizer, tokenizer_file, work, target, step, config.seed)
 
-    def extract() -> None:
-        documents.extract(config, work, digest(inputs["documents"]))
-
     with running_ray(config.workers or cores()):
-        stages.run("documents", inputs["documents"], documents.outputs(work), extract)
-        documents.tidy(work)
+        extract_documents(config, work, inputs["documents"], stages)
         stages.run("tokenizer", inputs["tokenizer"], [target], make_tokenizer)
         discard(work / _SAMPLE)
         pack_rows(config, work, inputs, stages)
@@ -164,6 +168,16 @@ def _run_stages(
         splits = writing.write_shards(config, work, digest(inputs["shards"]))
         writing.write_texts(config.output, work, digest(inputs["rows"]))
     return splits, stages.seconds | {"shards": time.monotonic() - start}
+
+
+def extract_documents(config: DataBuildConfig, work: Path, inputs: Inputs, stages: Stages) -> None:
+    """The first stage, with a running Ray."""
+
+    def extract() -> None:
+        documents.extract(config, work, digest(inputs))
+
+    stages.run("documents", inputs, documents.outputs(work), extract)
+    documents.tidy(work)
 
 
 def pack_rows(config: DataBuildConfig, work: Path, inputs: dict[str, Inputs], stages: Stages) -> None:
@@ -205,7 +219,7 @@ def _report(manifest: Manifest, output: Path, seconds: dict[str, float]) -> None
     log.info("%s is complete (%s)", output, took)
 
 
-def _explained(error: Exception, config: DataBuildConfig) -> Exception:
+def explained(error: Exception, config: BuildConfig) -> Exception:
     """The error with a one-line message that caused ``error``, which Ray may have wrapped several times.
 
     An unexpected error is returned unchanged.

@@ -19,7 +19,13 @@ def build(
         bool, typer.Option("--wait/--no-wait", help="for another build that writes into the same output, or end")
     ] = True,
 ) -> None:
-    """From raw text to shards, tokenizer and manifest. A second run only builds what is missing."""
+    """From raw text to shards, tokenizer and manifest. A second run only builds what is missing.
+
+    A file that has `sources` instead of `source` builds a folder for each of them, which runs read by weight.
+
+    \b
+    dualmask data build --config configs/data/jsonl.yaml --set 'source.paths=[corpus]' --set output=data/mine
+    """
     from data_pipeline import supervised
 
     try:
@@ -32,11 +38,17 @@ def build(
 
 def _build(config: Path, overrides: list[str], wait: bool) -> None:
     from data_pipeline.build import build as build_data
-    from dualmask.config.data import DataBuildConfig
+    from data_pipeline.corpora import build_mixture
+    from dualmask.config.data import DataBuildConfig, MixtureBuildConfig
     from dualmask.config.load import load_yaml_model
+    from dualmask.config.tree import read_tree
 
     _log_to_stderr()
-    build_data(load_yaml_model(config, DataBuildConfig, overrides), wait)
+    tree = read_tree(config)
+    if isinstance(tree, dict) and "sources" in tree:
+        build_mixture(load_yaml_model(config, MixtureBuildConfig, overrides), wait)
+    else:
+        build_data(load_yaml_model(config, DataBuildConfig, overrides), wait)
 
 
 def _log_to_stderr() -> None:

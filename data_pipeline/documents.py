@@ -25,6 +25,7 @@ from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import UInt64, mix, text_hash, unit
 from data_pipeline.manifest import SPLITS
 from data_pipeline.sources import Skipped, SourceError, Unit
+from data_pipeline.stages import WORK_FOLDER
 from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
@@ -81,7 +82,7 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
     if config.source.kind == "embedded":
         values["python"] = sys.version.split()[0]
     else:
-        files = repr(sources.fingerprints(config.source, config.output))
+        files = repr(sources.fingerprints(config.source, _never_read(config)))
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
     values["evaluation_files"] = decontaminate.inputs(config.decontaminate)
     modules = (
@@ -98,6 +99,12 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
+
+
+def _never_read(config: DataBuildConfig) -> Path:
+    """The output; of several corpora beside each other, that of all."""
+    above = config.output.absolute().parent
+    return above if (above / WORK_FOLDER).is_dir() else config.output
 
 
 def outputs(work: Path) -> list[Path]:
@@ -162,7 +169,7 @@ def _read(config: DataBuildConfig, step: Step, total: Counter[str]) -> list[Bloc
     if not (step.folder / _EVALUATION).exists():
         decontaminate.write_runs(step.folder / _EVALUATION, config.decontaminate)
     blocks: list[Block] = []
-    for result in step.run(read_units, _groups(sources.units(config.source, config.output)), config=config):
+    for result in step.run(read_units, _groups(sources.units(config.source, _never_read(config))), config=config):
         blocks += [Block(**block) for block in result["blocks"]]
         total.update(result["counts"])
     total["records that cannot be read"] += skipped.collect(step.folder, config.output, config.source)

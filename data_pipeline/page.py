@@ -39,12 +39,8 @@ def write_page(folder: Path) -> None:
 def render(folder: Path) -> str:
     """The HTML. Raises ManifestError."""
     manifest, report = Manifest.load(folder), read_report(folder)
-    loaders = [jinja2.PackageLoader(name) for name in ("data_pipeline", "dualmask.core")]
-    environment = jinja2.Environment(
-        loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     filled = [name for name, info in manifest.splits.items() if info.rows]
-    return environment.get_template("report.html").render(
+    return template("report.html").render(
         name=folder.absolute().name,
         manifest=manifest,
         fates=_fates(report),
@@ -56,6 +52,14 @@ def render(folder: Path) -> str:
         examples=[(split, examples(folder, split, _ROWS)) for split in filled],
         seconds=bars(report.get("seconds", {}), "{:,.2f} s"),
     )
+
+
+def template(name: str) -> jinja2.Template:
+    loaders = [jinja2.PackageLoader(package) for package in ("data_pipeline", "dualmask.core")]
+    environment = jinja2.Environment(
+        loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    return environment.get_template(name)
 
 
 def bars(values: Mapping[str, float], form: str = "{:,}", kinds: Mapping[str, str] | None = None) -> list[Bar]:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import lineage, lock, packing, writing
-from data_pipeline.build import BUILT_FILE, WORK_FOLDER, build, left_inputs, pack_rows
+from data_pipeline.build import BUILT_FILE, build, left_inputs, pack_rows
 from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import sha256
 from data_pipeline.manifest import Manifest
-from data_pipeline.stages import Stages, digest
+from data_pipeline.stages import WORK_FOLDER, Stages, digest
 from data_pipeline.steps import discard
 from data_pipeline.verify import verify_shards
 from dualmask.config.data import DataBuildConfig

@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dualmask.config.mixture import with_sources
 from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError, apply, read_tree, show
 
@@ -32,8 +33,9 @@ RENAMED = {
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The run that ``path`` describes. Raises ConfigError."""
-    return load_yaml_model(path, RunConfig, overrides)
+    """The run that ``path`` describes; where ``data.path`` is a mixture, with its sources. Raises ConfigError."""
+    run = load_yaml_model(path, RunConfig, overrides)
+    return run.model_copy(update={"data": with_sources(run.data)})
 
 
 def load_yaml_model(path: str | Path, model_class: type[Model], overrides: Sequence[str] = ()) -> Model:
