@@ -39,16 +39,15 @@ def build(
 def _build(config: Path, overrides: list[str], wait: bool) -> None:
     from data_pipeline.build import build as build_data
     from data_pipeline.corpora import build_mixture
-    from dualmask.config.data import DataBuildConfig, MixtureBuildConfig
-    from dualmask.config.load import load_yaml_model
-    from dualmask.config.tree import read_tree
+    from dualmask.config.data import DataBuildConfig
+    from dualmask.config.load import load_build
 
     _log_to_stderr()
-    tree = read_tree(config)
-    if isinstance(tree, dict) and "sources" in tree:
-        build_mixture(load_yaml_model(config, MixtureBuildConfig, overrides), wait)
+    loaded = load_build(config, overrides)
+    if isinstance(loaded, DataBuildConfig):
+        build_data(loaded, wait)
     else:
-        build_data(load_yaml_model(config, DataBuildConfig, overrides), wait)
+        build_mixture(loaded, wait)
 
 
 def _log_to_stderr() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipeline.files import write_atomically
 from data_pipeline.manifest import Manifest
-from data_pipeline.page import PAGE_FILE, bars, template
+from data_pipeline.page import PAGE_FILE, Bar, percent, template
 from dualmask.config.mixture import Mixture, read_mixture
 
 
@@ -34,11 +34,15 @@ def _render(folder: Path, mixture: Mixture) -> str:
         }
         for each in mixture.sources
     ]
-    percent = "{:.3g} %"
+    all_rows = max(sum(rows.values()), 1)
     return template("mixture.html").render(
         name=folder.absolute().name,
         manifest=next(iter(manifests.values())),
         sources=sources,
-        read=bars({name: 100 * share for name, share in shares.items()}, percent),
-        held=bars({name: 100 * count / max(sum(rows.values()), 1) for name, count in rows.items()}, percent),
+        read=_bars(shares),
+        held=_bars({name: count / all_rows for name, count in rows.items()}),
     )
+
+
+def _bars(shares: dict[str, float]) -> list[Bar]:
+    return [Bar(name, percent(share), share) for name, share in shares.items()]

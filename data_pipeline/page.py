@@ -101,11 +101,15 @@ def _scripts(report: dict[str, Any]) -> list[Bar]:
     return [
         Bar(
             name.title() if name != "CJK" else name,
-            f"{100 * entry['letters'] / letters:.3g} %, {entry['documents']:,}",
+            f"{percent(entry['letters'] / letters)}, {entry['documents']:,}",
             entry["letters"] / letters,
         )
         for name, entry in written.items()
     ]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g} %" if share == 0 or share >= 1e-4 else "< 0.01 %"
 
 
 def _group(group: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from collections import Counter
 
 import numpy as np
 
+OTHER = "OTHER"
+
 _NO_ASCII_LETTERS = bytes(code for code in range(256) if not (code < 128 and chr(code).isalpha()))
 
 
@@ -29,4 +31,7 @@ def _script(code: int) -> str:
     """Empty if the character is no letter."""
     if not chr(code).isalpha():
         return ""
-    return unicodedata.name(chr(code), "OTHER").partition(" ")[0].partition("-")[0]
+    plain = unicodedata.normalize("NFKC", chr(code))  # of FULLWIDTH, MATHEMATICAL, SUPERSCRIPT … the letter itself
+    letter = next(filter(str.isalpha, plain), chr(code))
+    word = unicodedata.name(letter, OTHER).partition(" ")[0].partition("-")[0]
+    return OTHER if word == "MODIFIER" else word

@@ -16,6 +16,8 @@ from data_pipeline.scripts import count_letters
         ("é Straße", {"LATIN": 7}),
         ("Слово word", {"CYRILLIC": 5, "LATIN": 4}),
         ("日本語 です 😀", {"CJK": 3, "HIRAGANA": 2}),
+        ("ｆｕｌｌ 𝔹𝒶𝓭 µ ª ℹ ʰ", {"LATIN": 10, "GREEK": 1}),
+        ("aʼb", {"LATIN": 2, "OTHER": 1}),
         ("ﷲ العربية", {"ARABIC": 8}),
     ],
 )
