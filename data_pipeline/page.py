@@ -19,6 +19,7 @@ from data_pipeline.stats import length_range
 PAGE_FILE = "report.html"
 _ROWS = 3  # shown of a split
 _PIECES = 40
+_TRACE = 1e-4  # a smaller share is none to speak of
 _VISIBLE = str.maketrans({" ": "·", "\n": "⏎", "\t": "⇥"})
 
 
@@ -39,6 +40,7 @@ def write_page(folder: Path) -> None:
 def render(folder: Path) -> str:
     """The HTML. Raises ManifestError."""
     manifest, report = Manifest.load(folder), read_report(folder)
+    scripts, traces = _scripts(report)
     filled = [name for name, info in manifest.splits.items() if info.rows]
     return template("report.html").render(
         name=folder.absolute().name,
@@ -46,7 +48,8 @@ def render(folder: Path) -> str:
         fates=_fates(report),
         parts=_parts(report),
         lengths=_lengths(report),
-        scripts=_scripts(report),
+        scripts=scripts,
+        traces=traces,
         pieces=[(text.translate(_VISIBLE), count) for text, count in report.get("pieces", [])[:_PIECES]],
         groups=[_group(group) for group in report.get("groups", [])],
         examples=[(split, examples(folder, split, _ROWS)) for split in filled],
@@ -95,21 +98,23 @@ def _lengths(report: dict[str, Any]) -> list[Bar]:
     return bars({length_range(power): sum(split.get(str(power), 0) for split in by_split) for power in all_powers})
 
 
-def _scripts(report: dict[str, Any]) -> list[Bar]:
+def _scripts(report: dict[str, Any]) -> tuple[list[Bar], list[str]]:
+    """Those with letters to speak of, and the names of the others."""
     written = report.get("scripts", {})
     letters = sum(entry["letters"] for entry in written.values()) or 1
-    return [
-        Bar(
-            name.title() if name != "CJK" else name,
-            f"{percent(entry['letters'] / letters)}, {entry['documents']:,}",
-            entry["letters"] / letters,
-        )
-        for name, entry in written.items()
-    ]
+    shown: list[Bar] = []
+    traces: list[str] = []
+    for name, entry in written.items():
+        title, share = name if name == "CJK" else name.title(), entry["letters"] / letters
+        if share < _TRACE and not entry["documents"]:
+            traces.append(title)
+        else:
+            shown.append(Bar(title, f"{percent(share)}, {entry['documents']:,}", share))
+    return shown, traces
 
 
 def percent(share: float) -> str:
-    return f"{100 * share:.3g} %" if share == 0 or share >= 1e-4 else "< 0.01 %"
+    return f"{100 * share:.3g} %" if share >= _TRACE else f"< {100 * _TRACE} %"
 
 
 def _group(group: dict[str, Any]) -> dict[str, Any]:
