@@ -25,6 +25,7 @@ from data_pipeline.stages import WORK_FOLDER, Inputs, Stages, digest
 from data_pipeline.steps import Step, discard
 from data_pipeline.vocabulary import VocabularyError
 from dualmask.config.data import BuildConfig, DataBuildConfig
+from dualmask.config.mixture import MIXTURE_FILE
 from dualmask.core.tokenizer import Tokenizer
 
 BUILT_FILE = "built.json"  # the configuration, and the folder that its relative paths lead from
@@ -64,6 +65,8 @@ def is_complete(config: DataBuildConfig) -> bool:
 
 
 def _built(config: DataBuildConfig, work: Path) -> Manifest:
+    if (config.output / MIXTURE_FILE).exists():
+        raise BuildError(f"output={config.output} holds a mixture ({MIXTURE_FILE}): choose another output")
     tokenizer_file = vocabulary.find(config.tokenizer)
     stages = stage_inputs(config, tokenizer_file)
     manifest = _current(config, stages)

@@ -15,7 +15,7 @@ from data_pipeline import documents, lock, mixture, vocabulary
 from data_pipeline.build import BuildError, build, explained, extract_documents, is_complete
 from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import write_atomically
-from data_pipeline.manifest import TOKENIZER_FILE, Manifest
+from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest
 from data_pipeline.mixture_page import write_mixture_page
 from data_pipeline.sources import SourceError
 from data_pipeline.stages import WORK_FOLDER, Inputs, Stages, digest
@@ -48,6 +48,8 @@ def build_mixture(config: MixtureBuildConfig, wait: bool = True) -> dict[str, Ma
 
 
 def _built(config: MixtureBuildConfig, work: Path, wait: bool) -> dict[str, Manifest]:
+    if (config.output / MANIFEST_FILE).exists():
+        raise BuildError(f"output={config.output} holds one corpus ({MANIFEST_FILE}): choose another output")
     given = vocabulary.find(config.tokenizer)
     tokenizer = None if given else config.output.absolute() / TOKENIZER_FILE
     corpora = config.corpora(tokenizer)

@@ -76,11 +76,9 @@ def describe(config: TokenizerConfig, tokenizer_file: Path | None) -> str:
     if tokenizer_file is None:
         reason = f", as {config.name} could not be reached" if config.name else ""
         return f"sentencepiece, trained on the train documents{reason}"
-    return (
-        f"{config.name}, of the Hugging Face hub"
-        if config.name
-        else f"{tokenizer_file.parent.name}/{tokenizer_file.name}, given"
-    )
+    if config.name:
+        return f"{config.name}, of the Hugging Face hub"
+    return f"{tokenizer_file.parent.name}/{tokenizer_file.name}, given"
 
 
 def make(config: TokenizerConfig, tokenizer_file: Path | None, work: Path, target: Path, step: Step, seed: int) -> None:

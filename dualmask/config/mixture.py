@@ -27,7 +27,7 @@ def read_mixture(folder: Path) -> Mixture | None:
     path = folder / MIXTURE_FILE
     try:
         return Mixture.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValidationError) as error:
         problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error.strerror
@@ -38,11 +38,10 @@ def with_sources(data: DataConfig) -> DataConfig:
     """``data`` with the sources of the mixture in its ``path``, or as it is. Raises ConfigError."""
     if data.path is None or is_address(data.path):
         return data
-    folder = data.path
-    mixture = read_mixture(folder)
+    mixture = read_mixture(data.path)
     if mixture is None:
         return data
     sources = tuple(
-        DataSource(path=folder / each.name, weight=each.weight, epochs=each.epochs) for each in mixture.sources
+        DataSource(path=data.path / each.name, weight=each.weight, epochs=each.epochs) for each in mixture.sources
     )
     return data.model_copy(update={"path": None, "sources": sources})

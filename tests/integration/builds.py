@@ -1,12 +1,18 @@
-"""A small real corpus, Python's language reference as a folder of text files; builds of it and what they hold."""
+"""A small real corpus, Python's language reference as a folder of text files; builds of it, killed
+and whole, and what they hold."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
+import subprocess
+import time
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import psutil
 import pyarrow.parquet as pq
 
 from data_pipeline.manifest import Manifest
@@ -47,3 +53,26 @@ def documents_of(folder: Path) -> list[dict[str, Any]]:
 
 def texts_of(folder: Path, split: str) -> list[str]:
     return [json.loads(line)["text"] for line in (folder / f"{split}.jsonl").read_text("utf-8").splitlines()]
+
+
+def kill_when(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
+    """kill -9 the build as soon as a file like ``pattern`` is there."""
+    wait_for(process, output, pattern)
+    kill(process)
+
+
+def wait_for(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
+    deadline = time.monotonic() + 240
+    while not list(output.glob(pattern)):
+        assert process.poll() is None, f"the build ended before {pattern} appeared"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    for child in children:  # Ray's agents would leave by themselves after a minute
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()

@@ -6,16 +6,14 @@ import contextlib
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from pydoc_data.topics import topics
 
 import psutil
 import pytest
-from builds import config_for, digests
+from builds import config_for, digests, kill, kill_when, wait_for
 
 from data_pipeline.build import BuildError, build
 from data_pipeline.files import sha256
@@ -143,29 +141,6 @@ def start_build(config: DataBuildConfig, folder: Path) -> subprocess.Popen[bytes
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     arguments = [sys.executable, str(script), config.model_dump_json()]
     return subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
-
-
-def kill_when(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
-    """kill -9 the build as soon as a file like ``pattern`` is there."""
-    wait_for(process, output, pattern)
-    kill(process)
-
-
-def wait_for(process: subprocess.Popen[bytes], output: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 240
-    while not list(output.glob(pattern)):
-        assert process.poll() is None, f"the build ended before {pattern} appeared"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
-def kill(process: subprocess.Popen[bytes]) -> None:
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for child in children:  # Ray's agents would leave by themselves after a minute
-        with contextlib.suppress(psutil.NoSuchProcess):
-            child.kill()
 
 
 def kill_a_worker(process: subprocess.Popen[bytes]) -> None:

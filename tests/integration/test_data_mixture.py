@@ -13,7 +13,7 @@ from pydoc_data.topics import topics
 
 import pytest
 import yaml
-from builds import digests, documents_of
+from builds import digests, documents_of, kill_when
 from typer.testing import CliRunner
 
 from data_pipeline.build import build
@@ -61,15 +61,15 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def built(config: Path) -> Path:
     """By the command, as a process with a Ray of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "launcher.command", "data", "build", "--config", str(config)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
+    process = start(config)
+    said = process.communicate(timeout=400)[1]
+    assert process.returncode == 0, said
     return config.parent / "mixed"
+
+
+def start(config: Path, *arguments: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "launcher.command", "data", "build", "--config", str(config), *arguments]
+    return subprocess.Popen(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE)
 
 
 def rows_of(reader: ShardReader, batches: int | None = None) -> list[bytes]:
@@ -121,6 +121,18 @@ def written(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for name in NAMES for path in (folder / name).iterdir() if path.is_file()}
 
 
+def test_a_killed_mixture_goes_on_and_ends_the_same(config: Path, built: Path, tmp_path: Path) -> None:
+    lines = f"sources.1.source.paths=[{config.parent / 'manuals.jsonl'}]"
+    changes = [f"output={tmp_path / 'out'}", lines]
+    for moment in (".work/sample/*.json", "manuals/.work/rows/*.json"):
+        process = start(config, *(part for change in changes for part in ("--set", change)))
+        kill_when(process, tmp_path / "out", moment)
+        assert not (tmp_path / "out" / "mixture.json").exists()
+    build_mixture(load_build(config, changes))
+    for name in NAMES:
+        assert digests(tmp_path / "out" / name) == digests(built / name)
+
+
 def test_another_weight_makes_another_tokenizer_of_the_same_documents(
     config: Path, built: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +165,14 @@ def test_what_cannot_be_built_names_the_source(config: Path, tmp_path: Path, cha
         build_mixture(load_build(config, [*where, change]))
     assert len(str(raised.value).splitlines()) == 1
     assert not (tmp_path / "out" / "mixture.json").exists()
+
+
+def test_one_corpus_and_a_mixture_do_not_share_an_output(config: Path, built: Path) -> None:
+    (prose, _) = load_build(config).corpora(None)
+    with pytest.raises(ValueError, match=r"mixed holds a mixture \(mixture\.json\): choose another output$"):
+        build(prose.model_copy(update={"output": built}))
+    with pytest.raises(ValueError, match=r"prose holds one corpus \(manifest\.json\): choose another output$"):
+        build_mixture(load_build(config, [f"output={built / 'prose'}"]))
 
 
 def test_a_mixture_is_no_folder_of_shards(built: Path, tmp_path: Path) -> None:
