@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import arrays, clean, decontaminate, dedup, embedded, scripts, similar, skipped, sources
+from data_pipeline import arrays, clean, decontaminate, dedup, embedded, scripts, signatures, similar, skipped, sources
 from data_pipeline.dedup import Place
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import UInt64, mix, text_hash, unit
@@ -91,6 +91,7 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
         dedup,
         embedded,
         scripts,
+        signatures,
         similar,
         sources,
         *sources.READERS,
@@ -259,7 +260,7 @@ def _write_block(folder: Path, name: str, rows: list[dict[str, Any]]) -> Block:
     with replacing(folder / f"{name}.parquet") as temporary:
         pq.write_table(pa.Table.from_pylist(rows, _CLEANED), temporary, row_group_size=_ROWS)
     paragraphs = [row["paragraphs"] for row in rows]
-    dedup.write_keys(folder, name, paragraphs)
+    signatures.write_keys(folder, name, paragraphs)
     return Block(name, len(rows), sum(map(len, paragraphs)))
 
 

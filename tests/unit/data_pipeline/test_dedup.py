@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import arrays, dedup, similar
-from data_pipeline.dedup import Place, keys_of, mark, seen_before, similar_pairs, similarity
+from data_pipeline import arrays, dedup, signatures, similar
+from data_pipeline.dedup import Place, mark, seen_before, similar_pairs
+from data_pipeline.signatures import keys_of, similarity
 
 WORDS = [f"word{number}" for number in range(2000)]
 
@@ -86,7 +87,7 @@ def test_ranges_of_keys_find_what_one_range_finds(tmp_path: Path) -> None:
     places = []
     for block in range(3):
         part = [[text] for text in texts[block * 40 : block * 40 + 40]]
-        dedup.write_keys(tmp_path, f"block{block}", part)
+        signatures.write_keys(tmp_path, f"block{block}", part)
         places.append(Place(f"block{block}", block * 40, block * 40))
     places.append(Place("", 120, 120))
     found = []
