@@ -22,8 +22,8 @@ import numpy as np
 import psutil
 
 from benchmarks.timing import median_row, print_rows
-from data_pipeline.build import REPORT_FILE
 from data_pipeline.manifest import Manifest
+from data_pipeline.report import REPORT_FILE
 from dualmask.config.data import DataBuildConfig
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row

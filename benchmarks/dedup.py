@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.timing import interleave, median_row, print_rows
-from data_pipeline import dedup
+from data_pipeline import dedup, signatures
 from dualmask.evaluation.report import write
 from dualmask.evaluation.statistics import Row
 
@@ -114,7 +114,7 @@ def with_dualmask(texts: Sequence[str]) -> Flags:
     """What a build does, in one process and without files."""
     keys, sketches = [], []
     for at in range(0, len(texts), ROUND):
-        _, of_documents, table = dedup.keys_of([[text] for text in texts[at : at + ROUND]])
+        _, of_documents, table = signatures.keys_of([[text] for text in texts[at : at + ROUND]])
         keys.append(of_documents)
         sketches.append(table)
     table, dropped = np.concatenate(sketches), np.zeros(len(texts), np.uint8)

@@ -28,8 +28,8 @@ from benchmarks.runs import Size, small_run
 from benchmarks.timing import Seconds, Stopwatch, interleave, load, median_row, print_rows, ratios
 from data_pipeline.crop import Borders, Crop
 from data_pipeline.manifest import Manifest
-from data_pipeline.packing import best_fit
 from data_pipeline.reader import ShardReader, Share
+from data_pipeline.rows import best_fit
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch

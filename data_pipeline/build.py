@@ -13,22 +13,25 @@ import re
 import time
 from pathlib import Path
 
-from data_pipeline import documents, lock, packing, vocabulary, writing
+from data_pipeline import documents, lineage, lock, packing, vocabulary, writing
 from data_pipeline.cluster import cores, running_ray
 from data_pipeline.files import sha256, write_atomically
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
+from data_pipeline.page import write_page
+from data_pipeline.report import write_report
 from data_pipeline.shards import token_dtype
 from data_pipeline.sources import SourceError
-from data_pipeline.stages import Inputs, Stages, digest
+from data_pipeline.stages import WORK_FOLDER, Inputs, Stages, digest
 from data_pipeline.steps import Step, discard
 from data_pipeline.vocabulary import VocabularyError
-from dualmask.config.data import DataBuildConfig
+from dualmask.config.data import BuildConfig, DataBuildConfig
+from dualmask.config.mixture import MIXTURE_FILE
 from dualmask.core.tokenizer import Tokenizer
 
-WORK_FOLDER = ".work"
-REPORT_FILE = "report.json"
+BUILT_FILE = "built.json"  # the configuration, and the folder that its relative paths lead from
 _BUILD_RECORD = "build.json"
 _SAMPLE = "sample"
+_FIRST_STAGES = ("documents", "tokenizer")
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +52,21 @@ def build(config: DataBuildConfig, wait: bool = True) -> Manifest:
         with lock.held(work, config.output, wait):
             return _built(config, work)
     except Exception as error:
-        raise _explained(error, config) from error
+        raise explained(error, config) from error
+
+
+def is_complete(config: DataBuildConfig) -> bool:
+    """Whether ``build`` would have nothing to do. Raises SourceError."""
+    try:
+        tokenizer_file = vocabulary.find(config.tokenizer)
+    except VocabularyError:
+        return False
+    return _current(config, stage_inputs(config, tokenizer_file)) is not None
 
 
 def _built(config: DataBuildConfig, work: Path) -> Manifest:
+    if (config.output / MIXTURE_FILE).exists():
+        raise BuildError(f"output={config.output} holds a mixture ({MIXTURE_FILE}): choose another output")
     tokenizer_file = vocabulary.find(config.tokenizer)
     stages = stage_inputs(config, tokenizer_file)
     manifest = _current(config, stages)
@@ -73,10 +87,28 @@ def stage_inputs(config: DataBuildConfig, tokenizer_file: Path | None) -> dict[s
     if tokenizer_file is not None:
         name = config.tokenizer.name or str(tokenizer_file)
         of_tokenizer = {"model": name, "model_digest": sha256(tokenizer_file)}
+    return _all_inputs(config, of_documents, of_tokenizer)
+
+
+def _all_inputs(config: DataBuildConfig, of_documents: Inputs, of_tokenizer: Inputs) -> dict[str, Inputs]:
     of_rows: Inputs = {"documents": digest(of_documents), "tokenizer": digest(of_tokenizer)}
     of_rows |= {"max_length": config.max_length, "packing": config.packing, "seed": config.seed}
     of_shards = {"rows": digest(of_rows), **config.shards.model_dump()}
     return {"documents": of_documents, "tokenizer": of_tokenizer, "rows": of_rows, "shards": of_shards}
+
+
+def left_inputs(config: DataBuildConfig, work: Path) -> dict[str, Inputs] | None:
+    """The inputs of the data in ``config.output`` if ``work`` still holds the documents that it was made from; whether
+    the sources are there makes no difference."""
+    try:
+        of_documents, of_tokenizer = (json.loads((work / f"{name}.json").read_bytes()) for name in _FIRST_STAGES)
+        inputs = _all_inputs(config, of_documents, of_tokenizer)
+        whole = json.loads((work / _BUILD_RECORD).read_bytes()) == digest(inputs)
+        whole &= all(path.exists() for path in documents.outputs(work))
+        whole &= sha256(config.output / TOKENIZER_FILE) == Manifest.load(config.output).tokenizer_digest
+    except (ManifestError, OSError, ValueError):
+        return None
+    return inputs if whole else None
 
 
 def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | None:
@@ -108,9 +140,12 @@ def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[st
         dtype=token_dtype(tokenizer.vocab_size).name,
         splits=splits,
     )
-    write_report(config.output / REPORT_FILE, work)
+    write_report(config.output, work)
+    record = {"started_in": str(Path.cwd()), "config": config.model_dump(mode="json")}
+    write_atomically(config.output / BUILT_FILE, json.dumps(record, indent=1).encode() + b"\n")
     manifest.save(config.output)
-    _tidy(config.output, manifest)
+    write_page(config.output)
+    _tidy(config.output, manifest, config.shards.lineage)
     write_atomically(work / _BUILD_RECORD, json.dumps(digest(inputs)).encode())
     _report(manifest, config.output, seconds | {"all": time.monotonic() - start})
     return manifest
@@ -127,34 +162,44 @@ def _run_stages(
         step = Step(work / _SAMPLE, digest(inputs["tokenizer"]))
         vocabulary.make(config.tokenizer, tokenizer_file, work, target, step, config.seed)
 
-    def extract() -> None:
-        documents.extract(config, work, digest(inputs["documents"]))
-
-    def pack() -> None:
-        packing.pack(work, target, config, digest(inputs["rows"]))
-
     with running_ray(config.workers or cores()):
-        stages.run("documents", inputs["documents"], documents.outputs(work), extract)
-        documents.tidy(work)
+        extract_documents(config, work, inputs["documents"], stages)
         stages.run("tokenizer", inputs["tokenizer"], [target], make_tokenizer)
         discard(work / _SAMPLE)
-        stages.run("rows", inputs["rows"], packing.outputs(work), pack)
-        packing.tidy(work)
+        pack_rows(config, work, inputs, stages)
         start = time.monotonic()
         splits = writing.write_shards(config, work, digest(inputs["shards"]))
         writing.write_texts(config.output, work, digest(inputs["rows"]))
     return splits, stages.seconds | {"shards": time.monotonic() - start}
 
 
-def write_report(path: Path, work: Path) -> None:
-    """What became of documents, paragraphs and tokens: counts of all that was read, dropped and kept, by reason."""
-    report = {"documents": documents.counts(work), "rows": packing.counts(work)}
-    write_atomically(path, json.dumps(report, indent=1).encode() + b"\n")
+def extract_documents(config: DataBuildConfig, work: Path, inputs: Inputs, stages: Stages) -> None:
+    """The first stage, with a running Ray."""
+
+    def extract() -> None:
+        documents.extract(config, work, digest(inputs))
+
+    stages.run("documents", inputs, documents.outputs(work), extract)
+    documents.tidy(work)
 
 
-def _tidy(output: Path, manifest: Manifest) -> None:
+def pack_rows(config: DataBuildConfig, work: Path, inputs: dict[str, Inputs], stages: Stages) -> None:
+    """The third stage, with a running Ray."""
+
+    def pack() -> None:
+        packing.pack(work, config.output.absolute() / TOKENIZER_FILE, config, digest(inputs["rows"]))
+
+    stages.run("rows", inputs["rows"], packing.outputs(work), pack)
+    packing.tidy(work)
+
+
+def _tidy(output: Path, manifest: Manifest, with_lineage: bool) -> None:
     """Removes the temporary files of this build, and shards of an earlier build that are not in the manifest."""
     named = {shard.file for split in manifest.splits.values() for shard in split.shards}
+    wanted = {lineage.file_of(file) for file in named} if with_lineage else set()
+    for path in output.glob(f"{lineage.FOLDER}/*.parquet"):
+        if f"{lineage.FOLDER}/{path.name}" not in wanted:
+            path.unlink()
     for path in output.glob("*.tar"):
         if re.fullmatch(r"(train|dev|test)-\d{6,}\.tar", path.name) and path.name not in named:
             path.unlink()
@@ -177,7 +222,7 @@ def _report(manifest: Manifest, output: Path, seconds: dict[str, float]) -> None
     log.info("%s is complete (%s)", output, took)
 
 
-def _explained(error: Exception, config: DataBuildConfig) -> Exception:
+def explained(error: Exception, config: BuildConfig) -> Exception:
     """The error with a one-line message that caused ``error``, which Ray may have wrapped several times.
 
     An unexpected error is returned unchanged.

@@ -5,12 +5,12 @@ keys collects that range from all blocks and compares what shares a key. Ranges 
 that neither the result nor the memory of a task depends on the number of processes.
 """
 
-# N documents, P paragraphs, H hashes of a signature, B keys of a document
+# N documents, P paragraphs
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,33 +20,23 @@ from numpy.typing import NDArray
 
 from data_pipeline import arrays
 from data_pipeline.files import replacing
-from data_pipeline.hashing import UInt64, bytes_hash, mix
+from data_pipeline.hashing import UInt64
+from data_pipeline.signatures import HASHES, KEYS, Sketches, similarity
 from data_pipeline.steps import Result, Step
 from dualmask.config.data import DedupConfig
 
 FOLDERS = ("pairs", "dropped", "paragraphs")
+SIZES_FILE, EXAMPLES_FILE = "sizes.npy", "examples.npy"  # of each kept document, its near-duplicates and one of them
 REASONS = ("", "near-duplicate documents", "duplicate documents")  # by their code in ``dropped.npy``
 _NEAR, _EXACT = 1, 2
 
-_HASHES = 512  # of a signature: similarity is known to 0.02
-_BANDS, _ROWS_PER_BAND = 16, 5  # a pair of similarity 0.8 is compared with probability 0.998, of 0.3 with 0.04
-_KEYS = _BANDS + 1  # of a document: its bands, and its whole text
-_SHINGLE = 5  # words
-_WORDS = 2**17  # whose hashes are in memory at a time
 
 _ENTRIES = 2**19  # keys of a range: what its task holds in memory
 _COMPARED = 16  # documents of a bucket that the others are compared with: a corpus of one template stays linear
 _LOOKED_UP = 2**18  # pairs whose sketches are in memory at a time
-_PAIRS = 2**14  # compared at a time
 _RESOLVED = 2**15  # documents whose pairs are in memory at a time
 
-# a multiplication by an odd number reorders well-mixed 32-bit hashes: one min-wise permutation each
-_MULTIPLIERS = (mix(np.arange(_HASHES)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
-_EQUAL_HALVES = np.array([(difference < 16) + (difference % 16 == 0) for difference in range(256)], np.uint8)
-
-UInt32 = NDArray[np.uint32]
-Sketches = NDArray[np.uint8]  # [N, H / 2 + 8] the last four bits of each hash of a signature; a hash of the whole text
 Lookup = Callable[[NDArray[np.int64]], Sketches]  # of documents in ascending order
 Flags = NDArray[np.bool_]
 Pairs = NDArray[np.int64]  # [3, N] a document, an earlier one like it, the reason to drop the first
@@ -91,7 +81,7 @@ def find(work: Path, made_from: str, read: Path, places: Sequence[Place], config
     shared = {"read": read, "places": places}
     if config.near_duplicate is not None:
         pairs = Step(work / "pairs", made_from)
-        tasks = _ranges(end.document * _KEYS)
+        tasks = _ranges(end.document * KEYS)
         pairs.run(pair_range, tasks, threshold=config.near_duplicate, **shared)
         step = Step(work / "dropped", made_from)
         files = [pairs.folder / f"{key}.npy" for key in tasks]
@@ -109,79 +99,6 @@ def find(work: Path, made_from: str, read: Path, places: Sequence[Place], config
 def _ranges(entries: int) -> dict[str, dict[str, int]]:
     parts = max(1, -(-entries // _ENTRIES))
     return {f"{part:06d}": {"part": part, "parts": parts} for part in range(parts)}
-
-
-# --- keys of a block --------------------------------------------------------------------------------------------------
-
-
-def write_keys(folder: Path, name: str, documents: Sequence[Sequence[str]]) -> None:
-    """Leaves the sketches of a block's documents, given as paragraphs, and two sorted lists of keys beside it."""
-    hashes, bands, sketches = keys_of(documents)
-    arrays.save(folder / f"{name}.sketches.npy", sketches)
-    arrays.save(folder / f"{name}.bands.npy", _sorted(bands.ravel(), np.repeat(np.arange(len(bands)), _KEYS)))
-    owners = np.repeat(np.arange(len(hashes)), list(map(len, hashes)))
-    arrays.save(folder / f"{name}.paragraphs.npy", _sorted(np.concatenate(hashes), np.arange(len(owners)), owners))
-
-
-def _sorted(keys: UInt64, *columns: np.ndarray) -> UInt64:
-    """[1 + columns, N] in the order of the keys."""
-    order = np.argsort(keys, kind="stable")
-    return np.stack([column[order].astype(np.uint64) for column in (keys, *columns)])
-
-
-def keys_of(documents: Sequence[Sequence[str]]) -> tuple[list[UInt64], UInt64, Sketches]:
-    """Hashes of each document's paragraphs, keys [N, B] of the documents, and their sketches."""
-    hashes: list[UInt64] = []
-    signatures: list[UInt32] = []
-    words: list[UInt64] = []
-    waiting = 0
-    for paragraphs in documents:
-        of_paragraphs, of_words = _hashes(paragraphs)
-        hashes.append(of_paragraphs)
-        words.append(of_words)
-        waiting += len(of_words)
-        if waiting > _WORDS:
-            signatures.append(signatures_of(words))
-            words, waiting = [], 0
-    table = np.concatenate([*signatures, signatures_of(words)])
-    whole = np.array([bytes_hash(part.tobytes()) for part in hashes], "<u8")
-    bits = (table[:, ::2] & np.uint32(15)) << np.uint32(4) | table[:, 1::2] & np.uint32(15)
-    sketches = np.concatenate([bits.astype(np.uint8), whole[:, None].view(np.uint8)], axis=1)
-    return hashes, np.column_stack([*band_keys(table), whole]), sketches
-
-
-def _hashes(paragraphs: Sequence[str]) -> tuple[UInt64, UInt64]:
-    """Hashes of paragraphs [P], and of their words. Spacing and capitals make no difference."""
-    of_paragraphs, of_words = [], []
-    for text in paragraphs:
-        line = " ".join(text.lower().split()).encode()
-        of_paragraphs.append(bytes_hash(line))
-        of_words.append(np.fromiter(map(zlib.crc32, line.split(b" ")), np.uint64))
-    return np.array(of_paragraphs, np.uint64), np.concatenate([np.empty(0, np.uint64), *of_words])
-
-
-def signatures_of(documents: Sequence[UInt64]) -> UInt32:
-    """[N, H] MinHash (Broder 1997) of the runs of five words of each document, given as hashes of its words."""
-    signatures = np.empty((len(documents), _HASHES), np.uint32)
-    if not documents:
-        return signatures
-    documents = [words if len(words) >= _SHINGLE else np.resize(words, _SHINGLE) for words in documents]
-    words, lengths = np.concatenate(documents), np.array(list(map(len, documents)))
-    count = len(words) - _SHINGLE + 1
-    runs = mix(*(words[shift : shift + count] for shift in range(_SHINGLE)))
-    owners = np.repeat(np.arange(len(lengths)), lengths)
-    inside = owners[:count] == owners[_SHINGLE - 1 :]  # not of two documents
-    shingles = (runs[inside] >> np.uint64(32)).astype(np.uint32)
-    starts = np.cumsum([0, *(lengths - _SHINGLE + 1)])[:-1]
-    for number, multiplier in enumerate(_MULTIPLIERS):
-        signatures[:, number] = np.minimum.reduceat(shingles * multiplier, starts)
-    return signatures
-
-
-def band_keys(signatures: UInt32) -> list[UInt64]:
-    """One key [N] for each band of signatures [N, H]: documents that share one are compared."""
-    bands = signatures[:, : _BANDS * _ROWS_PER_BAND].reshape(len(signatures), _BANDS, _ROWS_PER_BAND)
-    return [mix(band, *bands[:, band].T) for band in range(_BANDS)]
 
 
 # --- ranges of keys ---------------------------------------------------------------------------------------------------
@@ -218,7 +135,7 @@ def _concatenated(parts: list[np.ndarray], kind: type) -> np.ndarray:
 
 def _sketches(read: Path, places: Sequence[Place], documents: NDArray[np.int64]) -> Sketches:
     """Of ``documents``, which are sorted."""
-    found = [np.empty((0, _HASHES // 2 + 8), np.uint8)]
+    found = [np.empty((0, HASHES // 2 + 8), np.uint8)]
     for place, after in pairwise(places):
         part = documents[arrays.value_range(documents, place.document, after.document)]
         if len(part):
@@ -261,7 +178,7 @@ def _compared(
         distinct = np.unique(pairs)
         table = sketches(distinct)
         left, right = np.searchsorted(distinct, pairs)
-        whole = np.ascontiguousarray(table[:, _HASHES // 2 :]).view("<u8")[:, 0]
+        whole = np.ascontiguousarray(table[:, HASHES // 2 :]).view("<u8")[:, 0]
         similar = similarity(table, left, right) >= threshold
         reasons.append(np.where(similar, np.where(whole[left] == whole[right], _EXACT, _NEAR), 0))
     return np.concatenate(reasons)
@@ -276,37 +193,50 @@ def _in_groups(keys: UInt64) -> Flags:
     return shared
 
 
-def similarity(table: Sketches, left: NDArray[np.int64], right: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Estimated Jaccard similarity of rows ``left`` and ``right`` of ``table``.
-
-    Different hashes have the same last four bits once in 16 times (b-bit MinHash, Li and König 2010).
-    """
-    bits = table[:, : _HASHES // 2]
-    agreement = [
-        _EQUAL_HALVES[bits[left[at : at + _PAIRS]] ^ bits[right[at : at + _PAIRS]]].sum(axis=1, dtype=np.int64)
-        for at in range(0, len(left), _PAIRS)
-    ]
-    return (np.concatenate([np.empty(0, np.int64), *agreement]) / _HASHES * 16 - 1) / 15
-
-
 def resolve(folder: Path, key: str, files: Sequence[Path], documents: int) -> Result:
     """Runs in one of Ray's processes: a document that is like an earlier one that is kept is dropped."""
     ranges = [arrays.mapped(file) for file in files]
-    with replacing(folder / f"{key}.npy") as temporary:
-        dropped = np.lib.format.open_memmap(temporary, "w+", np.uint8, (max(documents, 1),))
+    with (
+        _new_table(folder / f"{key}.npy", documents, np.uint8) as dropped,
+        _new_table(folder / SIZES_FILE, documents, np.uint32) as sizes,
+        _new_table(folder / EXAMPLES_FILE, documents, np.int64) as examples,
+    ):
         for first in range(0, documents, _RESOLVED):
             parts = [pairs[:, arrays.value_range(pairs[0], first, first + _RESOLVED)] for pairs in ranges]
-            mark(np.concatenate(parts, axis=1), dropped)
-        dropped.flush()
+            _add_to_groups(mark(np.concatenate(parts, axis=1), dropped), sizes, examples)
     return {}
 
 
-def mark(pairs: Pairs, dropped: NDArray[np.uint8]) -> None:
-    """Writes the reasons into ``dropped`` for the documents of ``pairs``; earlier documents are decided already."""
+@contextmanager
+def _new_table(path: Path, documents: int, kind: type) -> Iterator[np.ndarray]:
+    """[documents] zeros on disk, written atomically."""
+    with replacing(path) as temporary:
+        table = np.lib.format.open_memmap(temporary, "w+", kind, (max(documents, 1),))
+        yield table
+        table.flush()
+
+
+def mark(pairs: Pairs, dropped: NDArray[np.uint8]) -> Pairs:
+    """Writes the reasons into ``dropped`` for the documents of ``pairs``; earlier documents are decided already.
+
+    Returns the pairs that decide.
+    """
     order = np.lexsort((-pairs[2], pairs[0]))
-    for document, earlier, reason in pairs[:, order].T.tolist():
+    decisive = []
+    for place, (document, earlier, reason) in zip(order.tolist(), pairs[:, order].T.tolist(), strict=True):
         if not dropped[document] and not dropped[earlier]:
             dropped[document] = reason
+            decisive.append(place)
+    return pairs[:, decisive]
+
+
+def _add_to_groups(pairs: Pairs, sizes: NDArray[np.uint32], examples: NDArray[np.int64]) -> None:
+    """Counts the near-duplicates among ``pairs`` for the documents that are kept of them."""
+    near, kept = pairs[:2, pairs[2] == _NEAR]
+    kept, first, count = np.unique(kept, return_index=True, return_counts=True)
+    fresh = sizes[kept] == 0
+    examples[kept[fresh]] = near[first[fresh]]
+    sizes[kept] += count.astype(np.uint32)
 
 
 def repeat_range(

@@ -19,12 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_pipeline import arrays, clean, decontaminate, dedup, embedded, skipped, sources
+from data_pipeline import arrays, clean, decontaminate, dedup, embedded, scripts, signatures, similar, skipped, sources
 from data_pipeline.dedup import Place
 from data_pipeline.files import replacing, write_atomically
 from data_pipeline.hashing import UInt64, mix, text_hash, unit
 from data_pipeline.manifest import SPLITS
 from data_pipeline.sources import Skipped, SourceError, Unit
+from data_pipeline.stages import WORK_FOLDER
 from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig, SplitConfig
 
@@ -69,11 +70,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Selected:
-    """A block of ``documents/``: how many documents, and bytes of text, of each split."""
+    """A block of ``documents/``: how many documents of each split."""
 
     name: str
     documents: dict[str, int]
-    bytes: dict[str, int]
 
 
 def inputs(config: DataBuildConfig) -> dict[str, Any]:
@@ -82,13 +82,30 @@ def inputs(config: DataBuildConfig) -> dict[str, Any]:
     if config.source.kind == "embedded":
         values["python"] = sys.version.split()[0]
     else:
-        files = repr(sources.fingerprints(config.source, config.output))
+        files = repr(sources.fingerprints(config.source, _never_read(config)))
         values["files"] = hashlib.sha256(files.encode()).hexdigest()
     values["evaluation_files"] = decontaminate.inputs(config.decontaminate)
-    modules = (clean, decontaminate, dedup, embedded, sources, *sources.READERS, sys.modules[__name__])
+    modules = (
+        clean,
+        decontaminate,
+        dedup,
+        embedded,
+        scripts,
+        signatures,
+        similar,
+        sources,
+        *sources.READERS,
+        sys.modules[__name__],
+    )
     code = b"".join(Path(str(module.__file__)).read_bytes() for module in modules)
     values["code"] = hashlib.sha256(code).hexdigest()
     return values
+
+
+def _never_read(config: DataBuildConfig) -> Path:
+    """The output; of several corpora beside each other, that of all."""
+    above = config.output.absolute().parent
+    return above if (above / WORK_FOLDER).is_dir() else config.output
 
 
 def outputs(work: Path) -> list[Path]:
@@ -106,10 +123,10 @@ def selected(work: Path) -> list[Selected]:
     return [Selected(**block) for block in json.loads((work / FOLDER / _INDEX).read_bytes())["blocks"]]
 
 
-def counts(work: Path) -> dict[str, int]:
-    """What was read, dropped and kept in a finished stage, by reason."""
-    found: dict[str, int] = json.loads((work / FOLDER / _INDEX).read_bytes())["counts"]
-    return found
+def report(work: Path) -> dict[str, Any]:
+    """What a finished stage tells of its documents: counts, scripts, groups of near-duplicates."""
+    index = json.loads((work / FOLDER / _INDEX).read_bytes())
+    return {"documents": index["counts"], "scripts": index["scripts"], "groups": index["groups"]}
 
 
 def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
@@ -122,18 +139,20 @@ def extract(config: DataBuildConfig, work: Path, made_from: str) -> None:
     blocks = _read(config, read, total)
     places = _places(blocks)
     found = dedup.find(work, made_from, read.folder, places, config.dedup)
+    looked_for = config.dedup.near_duplicate is not None
+    alike = similar.groups(work, made_from, read.folder, places) if looked_for else []
     step = Step(work / FOLDER, made_from)
-    tasks = {
-        block.name: {"place": place, "documents": block.documents, "paragraphs": block.paragraphs}
-        for block, place in zip(blocks, places[:-1], strict=True)
-    }
-    kept = []
+    tasks = {block.name: {"place": place, "block": block} for block, place in zip(blocks, places[:-1], strict=True)}
+    kept, letters, main = [], Counter[str](), Counter[str]()
     for result in step.run(select, tasks, read=read.folder, found=found, config=config):
         kept.append(Selected(**result["block"]))
         total.update(result["counts"])
+        letters.update(result["letters"])
+        main.update(result["main scripts"])
     if not any(block.documents["train"] for block in kept):
         raise SourceError("no training text is left after cleaning: give more source.paths or lower clean.min_words")
-    index = {"blocks": [asdict(block) for block in kept], "counts": dict(total)}
+    written = {name: {"letters": count, "documents": main[name]} for name, count in letters.most_common()}
+    index = {"blocks": [asdict(block) for block in kept], "counts": dict(total), "scripts": written, "groups": alike}
     write_atomically(step.folder / _INDEX, json.dumps(index).encode())
 
 
@@ -151,7 +170,7 @@ def _read(config: DataBuildConfig, step: Step, total: Counter[str]) -> list[Bloc
     if not (step.folder / _EVALUATION).exists():
         decontaminate.write_runs(step.folder / _EVALUATION, config.decontaminate)
     blocks: list[Block] = []
-    for result in step.run(read_units, _groups(sources.units(config.source, config.output)), config=config):
+    for result in step.run(read_units, _groups(sources.units(config.source, _never_read(config))), config=config):
         blocks += [Block(**block) for block in result["blocks"]]
         total.update(result["counts"])
     total["records that cannot be read"] += skipped.collect(step.folder, config.output, config.source)
@@ -241,7 +260,7 @@ def _write_block(folder: Path, name: str, rows: list[dict[str, Any]]) -> Block:
     with replacing(folder / f"{name}.parquet") as temporary:
         pq.write_table(pa.Table.from_pylist(rows, _CLEANED), temporary, row_group_size=_ROWS)
     paragraphs = [row["paragraphs"] for row in rows]
-    dedup.write_keys(folder, name, paragraphs)
+    signatures.write_keys(folder, name, paragraphs)
     return Block(name, len(rows), sum(map(len, paragraphs)))
 
 
@@ -257,36 +276,39 @@ def split_of(document_id: str, shares: SplitConfig, seed: int) -> str:
 
 
 def select(
-    folder: Path,
-    key: str,
-    place: Place,
-    documents: int,
-    paragraphs: int,
-    read: Path,
-    found: dedup.Found,
-    config: DataBuildConfig,
+    folder: Path, key: str, place: Place, block: Block, read: Path, found: dedup.Found, config: DataBuildConfig
 ) -> Result:
     """Runs in Ray's processes: the block without what is dropped."""
-    reasons = found.documents(place, documents)
-    new = found.new_paragraphs(place, paragraphs)
-    total: Counter[str] = Counter()
-    block = Selected(key, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0))
+    total, letters, main = Counter[str](), Counter[str](), Counter[str]()
+    selected = Selected(key, dict.fromkeys(SPLITS, 0))
     with replacing(folder / f"{key}.parquet") as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
-        document = paragraph = 0
-        for batch in pq.ParquetFile(read / f"{key}.parquet").iter_batches(batch_size=_ROWS):
-            rows = []
-            for row in batch.to_pylist():
-                part = new[paragraph : paragraph + len(row["paragraphs"])]
-                if text := _text(row["paragraphs"], int(reasons[document]), part, config, total):
-                    rows.append({**row, "text": text, "bytes": len(text.encode())})
-                document, paragraph = document + 1, paragraph + len(part)
+        for rows in _kept(place, block, read, found, config, total):
             for row in rows:
-                block.documents[row["split"]] += 1
-                block.bytes[row["split"]] += row["bytes"]
+                selected.documents[row["split"]] += 1
+                total["bytes kept"] += row["bytes"]
+                of_text = scripts.count_letters(row["text"])
+                letters.update(of_text)
+                main.update(name for name, _ in of_text.most_common(1))
             writer.write_table(pa.Table.from_pylist(rows, _SCHEMA))
-    total["documents kept"] += sum(block.documents.values())
-    total["bytes kept"] += sum(block.bytes.values())
-    return {"block": asdict(block), "counts": dict(total)}
+    total["documents kept"] += sum(selected.documents.values())
+    return {"block": asdict(selected), "counts": dict(total), "letters": letters, "main scripts": main}
+
+
+def _kept(
+    place: Place, block: Block, read: Path, found: dedup.Found, config: DataBuildConfig, total: Counter[str]
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of a block that are kept, some hundred at a time. Counts why others are not."""
+    reasons = found.documents(place, block.documents)
+    new = found.new_paragraphs(place, block.paragraphs)
+    document = paragraph = 0
+    for batch in pq.ParquetFile(read / f"{block.name}.parquet").iter_batches(batch_size=_ROWS):
+        rows = []
+        for row in batch.to_pylist():
+            part = new[paragraph : paragraph + len(row["paragraphs"])]
+            if text := _text(row["paragraphs"], int(reasons[document]), part, config, total):
+                rows.append({**row, "text": text, "bytes": len(text.encode())})
+            document, paragraph = document + 1, paragraph + len(part)
+        yield rows
 
 
 def _text(paragraphs: list[str], reason: int, new: np.ndarray, config: DataBuildConfig, total: Counter[str]) -> str:

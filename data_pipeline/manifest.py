@@ -26,6 +26,7 @@ from data_pipeline.tables import (
     parted,
     table_bytes,
 )
+from dualmask.config.mixture import MIXTURE_FILE
 
 __all__ = ["MANIFEST_FILE", "SPLITS", "TOKENIZER_FILE", "Manifest", "ManifestError", "Member", "ShardInfo", "SplitInfo"]
 
@@ -148,7 +149,10 @@ def read_head(path: Path) -> _Head1 | _Head2:
     try:
         return _HEAD.validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise ManifestError(f"no data at {path.parent}: {MANIFEST_FILE} is missing; run dualmask data build") from None
+        missing = f"no data at {path.parent}: {MANIFEST_FILE} is missing"
+        if (path.parent / MIXTURE_FILE).exists():
+            raise ManifestError(f"{missing}; it holds a mixture: give one of the folders in it") from None
+        raise ManifestError(f"{missing}; run dualmask data build") from None
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in problem["loc"][1:])  # the first is the format

@@ -8,11 +8,10 @@ Documents are shuffled by a hash of their number. A split of more tokens than a 
 each a range of hashes: a bucket is a stream of its own, whose rows are shuffled and become its shards.
 """
 
-# N documents, R rows, P parts of documents
+# N documents
 
 from __future__ import annotations
 
-import bisect
 import functools
 import json
 from collections import Counter
@@ -22,36 +21,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
 
-from data_pipeline import arrays, documents
+from data_pipeline import arrays, documents, lineage
 from data_pipeline.files import write_atomically
 from data_pipeline.hashing import UInt64, mix, permutation, text_hash
 from data_pipeline.manifest import SPLITS
+from data_pipeline.packed import Packed
+from data_pipeline.rows import BORDER, best_fit, document_rows, joined, training_rows
 from data_pipeline.shards import Tokens, token_dtype
 from data_pipeline.steps import Result, Step, discard
 from dualmask.config.data import DataBuildConfig
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
-
-Rows = NDArray[np.int64]  # [R, 2] start in the stream and number of ids
+from dualmask.core.tokenizer import Tokenizer
 
 FOLDER = "rows"
-SHORTEST_ROW = 8  # ids of a dev or test row, BOS and EOS excluded
 BUCKET_TOKENS = 2**24  # what a task holds in memory: a smaller split is shuffled as a whole
 _TOKENS = "tokens"
+_FREQUENT = 60  # pieces that the report names
 _INDEX = "index.json"
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The files of one bucket: ``stream`` holds ids, ``rows`` the [R, 2] table, in the shuffled order of the shards."""
-
-    stream: Path
-    rows: Path
-
-    @classmethod
-    def of(cls, folder: Path, name: str) -> Packed:
-        return cls(*(folder / f"{name}.{kind}.npy" for kind in ("stream", "rows")))
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,7 @@ def outputs(work: Path) -> list[Path]:
         packed = [Packed.of(work / FOLDER, bucket.name) for bucket in buckets(work)]
     except (OSError, ValueError, KeyError):
         packed = []
-    return [work / FOLDER / _INDEX, *(file for part in packed for file in (part.stream, part.rows))]
+    return [work / FOLDER / _INDEX, *(file for part in packed for file in vars(part).values())]
 
 
 def buckets(work: Path) -> list[Bucket]:
@@ -112,10 +99,11 @@ def buckets(work: Path) -> list[Bucket]:
     return [Bucket(**bucket) for bucket in json.loads((work / FOLDER / _INDEX).read_bytes())["buckets"]]
 
 
-def counts(work: Path) -> dict[str, int]:
-    """Tokens of a finished stage: those of documents, those in rows, those left over at ends."""
-    found: dict[str, int] = json.loads((work / FOLDER / _INDEX).read_bytes())["counts"]
-    return found
+def report(work: Path) -> dict[str, Any]:
+    """What a finished stage tells: counts of tokens (of documents, in rows, left over at ends), how many documents of
+    each split have as many tokens as a power of two and fewer than the next, the most frequent pieces."""
+    index = json.loads((work / FOLDER / _INDEX).read_bytes())
+    return {"rows": index["counts"], "lengths": index["lengths"], "pieces": index["pieces"]}
 
 
 def tidy(work: Path) -> None:
@@ -130,8 +118,11 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
     blocks = documents.selected(work)
     recipe = Recipe(tokenizer_file, tokenizer.digest, config.seed, config.max_length - 2, config.packing)
     sizes: Counter[str] = Counter()
+    lengths = {split: Counter[str]() for split in SPLITS}
     for result in tokens.run(encode_block, _numbered(blocks), work=work, recipe=recipe):
-        sizes.update(result)
+        sizes.update(result["tokens"])
+        for split, of_split in lengths.items():
+            of_split.update(result["lengths"][split])
     rows = Step(work / FOLDER, made_from)
     names = [block.name for block in blocks]
     tasks = {share.bucket: {"share": share} for share in _cut(sizes)}
@@ -145,8 +136,22 @@ def pack(work: Path, tokenizer_file: Path, config: DataBuildConfig, made_from: s
         "rows": sum(bucket.rows for bucket in found),
     }
     total["newlines between documents"] = total["tokens in rows"] + total["tokens left over"] - sum(sizes.values())
-    index = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
+    index: dict[str, Any] = {"buckets": [asdict(bucket) for bucket in found], "counts": total}
+    index |= {"lengths": lengths, "pieces": _most_frequent([rows.folder / _pieces(key) for key in tasks], tokenizer)}
     write_atomically(rows.folder / _INDEX, json.dumps(index).encode())
+
+
+def _pieces(bucket: str) -> str:
+    """The file of how often each piece is in a bucket."""
+    return f"{bucket}.pieces.npy"
+
+
+def _most_frequent(files: Sequence[Path], tokenizer: Tokenizer) -> list[tuple[str, int]]:
+    counts = np.zeros(tokenizer.vocab_size, np.int64)
+    for file in files:
+        counts += arrays.mapped(file)
+    order = np.argsort(-counts, kind="stable")[:_FREQUENT].tolist()
+    return [(tokenizer.piece(index), int(counts[index])) for index in order if counts[index]]
 
 
 def _numbered(blocks: Sequence[documents.Selected]) -> dict[str, dict[str, Any]]:
@@ -172,13 +177,16 @@ def _cut(sizes: Mapping[str, int]) -> Iterator[HashRange]:
 def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, recipe: Recipe) -> Result:
     """Runs in Ray's processes: the ids of a block's documents, by split, in the order of the shuffle.
 
-    ``before``: the number of each split's first document. The result: tokens of each split.
+    ``before``: the number of each split's first document. The result: tokens of each split, and how many documents have
+    so many.
     """
     tokenizer = recipe.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
     ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
-    for row in documents.rows(work, key, ["split", "text"]):
+    origins = {split: lineage.Origins() for split in SPLITS}
+    for row in documents.rows(work, key, ["split", "text", "file", "start", "stop"]):
         ids[row["split"]].append(np.array(tokenizer.encode(row["text"]), dtype))
+        origins[row["split"]].add(row["file"], row["start"], row["stop"])
     for split, parts in ids.items():
         if parts:
             hashes = mix(recipe.seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))
@@ -186,7 +194,11 @@ def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, 
             stops = np.cumsum([len(parts[index]) for index in order])
             arrays.save(folder / f"{key}-{split}.ids.npy", np.concatenate([parts[index] for index in order]))
             arrays.save(folder / f"{key}-{split}.hashes.npy", np.stack([hashes[order], stops.astype(np.uint64)]))
-    return {split: sum(map(len, parts)) for split, parts in ids.items()}
+            origins[split].save(folder, f"{key}-{split}", order)
+    return {
+        "tokens": {split: sum(map(len, parts)) for split, parts in ids.items()},
+        "lengths": {split: Counter(1 << len(part).bit_length() >> 1 for part in parts) for split, parts in ids.items()},
+    }
 
 
 @functools.lru_cache(maxsize=1)
@@ -200,30 +212,37 @@ def _tokenizer(file: Path, digest: str) -> Tokenizer:
 
 def pack_bucket(folder: Path, key: str, share: HashRange, read: Path, blocks: Sequence[str], recipe: Recipe) -> Result:
     """Runs in Ray's processes: the stream of one bucket and the rows that are cut from it."""
-    split, tokenizer = share.split, recipe.tokenizer
+    split, tokenizer, target = share.split, recipe.tokenizer, Packed.of(folder, key)
     newline = np.array(tokenizer.encode("\n"), token_dtype(tokenizer.vocab_size))
-    texts = _shuffled(_bucket(read, blocks, share))
+    texts = _shuffled(_bucket(read, blocks, share), target.origins)
+    lengths = list(map(len, texts))
     stream = np.concatenate([newline[:0], *(piece for text in texts for piece in (text, newline))])
+    frequencies = np.bincount(stream, minlength=tokenizer.vocab_size)
+    frequencies[newline] -= len(texts)  # they stand between documents
+    arrays.save(folder / _pieces(key), frequencies)
     if recipe.cuts_stream(split):
         rows, between = training_rows(len(stream), recipe.size), 0
     else:
         continues = np.array([tokenizer.continues(index) for index in range(tokenizer.vocab_size)])
-        rows = document_rows(list(map(len, texts)), len(newline), recipe.size, stream, continues)
+        rows = document_rows(lengths, len(newline), recipe.size, stream, continues)
         between = len(texts) * len(newline)
     tokens = int(rows[:, 1].sum())
     left_over = len(stream) - between - tokens
+    pairs = lineage.documents_of_rows(rows, lengths, len(newline))
     if split == "train" and recipe.packing == "documents":
-        stream, rows = packed_rows(stream, rows, recipe.size)
+        together = best_fit(rows[:, 1].tolist(), recipe.size, BORDER)
+        stream, rows = joined(stream, rows, together)
+        pairs = lineage.joined(pairs, together)
     of_bucket = [share.number] if share.number else []
-    rows = rows[permutation(len(rows), recipe.seed, text_hash(f"{split} rows"), *of_bucket)]
-    target = Packed.of(folder, key)
+    order = permutation(len(rows), recipe.seed, text_hash(f"{split} rows"), *of_bucket)
     arrays.save(target.stream, stream)
-    arrays.save(target.rows, rows)
+    arrays.save(target.rows, rows[order])
+    arrays.save(target.pairs, lineage.reordered(pairs, order))
     return asdict(Bucket(split, key, len(texts), tokens, left_over, len(rows)))
 
 
-def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tuple[UInt64, list[Tokens]]]:
-    """Hashes [N] and ids of the documents of a bucket, block by block."""
+def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tuple[UInt64, list[Tokens], pa.Table]]:
+    """Hashes [N], ids and origins of the documents of a bucket, block by block."""
     for block in blocks:
         try:
             hashes, stops = arrays.mapped(read / f"{block}-{share.split}.hashes.npy")
@@ -233,100 +252,17 @@ def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tup
         if wanted.start < wanted.stop:
             borders = [0, *stops.tolist()][wanted.start : wanted.stop + 1]
             ids = np.array(arrays.mapped(read / f"{block}-{share.split}.ids.npy")[borders[0] : borders[-1]])
-            yield hashes[wanted], np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
+            texts = np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
+            yield hashes[wanted], texts, lineage.saved_origins(read, f"{block}-{share.split}", wanted)
 
 
-def _shuffled(parts: Iterator[tuple[UInt64, list[Tokens]]]) -> list[Tokens]:
-    """The documents in the order of their hashes."""
-    hashes, texts = [np.empty(0, np.uint64)], list[Tokens]()
-    for keys, block in parts:
+def _shuffled(parts: Iterator[tuple[UInt64, list[Tokens], pa.Table]], origins: Path) -> list[Tokens]:
+    """The documents in the order of their hashes; writes where they come from."""
+    hashes, texts, tables = [np.empty(0, np.uint64)], list[Tokens](), list[pa.Table]()
+    for keys, block, table in parts:
         hashes.append(np.array(keys))
         texts += block
-    return [texts[index] for index in np.argsort(np.concatenate(hashes), kind="stable")]
-
-
-def training_rows(stream_length: int, size: int) -> Rows:
-    """Consecutive rows of ``size`` ids; an incomplete last row is dropped unless it is the only one."""
-    starts = (
-        np.arange(0, stream_length - size + 1, size) if stream_length >= size else np.zeros(min(stream_length, 1), int)
-    )
-    return np.stack([starts, np.full(len(starts), min(size, stream_length))], axis=1).astype(np.int64)
-
-
-def document_rows(lengths: Sequence[int], gap: int, size: int, stream: Tokens, continues: NDArray[np.bool_]) -> Rows:
-    """Rows of at most ``size`` ids, each inside one document; cut between characters, none below SHORTEST_ROW ids.
-
-    ``gap``: ids between two documents. ``continues`` [V]: ids that begin with a later byte of a character.
-    """
-    rows = []
-    start = 0
-    for length in lengths:
-        stop = start + length
-        while stop - start >= SHORTEST_ROW:
-            cut = min(start + size, stop)
-            while cut < stop and cut > start + 1 and continues[stream[cut]]:
-                cut -= 1
-            rows.append((start, cut - start))
-            start = cut
-        start = stop + gap
-    return np.array(rows, np.int64).reshape(-1, 2)
-
-
-def packed_rows(stream: Tokens, parts: Rows, size: int) -> tuple[Tokens, Rows]:
-    """The parts [P, 2] of documents in ``stream``, put together to rows of at most ``size`` ids: another stream and its
-    rows [R, 2]. Between two parts of a row stand the EOS of the first and the BOS of the second."""
-    border = np.array([EOS_ID, BOS_ID], stream.dtype)
-    ids: list[Tokens] = []
-    lengths: list[int] = []
-    for row in best_fit(parts[:, 1].tolist(), size, len(border)):
-        bordered = [piece for start, length in parts[row] for piece in (border, stream[start : start + length])]
-        ids += bordered[1:]
-        lengths.append(sum(map(len, bordered[1:])))
-    starts = np.cumsum([0, *lengths])[:-1]
-    return np.concatenate([stream[:0], *ids]), np.array([starts, lengths], np.int64).T
-
-
-def best_fit(lengths: Sequence[int], size: int, between: int) -> list[list[int]]:
-    """Indices of the ``lengths`` in each row of ``size``, ``between`` places left free between two of them.
-
-    Best fit, the longest first (Ding et al. 2024): each goes where it leaves the least room.
-    """
-    rows: list[list[int]] = []
-    with_room: dict[int, list[int]] = {}  # free places: rows
-    rooms: list[int] = []  # of those that there are, in ascending order
-    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
-        needed, place = lengths[index] + between, bisect.bisect_left(rooms, lengths[index] + between)
-        if place == len(rooms):
-            row, room = len(rows), size + between
-            rows.append([])
-        else:
-            room = rooms[place]
-            row = with_room[room].pop()
-            if not with_room[room]:
-                rooms.pop(place)
-        rows[row].append(index)
-        left = with_room.setdefault(room - needed, [])
-        if not left:
-            bisect.insort(rooms, room - needed)
-        left.append(row)
-    return rows
-
-
-def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_length: int) -> Iterator[Tokens]:
-    """Rows ``first`` … ``stop`` - 1 as arrays [≤ rows_per_block, max_length] of ``BOS … EOS PAD …``."""
-    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows, mmap_mode="r")
-    for begin in range(first, stop, rows_per_block):
-        part = table[begin : min(begin + rows_per_block, stop)]
-        block = np.full((len(part), max_length), PAD_ID, stream.dtype)
-        block[:, 0] = BOS_ID
-        for row, (start, length) in zip(block, part, strict=True):
-            row[1 : 1 + length] = stream[start : start + length]
-            row[1 + length] = EOS_ID
-        yield block
-
-
-def row_ids(packed: Packed) -> Iterator[list[int]]:
-    """The ids of every row, BOS and EOS excluded, in the order of the shards."""
-    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows)
-    for start, length in table.tolist():
-        yield stream[start : start + length].tolist()
+        tables.append(table)
+    order = np.argsort(np.concatenate(hashes), kind="stable")
+    lineage.save_bucket(origins, tables, order)
+    return [texts[index] for index in order]

@@ -19,6 +19,8 @@ log = logging.getLogger(__name__)
 
 Inputs = dict[str, Any]
 
+WORK_FOLDER = ".work"  # of an output: what later builds need
+
 
 def digest(inputs: Inputs) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
@@ -46,6 +48,10 @@ class Stages:
             work()
             self.seconds[name] = time.monotonic() - start
             write_atomically(self._record(name), json.dumps(inputs, indent=1).encode())
+
+    def is_done(self, name: str, inputs: Inputs, outputs: Sequence[Path]) -> bool:
+        """Whether ``run`` would have nothing to do."""
+        return self._reason(name, json.loads(json.dumps(inputs)), outputs) is None
 
     def _record(self, name: str) -> Path:
         return self.folder / f"{name}.json"

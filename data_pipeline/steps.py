@@ -6,8 +6,10 @@ and counts only. A killed build makes the blocks that have no record.
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ Result = dict[str, Any]  # of one task, as JSON: counts and names
 Function = Callable[..., Result]
 
 _MADE_FROM = "made_from"
+_SECONDS = "seconds.json"  # beside the folders
 _IN_FLIGHT = 2  # tasks a core: the next one is there when one ends
 _RETRIES = 5  # of a task whose process was killed
 
@@ -35,7 +38,13 @@ class Step:
         if before != made_from:
             discard(folder)
             folder.mkdir(parents=True)
+            self._begin_seconds()
             write_atomically(folder / _MADE_FROM, made_from.encode())
+
+    def _begin_seconds(self) -> None:
+        """Forgets those of this step and of the steps behind it, which are run again, too."""
+        before = itertools.takewhile(lambda item: item[0] != self.folder.name, seconds(self.folder.parent).items())
+        _write_seconds(self.folder.parent, dict(before))
 
     def record(self, key: str) -> Path:
         return self.folder / f"{key}.json"
@@ -49,13 +58,30 @@ class Step:
 
         Returns the results of all tasks in their order. The function writes its files into ``folder``, atomically.
         """
+        start = time.monotonic()
         missing = [key for key in tasks if not self.record(key).exists()]
         with ProgressBar(self.folder.name, len(tasks)) as bar:
             bar.advance_to(len(tasks) - len(missing))
             jobs = ((self.folder, key, tasks[key]) for key in missing)
             for done, _ in enumerate(_finished(function, jobs, shared), len(tasks) - len(missing) + 1):
                 bar.advance_to(done)
+        took = seconds(self.folder.parent)
+        took[self.folder.name] = took.get(self.folder.name, 0.0) + time.monotonic() - start
+        _write_seconds(self.folder.parent, took)
         return map(self.result, tasks)
+
+
+def seconds(work: Path) -> dict[str, float]:
+    """How long each step in ``work`` took, without what a build that was killed had not finished."""
+    try:
+        found: dict[str, float] = json.loads((work / _SECONDS).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _write_seconds(work: Path, took: Mapping[str, float]) -> None:
+    write_atomically(work / _SECONDS, json.dumps(took).encode())
 
 
 def discard(folder: Path) -> None:

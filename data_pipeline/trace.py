@@ -1,19 +1,16 @@
-"""From a sequence back to the documents that it holds: ``lineage/SPLIT-NUMBER.parquet`` beside the shards, one record
-(row, file, start, stop) for each part of a document in a row. start, stop: the place in the (decompressed) file, bytes
-or row numbers."""
+"""From a sequence back to the documents that it holds parts of, by the files of lineage.py."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
+from data_pipeline import lineage
 from data_pipeline.manifest import Manifest, ManifestError
-
-LINEAGE_FOLDER = "lineage"
 
 
 class Origin(NamedTuple):
-    """A part of a document."""
+    """The place of a document in its (decompressed) file: bytes, or row numbers."""
 
     file: str
     start: int
@@ -21,7 +18,7 @@ class Origin(NamedTuple):
 
 
 def trace(place: str) -> list[Origin]:
-    """Where the sequence at ``place``, ``FOLDER/SHARD.tar:ROW``, comes from, part by part. Raises ManifestError."""
+    """Where the sequence at ``place``, ``FOLDER/SHARD.tar:ROW``, comes from. Raises ManifestError."""
     name, _, row = place.rpartition(":")
     shard = Path(name)
     if not row.isdecimal():
@@ -31,7 +28,7 @@ def trace(place: str) -> list[Origin]:
         raise ManifestError(f"{shard} is no shard of {shard.parent}: give one that its manifest names")
     if int(row) >= (rows := int(shards.rows[number])):
         raise ManifestError(f"{place}: {shard.name} has the rows 0 to {rows - 1}: give one of them")
-    return _read(shard.parent / LINEAGE_FOLDER / shard.with_suffix(".parquet").name, int(row))
+    return _read(shard.parent / lineage.file_of(shard.name), int(row))
 
 
 def _read(path: Path, row: int) -> list[Origin]:

@@ -12,7 +12,9 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece as spm
@@ -74,7 +76,9 @@ def describe(config: TokenizerConfig, tokenizer_file: Path | None) -> str:
     if tokenizer_file is None:
         reason = f", as {config.name} could not be reached" if config.name else ""
         return f"sentencepiece, trained on the train documents{reason}"
-    return f"{config.name}, of the Hugging Face hub" if config.name else f"{tokenizer_file.name}, given"
+    if config.name:
+        return f"{config.name}, of the Hugging Face hub"
+    return f"{tokenizer_file.parent.name}/{tokenizer_file.name}, given"
 
 
 def make(config: TokenizerConfig, tokenizer_file: Path | None, work: Path, target: Path, step: Step, seed: int) -> None:
@@ -82,18 +86,35 @@ def make(config: TokenizerConfig, tokenizer_file: Path | None, work: Path, targe
 
     Raises VocabularyError.
     """
-    if tokenizer_file is not None:
-        with replacing(target) as temporary:
-            shutil.copyfile(tokenizer_file, temporary)
+    if tokenizer_file is None:
+        train_on([Sampled(work, 1.0)], config, target, step, seed)
         return
-    blocks = [block.name for block in documents.selected(work)]
-    total: Counter[int] = Counter()
-    for result in step.run(weigh, {f"{name}.weights": {"block": name} for name in blocks}, work=work, seed=seed):
-        total.update({int(place): size for place, size in result.items()})
-    bound, is_whole = threshold(total, config.sample_megabytes * 1e6)
-    samples = {f"{name}.sample": {"block": name} for name in blocks}
-    step.run(draw, samples, work=work, seed=seed, bound=bound)
-    files = [step.folder / f"{name}.sample.txt" for name in blocks]
+    with replacing(target) as temporary:
+        shutil.copyfile(tokenizer_file, temporary)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """A corpus of which a tokenizer is trained: the folder of its documents, and its share of the sample."""
+
+    work: Path
+    share: float
+
+
+def train_on(corpora: Sequence[Sampled], config: TokenizerConfig, target: Path, step: Step, seed: int) -> None:
+    """Writes a tokenizer of a sample of the documents of ``corpora``, with a running Ray. Raises VocabularyError."""
+    files: list[Path] = []
+    is_whole = True
+    for number, corpus in enumerate(corpora):
+        tasks = {f"{number}-{block.name}": {"block": block.name} for block in documents.selected(corpus.work)}
+        shared: dict[str, Any] = {"work": corpus.work, "seed": seed}
+        sizes: Counter[int] = Counter()
+        for result in step.run(weigh, {f"{key}.weights": task for key, task in tasks.items()}, **shared):
+            sizes.update({int(place): size for place, size in result.items()})
+        bound, all_of_it = threshold(sizes, config.sample_megabytes * 1e6 * corpus.share)
+        step.run(draw, {f"{key}.sample": task for key, task in tasks.items()}, bound=bound, **shared)
+        files += [step.folder / f"{key}.sample.txt" for key in tasks]
+        is_whole &= all_of_it
     step.run(learn, {"model": {"files": files, "config": config, "is_whole": is_whole}})
     with replacing(target) as temporary:
         shutil.copyfile(step.folder / "model", temporary)

@@ -284,8 +284,7 @@ def make_observers(
     if profiled is not None:
         observers.append(ProfiledSteps(profiled, run.output / "profile", step))
     if run.tracking.enabled:
-        dataset = {"name": run.data.name, "digest": ready.data_digest, "path": ", ".join(run.data.paths)}
-        observers.append(Tracker(run, key, dataset=dataset))
+        observers.append(Tracker(run, key, data_digest=ready.data_digest))
     return observers
 
 

@@ -71,8 +71,7 @@ def sweep(options: argparse.Namespace) -> int:
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty: give another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
-    dataset = {"name": run.data.name, "digest": ready.data_digest, "path": ", ".join(run.data.paths)}
-    parent = SweepRun(run, dataset=dataset) if run.tracking.enabled else None
+    parent = SweepRun(run, data_digest=ready.data_digest) if run.tracking.enabled else None
     job = Job(
         config=str(Path(options.config).resolve()),
         overrides=(*options.set, *([f"tracking.parent={parent.id}"] if parent and parent.id else [])),

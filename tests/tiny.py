@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 
 from data_pipeline.manifest import Manifest, SplitInfo
-from data_pipeline.packing import packed_rows
+from data_pipeline.rows import packed_rows
 from data_pipeline.shards import token_dtype, write_shard
 from data_pipeline.vocabulary import train as train_tokenizer
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer

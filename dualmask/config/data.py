@@ -152,13 +152,13 @@ class TokenizerConfig(Section):
 class ShardConfig(Section):
     sequences_per_member: Positive = Field(128, description="sequences in one member of a tar: what one read fetches")
     members_per_shard: Positive = 64
+    lineage: bool = Field(True, description="write beside each shard which documents its sequences come from")
 
 
-class DataBuildConfig(Section):
-    """One file, one corpus."""
+class BuildConfig(Section):
+    """What every build says, of one corpus or of several."""
 
-    output: Path = Field(description="folder of shards, manifest.json and tokenizer.model")
-    source: SourceConfig
+    output: Path = Field(description="folder of shards, manifest.json and tokenizer.model; of several: of such folders")
     clean: CleanConfig = CleanConfig()
     dedup: DedupConfig = DedupConfig()
     decontaminate: DecontaminateConfig = DecontaminateConfig()
@@ -173,3 +173,59 @@ class DataBuildConfig(Section):
     shards: ShardConfig = ShardConfig()
     workers: Positive | None = Field(None, description="Ray processes; null: one for each core")
     seed: int = 0
+
+
+class DataBuildConfig(BuildConfig):
+    """One file, one corpus."""
+
+    source: SourceConfig
+
+
+class Ingredient(Section):
+    """A corpus beside others: the folder ``output/name``, and how much of it a run reads."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$", max_length=100)] = Field(
+        description="of its folder: letters, digits, - and _"
+    )
+    weight: Annotated[float, Field(gt=0.0)] = Field(
+        1.0, description="share of a run's sequences and of the tokenizer's sample, beside other weights"
+    )
+    epochs: Positive | None = Field(None, description="how often a run reads each sequence at most; null: no limit")
+
+
+class CorpusConfig(Ingredient):
+    """A section that is not given is that of the whole file."""
+
+    source: SourceConfig
+    clean: CleanConfig | None = None
+    dedup: DedupConfig | None = None
+    decontaminate: DecontaminateConfig | None = None
+    split: SplitConfig | None = None
+
+
+class MixtureBuildConfig(BuildConfig):
+    """One file, several corpora: a folder each, with one tokenizer, which runs read by weight."""
+
+    sources: Annotated[tuple[CorpusConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> MixtureBuildConfig:
+        names = [each.name for each in self.sources]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"sources: two are called {repeated[0]!r}: give each a name of its own")
+        return self
+
+    def corpora(self, tokenizer: Path | None) -> list[DataBuildConfig]:
+        """The build of each source. ``tokenizer``: the one of all, where the file names none."""
+        shared = {name: getattr(self, name) for name in BuildConfig.model_fields}
+        if tokenizer is not None:
+            shared["tokenizer"] = self.tokenizer.model_copy(update={"model": tokenizer, "name": None})
+        return [
+            DataBuildConfig(**{**shared, **_given(each), "output": self.output / each.name}) for each in self.sources
+        ]
+
+
+def _given(corpus: CorpusConfig) -> dict[str, Section]:
+    """Its sections."""
+    values = {name: getattr(corpus, name) for name in CorpusConfig.model_fields}
+    return {name: value for name, value in values.items() if isinstance(value, Section)}

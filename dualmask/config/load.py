@@ -16,6 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dualmask.config.data import DataBuildConfig, MixtureBuildConfig
+from dualmask.config.mixture import with_sources
 from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError, apply, read_tree, show
 
@@ -32,8 +34,17 @@ RENAMED = {
 
 
 def load_run(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """The run that ``path`` describes. Raises ConfigError."""
-    return load_yaml_model(path, RunConfig, overrides)
+    """The run that ``path`` describes; where ``data.path`` is a mixture, with its sources. Raises ConfigError."""
+    run = load_yaml_model(path, RunConfig, overrides)
+    return run.model_copy(update={"data": with_sources(run.data)})
+
+
+def load_build(path: str | Path, overrides: Sequence[str] = ()) -> DataBuildConfig | MixtureBuildConfig:
+    """The data build that ``path`` describes, of one corpus or of several. Raises ConfigError."""
+    tree = read_tree(path)
+    if isinstance(tree, dict) and "sources" in tree:
+        return load_yaml_model(path, MixtureBuildConfig, overrides)
+    return load_yaml_model(path, DataBuildConfig, overrides)
 
 
 def load_yaml_model(path: str | Path, model_class: type[Model], overrides: Sequence[str] = ()) -> Model:

@@ -52,8 +52,8 @@ class DataSource(Section):
 class DataConfig(Section):
     path: Folder | None = Field(
         None,
-        description="folder made by `dualmask data build` (holds manifest.json), or its address in an object store: "
-        "https://…, s3://…",
+        description="folder made by `dualmask data build` (holds manifest.json or, for several sources, mixture.json), "
+        "or the address of one with manifest.json in an object store: https://…, s3://…",
     )
     sources: Annotated[tuple[DataSource, ...], Field(min_length=1)] | None = Field(
         None, description="instead of path: several folders with weights; dev texts come from all of them"

@@ -15,7 +15,7 @@ import jinja2
 def render(package: str, template: str, texts: Sequence[dict[str, Any]], left_out: int, **settings: float) -> str:
     """The HTML of at least one text, drawn by a ``template`` in the folder templates of a family's ``package``, which
     extends ``trace.html``. left_out: texts that the page does not show, which it says; settings: for the script."""
-    loaders = [jinja2.PackageLoader(package), jinja2.PackageLoader("dualmask.serving")]
+    loaders = [jinja2.PackageLoader(name) for name in (package, "dualmask.serving", "dualmask.core")]
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader(loaders), autoescape=True, undefined=jinja2.StrictUndefined
     )

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dualmask.config.address import local_folder
 from dualmask.config.load import flatten
 from dualmask.config.schema import RunConfig
 from dualmask.training.metrics import EvalRecord, StepRecord
@@ -25,6 +26,8 @@ from dualmask.training.plots import plot_losses
 
 KEY_TAG = "dualmask.key"  # by which a resumed process finds its MLflow runs again
 STAGE_TAG = "dualmask.stage"
+_DATA_TAG = "dataset.digest"
+_CARD_FILE = "report.html"  # that a data build leaves in its folder
 _MAX_PAUSE = 30.0  # seconds between two attempts to reach a server that does not answer
 _CLOSE_TIMEOUT = 120.0  # seconds that the end of a run waits for a server that answers
 _QUEUE_SIZE = 50_000
@@ -35,12 +38,12 @@ _TAG_LENGTH = 5000
 class Tracker:
     """An Observer that reports to MLflow. ``key`` identifies the training; a resumed run passes the same key."""
 
-    def __init__(self, run: RunConfig, key: str, *, dataset: dict[str, str]) -> None:
+    def __init__(self, run: RunConfig, key: str, *, data_digest: str) -> None:
         self._run, self._every = run, run.tracking.every_steps
         self._jobs: queue.Queue[Callable[[_Store], None]] = queue.Queue(_QUEUE_SIZE)
         self.failing = False
         self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(key, dataset), name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._work, args=(key, data_digest), name="mlflow", daemon=True)
         self._thread.start()
 
     def on_step(self, record: StepRecord) -> None:
@@ -74,8 +77,8 @@ class Tracker:
                 _say("too much is waiting to be sent; leaving some out")
                 self.failing = True
 
-    def _work(self, key: str, dataset: dict[str, str]) -> None:
-        store = self._retry(lambda: _Store(self._run, key, dataset))
+    def _work(self, key: str, data_digest: str) -> None:
+        store = self._retry(lambda: _Store(self._run, key, data_digest))
         while store is not None and not (self._closing.is_set() and self._jobs.empty()):
             try:
                 job = self._jobs.get(timeout=0.2)
@@ -109,10 +112,10 @@ class SweepRun:
     ``id`` is None where the server does not answer: the sweep goes on, and its trials are runs by themselves.
     """
 
-    def __init__(self, run: RunConfig, *, dataset: dict[str, str]) -> None:
+    def __init__(self, run: RunConfig, *, data_digest: str) -> None:
         quiet = run.tracking.model_copy(update={"system_metrics": False})
         self._run = run.model_copy(update={"name": f"{run.name}-sweep", "tracking": quiet})
-        self._store = self._try(lambda: _Store(self._run, uuid.uuid4().hex, dataset))
+        self._store = self._try(lambda: _Store(self._run, uuid.uuid4().hex, data_digest))
         self.id = None if self._store is None else self._store.parent
 
     def close(self, best: dict[str, Any], metric: str, value: float | None) -> None:
@@ -132,7 +135,7 @@ class SweepRun:
 class _Store:
     """The calls of MLflow, in the tracker's thread. Every method may raise, and may then be called again."""
 
-    def __init__(self, run: RunConfig, key: str, dataset: dict[str, str]) -> None:
+    def __init__(self, run: RunConfig, key: str, data_digest: str) -> None:
         # one short attempt: the tracker itself decides when to try again
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
@@ -148,8 +151,9 @@ class _Store:
         self._stages: dict[int, str] = {}
         above = {} if run.tracking.parent is None else {"mlflow.parentRunId": run.tracking.parent}
         self._parent, known = self._find_or_create(above, run.name)
-        if not known:
-            self._describe(dataset)
+        if _DATA_TAG not in self._client.get_run(self._parent).data.tags:
+            self._describe(data_digest)
+            self._log_cards()
         self._monitor = self._watch_system(resumed=known)
 
     def log(self, record: StepRecord, milliseconds: int) -> None:
@@ -243,15 +247,25 @@ class _Store:
             artifact_location = (Path(self._uri.removeprefix("sqlite:///")).parent / "mlartifacts").as_uri()
         return self._client.create_experiment(name, artifact_location=artifact_location)
 
-    def _describe(self, dataset: dict[str, str]) -> None:
+    def _describe(self, data_digest: str) -> None:
+        """Parameters and data. The tag comes last: it says that the rest is there."""
         from mlflow.entities import Dataset, DatasetInput, Param
 
         params = [Param(key, str(value)[:_PARAM_LENGTH]) for key, value in flatten(self._run).items()]
         for start in range(0, len(params), 100):  # MLflow's limit
             self._client.log_batch(self._parent, params=params[start : start + 100])
-        self._client.set_tag(self._parent, "dataset.digest", dataset["digest"])
-        source = Dataset(dataset["name"], dataset["digest"][:36], "local", dataset["path"])
+        source = Dataset(self._run.data.name, data_digest[:36], "local", ", ".join(self._run.data.paths))
         self._client.log_inputs(self._parent, [DatasetInput(source)])
+        self._client.set_tag(self._parent, _DATA_TAG, data_digest)
+
+    def _log_cards(self) -> None:
+        """The page of each data folder that has one. Metrics do not wait for a store of artifacts that refuses it."""
+        for number, folder in enumerate(map(local_folder, self._run.data.paths)):
+            if (card := folder / _CARD_FILE).is_file():
+                try:
+                    self._client.log_artifact(self._parent, str(card), f"data/{number}-{folder.absolute().name}")
+                except Exception as error:  # see Tracker._retry
+                    _say(f"{card} was not taken: {' '.join(str(error).split())[:200]}")
 
     def _watch_system(self, *, resumed: bool) -> Any:
         if not self._run.tracking.system_metrics:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import time
 from contextlib import closing
@@ -11,6 +12,8 @@ import pytest
 import tiny
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
+
+from data_pipeline.page import write_page
 
 pytestmark = pytest.mark.distributed
 
@@ -28,7 +31,9 @@ def uri(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def runs(data: Path, folder: Path, uri: str) -> dict[str, Run]:
     """Runs by name, of a training that was stopped in its second stage and then resumed."""
-    config = tiny.write_config(folder, data, tracking={"enabled": True, "uri": uri, "every_steps": 2})
+    described = Path(shutil.copytree(data, folder / "data"))
+    write_page(described)
+    config = tiny.write_config(folder, described, tracking={"enabled": True, "uri": uri, "every_steps": 2})
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")
     stopped = tiny.start_ranks(1, config, "--set", "stages.1.steps=4000")
@@ -80,6 +85,17 @@ def test_parameters_and_dataset(runs: dict[str, Run]) -> None:
     assert parent.data.params["stages.2.lr.peak"] == "0.003"
     assert len(parent.data.tags["dataset.digest"]) == 64
     assert parent.inputs.dataset_inputs[0].dataset.digest == parent.data.tags["dataset.digest"][:36]
+
+
+def test_the_card_of_the_data_is_an_artifact(runs: dict[str, Run], uri: str, folder: Path) -> None:
+    """Once, though two processes logged the run."""
+    client, parent = MlflowClient(uri), runs["tiny"].info.run_id
+    cards = [
+        item.path for part in client.list_artifacts(parent, "data") for item in client.list_artifacts(parent, part.path)
+    ]
+    assert cards == ["data/0-data/report.html"]
+    (logged,) = (folder / "runs" / "mlartifacts").rglob("report.html")
+    assert logged.read_bytes() == (folder / "data" / "report.html").read_bytes()
 
 
 def test_metrics_are_those_of_the_record(runs: dict[str, Run], uri: str, folder: Path) -> None:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dualmask.config.data import DataBuildConfig
-from dualmask.config.load import load_run, load_yaml_model
+from dualmask.config.load import load_build, load_run
 
 ROOT = Path(__file__).parents[3] / "configs"
 RUNS = sorted(ROOT.glob("*.yaml"))
@@ -24,4 +23,4 @@ def test_run_configuration_loads(path):
 
 @pytest.mark.parametrize("path", DATA, ids=lambda path: path.name)
 def test_data_configuration_loads(path):
-    assert load_yaml_model(path, DataBuildConfig, []).output
+    assert load_build(path).output

@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline import dedup
-from data_pipeline.dedup import Place, keys_of, mark, seen_before, similar_pairs, similarity
+from data_pipeline import arrays, dedup, signatures, similar
+from data_pipeline.dedup import Place, mark, seen_before, similar_pairs
+from data_pipeline.signatures import keys_of, similarity
 
 WORDS = [f"word{number}" for number in range(2000)]
 
@@ -84,7 +87,7 @@ def test_ranges_of_keys_find_what_one_range_finds(tmp_path: Path) -> None:
     places = []
     for block in range(3):
         part = [[text] for text in texts[block * 40 : block * 40 + 40]]
-        dedup.write_keys(tmp_path, f"block{block}", part)
+        signatures.write_keys(tmp_path, f"block{block}", part)
         places.append(Place(f"block{block}", block * 40, block * 40))
     places.append(Place("", 120, 120))
     found = []
@@ -104,3 +107,21 @@ def test_why_a_document_is_dropped() -> None:
     dropped = np.zeros(3, np.uint8)
     mark(pairs, dropped)
     assert [dedup.REASONS[code] for code in dropped] == ["", "duplicate documents", "near-duplicate documents"]
+
+
+def test_groups_of_near_duplicates_are_counted_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents 0 and 3 are kept of three and two; 5 is an exact copy, which is no near-duplicate."""
+    monkeypatch.setattr(dedup, "_RESOLVED", 2)
+    near, exact = dedup._NEAR, dedup._EXACT
+    pairs = np.array([(1, 0, near), (2, 0, near), (4, 3, near), (5, 3, exact), (6, 4, near)]).T
+    arrays.save(tmp_path / "pairs.npy", pairs)
+    dedup.resolve(tmp_path, "dropped", [tmp_path / "pairs.npy"], 7)
+    for name, paragraphs in (("a", ["same one", "same two", "same three"]), ("b", ["four", "five", "four", "six"])):
+        rows = [{"id": text, "file": "f", "start": 0, "stop": 1, "paragraphs": [text, "end"]} for text in paragraphs]
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / f"{name}.parquet", row_group_size=2)
+    places = [dedup.Place("a", 0, 0), dedup.Place("b", 3, 6), dedup.Place("", 7, 14)]
+    two, three = similar.describe(tmp_path, "groups", tmp_path, places)["groups"]
+    assert (two["from"], two["to"], two["groups"], two["documents"]) == (2, 2, 1, 2)
+    assert [document["text"] for document in two["pair"]] == ["four\nend", "five\nend"]
+    assert (three["from"], three["to"], three["groups"], three["documents"]) == (3, 4, 1, 3)
+    assert [document["id"] for document in three["pair"]] == ["same one", "same two"]

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from data_pipeline.crop import Crop, unpack
 from data_pipeline.manifest import Manifest, SplitInfo
-from data_pipeline.packing import Packed, best_fit, blocks, packed_rows
+from data_pipeline.packed import Packed, blocks
 from data_pipeline.reader import ShardReader, Share
+from data_pipeline.rows import best_fit, packed_rows
 from data_pipeline.shards import BadMember, read_member, write_shard
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID

@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.packing import SHORTEST_ROW, Packed, blocks, document_rows, training_rows
+from data_pipeline.packed import Packed, blocks
+from data_pipeline.rows import SHORTEST_ROW, document_rows, training_rows
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
 NEVER = np.zeros(100, bool)

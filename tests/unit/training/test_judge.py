@@ -124,7 +124,7 @@ def test_tracker(tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     run = RunConfig.model_validate(tree(tmp_path))
-    tracker = Tracker(run, "key", dataset={"name": "d", "digest": "0" * 64, "path": "d"})
+    tracker = Tracker(run, "key", data_digest="0" * 64)
     tracker.on_step(stepped(0))
     tracker.on_eval(evaluated(0, dev_f05=0.25, dev_gate_auc=math.nan))
     tracker.close("complete")

@@ -110,7 +110,7 @@ def test_a_store_that_comes_late_gets_everything(tmp_path: Path, capsys: pytest.
     blocked = tmp_path / "runs"
     blocked.touch()
     uri = f"sqlite:///{blocked}/mlflow.db"
-    tracker = Tracker(tracked_run(tmp_path, uri), "key", dataset={"name": "d", "digest": "0" * 64, "path": "d"})
+    tracker = Tracker(tracked_run(tmp_path, uri), "key", data_digest="0" * 64)
     slowest = 0.0
     for step in range(STEPS):
         began = time.perf_counter()
@@ -136,9 +136,7 @@ def test_a_store_that_comes_late_gets_everything(tmp_path: Path, capsys: pytest.
 
 
 def test_a_server_that_is_not_there_is_left_soon(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tracker = Tracker(
-        tracked_run(tmp_path, "http://127.0.0.1:9"), "key", dataset={"name": "d", "digest": "0" * 64, "path": "d"}
-    )
+    tracker = Tracker(tracked_run(tmp_path, "http://127.0.0.1:9"), "key", data_digest="0" * 64)
     tracker.on_step(record(0))
     end = time.monotonic() + 60
     while not tracker.failing:
