@@ -177,8 +177,10 @@ def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, 
     tokenizer = recipe.tokenizer
     dtype = token_dtype(tokenizer.vocab_size)
     ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
-    for row in documents.rows(work, key, ["split", "text"]):
-        ids[row["split"]].append(np.array(tokenizer.encode(row["text"]), dtype))
+    for column in documents.groups(work, key):
+        for split, text in zip(column("split"), column("text"), strict=True):
+            encoded = tokenizer.encode(text)
+            ids[split].append(np.fromiter(encoded, dtype, len(encoded)))
     for split, parts in ids.items():
         if parts:
             hashes = mix(recipe.seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))
@@ -314,14 +316,15 @@ def best_fit(lengths: Sequence[int], size: int, between: int) -> list[list[int]]
 
 def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_length: int) -> Iterator[Tokens]:
     """Rows ``first`` … ``stop`` - 1 as arrays [≤ rows_per_block, max_length] of ``BOS … EOS PAD …``."""
-    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows, mmap_mode="r")
+    stream, table = np.asarray(arrays.mapped(packed.stream)), np.asarray(arrays.mapped(packed.rows))
+    places = np.arange(max_length)
     for begin in range(first, stop, rows_per_block):
-        part = table[begin : min(begin + rows_per_block, stop)]
-        block = np.full((len(part), max_length), PAD_ID, stream.dtype)
+        starts, lengths = table[begin : min(begin + rows_per_block, stop), :, None].transpose(1, 0, 2)
+        is_content = (places > 0) & (places <= lengths)
+        block = np.full(is_content.shape, PAD_ID, stream.dtype)
+        block[is_content] = stream[(starts + places - 1)[is_content]]
         block[:, 0] = BOS_ID
-        for row, (start, length) in zip(block, part, strict=True):
-            row[1 : 1 + length] = stream[start : start + length]
-            row[1 + length] = EOS_ID
+        np.put_along_axis(block, lengths + 1, EOS_ID, axis=1)
         yield block
 
 
