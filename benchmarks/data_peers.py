@@ -55,6 +55,9 @@ class Built:
     tokens: int  # in rows, BOS and EOS excluded
 
 
+Result = tuple[float, Built]  # CPU seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="result file")
@@ -69,10 +72,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         written = prepare(Path(folder), arguments.megabytes * MEGABYTE)
         arms = {name: partial(timed, name, Path(folder)) for name in NEEDED if installed(name)}
-        results = interleave(arms, arguments.repeats)
+        results: dict[str, list[Result]] = {name: [] for name in arms}
+        for _ in range(arguments.repeats):
+            for name, (result,) in interleave(arms, 1).items():
+                results[name].append(result)
+            save(arguments.json, results, written)
+
+
+def save(path: Path, results: dict[str, list[Result]], written: int) -> None:
+    """After each repeat, as they take long."""
     rows = [row for name, result in results.items() for row in judged(name, result, written)]
     versions = {name: metadata.version(name) for arm in results for name in NEEDED[arm]}
-    print_rows(write(arguments.json, "data_peers", rows, versions=versions, load=load())["rows"])
+    print_rows(write(path, "data_peers", rows, versions=versions, load=load())["rows"])
 
 
 def prepare(folder: Path, size: int) -> int:
@@ -91,7 +102,7 @@ def installed(name: str) -> bool:
     return not missing
 
 
-def timed(name: str, folder: Path, repeat: int) -> tuple[float, Built]:
+def timed(name: str, folder: Path, repeat: int) -> Result:
     """CPU seconds of all processes of one build, and what it built."""
     with tempfile.TemporaryDirectory(dir=folder) as output:
         result = Path(output) / "built.json"
@@ -102,7 +113,7 @@ def timed(name: str, folder: Path, repeat: int) -> tuple[float, Built]:
         return sum(usage.cpu_seconds.values()), Built(**json.loads(result.read_bytes()))
 
 
-def judged(name: str, results: list[tuple[float, Built]], written: int) -> list[Row]:
+def judged(name: str, results: list[Result], written: int) -> list[Row]:
     return [
         median_row("megabytes_per_cpu_second", [written / MEGABYTE / seconds for seconds, _ in results], arm=name),
         median_row("documents_kept", [built.documents for _, built in results], arm=name),
