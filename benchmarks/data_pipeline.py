@@ -1,9 +1,9 @@
-"""What a data build needs as the corpus grows: ``python -m benchmarks.data_pipeline --json out.json``.
+"""What a data build needs as the corpus grows: ``python -m benchmarks.data_pipeline --json out.json --plot out.svg``.
 
 A corpus of each size is generated (JSON lines of sentences of Zipf words, one document in ten a copy, changed or not,
 of an earlier one) and built by a process of its own. While it runs, the resident memory of that process (the driver)
-and of all processes together is sampled, where memory that processes share counts once (PSS), and so are the CPU
-seconds of all.
+and of all processes together is sampled, where memory that processes share, Ray's object store as well, counts once
+(PSS), and so are the CPU seconds of all. Sizes that the result file already holds are kept: one call may measure one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from benchmarks.timing import median_row, print_rows
 from data_pipeline.manifest import Manifest
 from data_pipeline.report import REPORT_FILE
 from dualmask.config.data import DataBuildConfig
-from dualmask.evaluation.report import write
+from dualmask.evaluation.report import select, write
 from dualmask.evaluation.statistics import Row
 
 MEGABYTE = 10**6
@@ -43,28 +43,41 @@ BUILD = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", type=Path, required=True, help="result file")
-    parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100, 400, 2000])
+    parser.add_argument("--plot", type=Path, help="picture of the memory, as PNG or SVG")
+    parser.add_argument("--megabytes", type=int, nargs="*", default=[10, 100, 400, 2000])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where corpora and builds go while they are needed")
     arguments = parser.parse_args()
-    rows: list[Row] = []
+    rows = earlier_rows(arguments.json, arguments.megabytes)
     for size in arguments.megabytes:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-            rows += measured(Path(folder), size, arguments.workers)
-            print_rows(write(arguments.json, "data_pipeline", rows)["rows"][-len(METRICS) :])
+            new = measured(Path(folder), size, arguments.workers)
+            print_rows(new)
+            rows = sorted([*rows, *new], key=lambda row: row["megabytes"])
+            write(arguments.json, "data_pipeline", rows)
+    if arguments.plot:
+        plot(rows, arguments.plot)
+
+
+def earlier_rows(path: Path, megabytes: Sequence[int]) -> list[Row]:
+    """Of the sizes that are not measured now."""
+    if not path.exists():
+        return []
+    rows: list[Row] = json.loads(path.read_bytes())["rows"]
+    return [row for row in rows if row["megabytes"] not in megabytes]
 
 
 # --- the corpus -------------------------------------------------------------------------------------------------------
 
 
-def write_corpus(folder: Path, size: int) -> int:
+def write_corpus(folder: Path, size: int, file_bytes: int = FILE_BYTES) -> int:
     """Files of JSON lines of ``size`` bytes in all; returns the bytes written."""
     folder.mkdir()
     written = number = 0
     documents = texts(np.random.default_rng(0))
     while written < size:
         with (folder / f"{number:05d}.jsonl").open("wb") as file:
-            while file.tell() < FILE_BYTES and written + file.tell() < size:
+            while file.tell() < file_bytes and written + file.tell() < size:
                 file.write(json.dumps({"text": next(documents)}).encode() + b"\n")
             written += file.tell()
         number += 1
@@ -114,6 +127,18 @@ class Usage:
         self.all_bytes = max(self.all_bytes, together)
 
 
+def watched(command: Sequence[str]) -> Usage:
+    """What ``command`` used. Raises SystemExit if it fails."""
+    usage, process = Usage(), psutil.Popen(command)
+    while process.poll() is None:
+        with suppress(psutil.NoSuchProcess):
+            usage.sample(process)
+        time.sleep(PAUSE_SECONDS)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)[:200]} ended with {process.returncode}")
+    return usage
+
+
 def measured(folder: Path, megabytes: int, workers: int) -> list[Row]:
     written = write_corpus(folder / "corpus", megabytes * MEGABYTE)
     config = DataBuildConfig.model_validate(
@@ -126,14 +151,8 @@ def measured(folder: Path, megabytes: int, workers: int) -> list[Row]:
             "workers": workers,
         }
     )
-    usage, start = Usage(), time.monotonic()
-    process = psutil.Popen([sys.executable, "-c", BUILD, config.model_dump_json()])
-    while process.poll() is None:
-        with suppress(psutil.NoSuchProcess):
-            usage.sample(process)
-        time.sleep(PAUSE_SECONDS)
-    if process.returncode:
-        raise SystemExit(f"the build of {megabytes} MB ended with {process.returncode}")
+    start = time.monotonic()
+    usage = watched([sys.executable, "-c", BUILD, config.model_dump_json()])
     cpu_seconds = sum(usage.cpu_seconds.values())
     counts = json.loads((config.output / REPORT_FILE).read_bytes())["documents"]
     values = (
@@ -157,6 +176,27 @@ METRICS = (
     "documents_kept",
     "train_tokens",
 )
+
+
+# --- the picture ------------------------------------------------------------------------------------------------------
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Peak memory of the driver and of all processes, and the bounds that they keep, over the size of the corpus."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    panel = figure.add_subplot()
+    for number, (metric, (name, bound)) in enumerate(BOUNDS.items()):
+        points = [(row["megabytes"], row["value"]) for row in select(rows, metric=metric)]
+        panel.plot(*zip(*points, strict=True), color=f"C{number}", marker="o", markersize=4, label=name)
+        panel.axhline(bound, color=f"C{number}", linestyle=":", linewidth=0.8, label=f"bound: {bound:,} MB")
+    panel.set(xscale="log", ylim=(0, None), xlabel="corpus, MB", ylabel="peak memory, MB", title="Memory of a build")
+    panel.legend(ncols=2, loc="center left")
+    figure.savefig(path, dpi=110)
+
+
+BOUNDS = {"driver_megabytes": ("driver", 600), "all_megabytes": ("all processes", 3000)}
 
 if __name__ == "__main__":
     main()

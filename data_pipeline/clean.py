@@ -14,13 +14,15 @@ from dataclasses import dataclass
 TEXT_BREAK = "\x1c"  # between the texts of one document, which do not run together: Unicode's separator of files
 PARAGRAPH_BREAK = {"prose": "\n", "plain": "\n\n"}
 
-_LINE_BREAK = re.compile("\r\n|[\r\v\f\x85\u2028]")  # Unicode's, beside the line feed
+_LINE_BREAKS = "\r\v\f\x85\u2028"  # Unicode's, beside the line feed
+_LINE_BREAK = re.compile(f"\r\n|[{_LINE_BREAKS}]")
 # scripts that put no space between words: Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han with its extensions
 _UNSPACED = re.compile(
     "[\u0e01-\u0e3a\u0e40-\u0e4e\u0e81-\u0ece\u0f40-\u0fbc\u1000-\u109f\u1780-\u17d3\u3005-\u3007"
     "\u3041-\u309f\u30a1-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\ufeff\ufffd]")
+_ASCII_CONTROL = bytes(byte for byte in range(128) if _CONTROL.match(chr(byte)))
 
 # lines that begin a new block even without a blank line before them
 _BULLET = re.compile(r"^(?:[-*+•]|\(?\d{1,2}[.)]|#\.)\s+")
@@ -67,14 +69,22 @@ def paragraphs(texts: Iterable[str], style: str) -> list[str]:
     cleaned: list[str] = []
     for text in texts:
         for part in text.split(TEXT_BREAK):
-            part = _CONTROL.sub("", unicodedata.normalize("NFC", _with_line_feeds(part)))
-            part = part.encode("utf-8", "ignore").decode()  # lone surrogates
+            part = _normalised(_with_line_feeds(part))
             cleaned += _prose(part.expandtabs()) if style == "prose" else _plain(part)
     return cleaned
 
 
 def _with_line_feeds(text: str) -> str:
-    return _LINE_BREAK.sub("\n", text).replace("\u2029", "\n\n")
+    if any(line_break in text for line_break in _LINE_BREAKS):  # many times as fast as the expression
+        text = _LINE_BREAK.sub("\n", text)
+    return text.replace("\u2029", "\n\n")
+
+
+def _normalised(text: str) -> str:
+    """NFC without control characters and lone surrogates."""
+    if text.isascii():
+        return text.encode().translate(None, _ASCII_CONTROL).decode()
+    return _CONTROL.sub("", unicodedata.normalize("NFC", text)).encode("utf-8", "ignore").decode()
 
 
 def count_words(text: str) -> int:
@@ -83,6 +93,16 @@ def count_words(text: str) -> int:
         return len(text.split())
     spaced, characters = _UNSPACED.subn(" ", text)
     return len(spaced.split()) + characters
+
+
+def has_words(paragraphs: Iterable[str], least: int) -> bool:
+    """Whether there are at least so many words; counts no further."""
+    found = 0
+    for text in paragraphs:
+        found += count_words(text)
+        if found >= least:
+            return True
+    return found >= least
 
 
 def _plain(text: str) -> Iterator[str]:

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_OBJECT_STORE_BYTES = 256 * 2**20  # Ray Data spills to disk beyond it
-_BLOCK_BYTES = 4 * 2**20
+_OBJECT_STORE_BYTES = 256 * 2**20  # of the arguments of tasks: what they make lies on disk
 
 # Ray's servers listen on every network interface, even if the address 127.0.0.1 is given, unless this variable tells
 # Ray that it runs on a desktop system. Ray reads it when it is imported.
@@ -47,7 +46,6 @@ def running_ray(workers: int) -> Iterator[None]:
     import ray
 
     if ray.is_initialized():
-        _configure()
         yield
         return
     try:
@@ -55,21 +53,9 @@ def running_ray(workers: int) -> Iterator[None]:
             _join(address, nodes=int(os.environ.get("DUALMASK_RAY_NODES", "1")))
         else:
             _start(workers)
-        _configure()
         yield
     finally:
         ray.shutdown()
-
-
-def _configure() -> None:
-    from ray.data import DataContext
-
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and explained by the build
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = True  # a build is a pure function of its input
-    context.raise_original_map_exception = True  # so that the build can tell a full disk from a bad file
-    context.target_max_block_size = _BLOCK_BYTES
 
 
 def _start(workers: int) -> None:

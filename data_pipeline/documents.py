@@ -224,7 +224,7 @@ def _cleaned(
             total["documents read"] += 1
             total["characters read"] += len(document.text)
             paragraphs = clean.paragraphs([document.text], config.clean.style)
-            if _words(paragraphs) < config.clean.min_words:
+            if not clean.has_words(paragraphs, config.clean.min_words):
                 total["documents below clean.min_words"] += 1
                 continue
             split = part.split or split_of(document.id, config.split, config.seed)
@@ -240,10 +240,6 @@ def _cleaned(
                 "stop": document.stop,
                 "paragraphs": paragraphs,
             }
-
-
-def _words(paragraphs: Iterable[str]) -> int:
-    return sum(map(clean.count_words, paragraphs))
 
 
 def _up_to_a_block(documents: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -318,7 +314,7 @@ def _text(paragraphs: list[str], reason: int, new: np.ndarray, config: DataBuild
         return ""
     left = [text for text, first in zip(paragraphs, new, strict=True) if first]
     total["paragraphs seen before"] += len(paragraphs) - len(left)
-    if _words(left) < config.clean.min_words:
+    if not clean.has_words(left, config.clean.min_words):
         total["documents below clean.min_words without paragraphs seen before"] += 1
         return ""
     return clean.PARAGRAPH_BREAK[config.clean.style].join(left)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_pipeline import arrays
 from data_pipeline.shards import Tokens
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 
@@ -30,14 +31,15 @@ class Packed:
 
 def blocks(packed: Packed, first: int, stop: int, rows_per_block: int, max_length: int) -> Iterator[Tokens]:
     """Rows ``first`` … ``stop`` - 1 as arrays [≤ rows_per_block, max_length] of ``BOS … EOS PAD …``."""
-    stream, table = np.load(packed.stream, mmap_mode="r"), np.load(packed.rows, mmap_mode="r")
+    stream, table = np.asarray(arrays.mapped(packed.stream)), np.asarray(arrays.mapped(packed.rows))
+    places = np.arange(max_length)
     for begin in range(first, stop, rows_per_block):
-        part = table[begin : min(begin + rows_per_block, stop)]
-        block = np.full((len(part), max_length), PAD_ID, stream.dtype)
+        starts, lengths = table[begin : min(begin + rows_per_block, stop), :, None].transpose(1, 0, 2)
+        is_content = (places > 0) & (places <= lengths)
+        block = np.full(is_content.shape, PAD_ID, stream.dtype)
+        block[is_content] = stream[(starts + places - 1)[is_content]]
         block[:, 0] = BOS_ID
-        for row, (start, length) in zip(block, part, strict=True):
-            row[1 : 1 + length] = stream[start : start + length]
-            row[1 + length] = EOS_ID
+        np.put_along_axis(block, lengths + 1, EOS_ID, axis=1)
         yield block
 
 

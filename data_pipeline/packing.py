@@ -184,9 +184,11 @@ def encode_block(folder: Path, key: str, before: Mapping[str, int], work: Path, 
     dtype = token_dtype(tokenizer.vocab_size)
     ids: dict[str, list[Tokens]] = {split: [] for split in SPLITS}
     origins = {split: lineage.Origins() for split in SPLITS}
-    for row in documents.rows(work, key, ["split", "text", "file", "start", "stop"]):
-        ids[row["split"]].append(np.array(tokenizer.encode(row["text"]), dtype))
-        origins[row["split"]].add(row["file"], row["start"], row["stop"])
+    for column in documents.groups(work, key):
+        for split, text, *place in zip(*map(column, ("split", "text", "file", "start", "stop")), strict=True):
+            encoded = tokenizer.encode(text)
+            ids[split].append(np.fromiter(encoded, dtype, len(encoded)))
+            origins[split].add(*place)
     for split, parts in ids.items():
         if parts:
             hashes = mix(recipe.seed, text_hash(split), np.arange(len(parts)) + before.get(split, 0))

@@ -25,6 +25,8 @@ _PAIRS = 2**14  # compared at a time
 # a multiplication by an odd number reorders well-mixed 32-bit hashes: one min-wise permutation each
 _MULTIPLIERS = (mix(np.arange(HASHES)) >> np.uint64(32)).astype(np.uint32) | np.uint32(1)
 
+_LOWER = bytes(ord(" " if chr(byte).isspace() else chr(byte).lower()) for byte in range(128)) + bytes(range(128, 256))
+
 _EQUAL_HALVES = np.array([(difference < 16) + (difference % 16 == 0) for difference in range(256)], np.uint8)
 
 UInt32 = NDArray[np.uint32]
@@ -69,12 +71,19 @@ def keys_of(documents: Sequence[Sequence[str]]) -> tuple[list[UInt64], UInt64, S
 
 def _hashes(paragraphs: Sequence[str]) -> tuple[UInt64, UInt64]:
     """Hashes of paragraphs [P], and of their words. Spacing and capitals make no difference."""
-    of_paragraphs, of_words = [], []
+    of_paragraphs: list[int] = []
+    words: list[bytes] = []
     for text in paragraphs:
-        line = " ".join(text.lower().split()).encode()
-        of_paragraphs.append(bytes_hash(line))
-        of_words.append(np.fromiter(map(zlib.crc32, line.split(b" ")), np.uint64))
-    return np.array(of_paragraphs, np.uint64), np.concatenate([np.empty(0, np.uint64), *of_words])
+        part = _lower_words(text)
+        of_paragraphs.append(bytes_hash(b" ".join(part)))
+        words += part
+    return np.array(of_paragraphs, np.uint64), np.fromiter(map(zlib.crc32, words), np.uint64, len(words))
+
+
+def _lower_words(text: str) -> list[bytes]:
+    if text.isascii():
+        return text.encode().translate(_LOWER).split()
+    return " ".join(text.lower().split()).encode().split(b" ")
 
 
 def signatures_of(documents: Sequence[UInt64]) -> UInt32:

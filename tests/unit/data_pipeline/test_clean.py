@@ -1,6 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from data_pipeline.clean import TEXT_BREAK, count_words, paragraphs
+from data_pipeline.clean import TEXT_BREAK, count_words, has_words, paragraphs
+
+ASCII = st.text(st.characters(max_codepoint=127) | st.sampled_from("\n\r\v\f\0\x1f\x7f a."), max_size=40)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +102,14 @@ def test_a_paragraph_separator_ends_a_paragraph() -> None:
 )
 def test_words_are_counted_by_characters_where_there_are_no_spaces(text: str, words: int) -> None:
     assert count_words(text) == words
+
+
+@given(ASCII)
+def test_ascii_is_cleaned_as_other_text(text: str) -> None:
+    text = text.replace(TEXT_BREAK, " ")
+    assert [*paragraphs([text], "plain"), "é"] == paragraphs([f"{text}\n\né"], "plain")
+
+
+@given(st.lists(ASCII, max_size=5), st.integers(1, 8))
+def test_has_words(texts: list[str], least: int) -> None:
+    assert has_words(texts, least) == (sum(map(count_words, texts)) >= least)

@@ -29,6 +29,14 @@ def marked(texts: list[str], threshold: float = 0.8) -> list[bool]:
     return dropped.astype(bool).tolist()
 
 
+@given(st.text(st.characters(max_codepoint=127), min_size=1, max_size=40))
+def test_words_of_ascii_are_hashed_as_other_words(text: str) -> None:
+    """Spacing and capitals make no difference in either."""
+    alone, with_others = keys_of([[f"A{text}"]]), keys_of([[" ".join(f"A{text}".upper().split())]])
+    assert [of_one.tolist() for of_one in alone[0]] == [of_one.tolist() for of_one in with_others[0]]
+    assert signatures._lower_words(f"A{text} é") == [*signatures._lower_words(f"A{text}"), "é".encode()]
+
+
 def test_only_later_copies_are_marked() -> None:
     texts = [document(1), document(2), document(1), document(2, changes=5), document(3)]
     assert marked(texts) == [False, False, True, True, False]

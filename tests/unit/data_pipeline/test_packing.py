@@ -1,4 +1,6 @@
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from hypothesis import given
@@ -53,3 +55,19 @@ def test_blocks(tmp_path: object) -> None:
         [[BOS_ID, 10, 11, 12, 13, EOS_ID], [BOS_ID, 30, 31, EOS_ID, PAD_ID, PAD_ID]],
         [[BOS_ID, 56, 57, 58, 59, EOS_ID]],
     ]
+
+
+@given(st.integers(0, 2**32), st.integers(1, 30), st.integers(3, 20), st.integers(1, 7))
+def test_blocks_hold_the_rows_of_the_table(seed: int, rows: int, max_length: int, rows_per_block: int) -> None:
+    generator = np.random.default_rng(seed)
+    stream = generator.integers(6, 1000, 60).astype(np.uint16)
+    lengths = generator.integers(0, max_length - 1, rows)
+    table = np.stack([generator.integers(0, len(stream) - lengths + 1), lengths], axis=1)
+    with TemporaryDirectory() as folder:
+        packed = Packed.of(Path(folder), "train")
+        np.save(packed.stream, stream)
+        np.save(packed.rows, table)
+        together = np.concatenate(list(blocks(packed, 0, rows, rows_per_block, max_length)))
+    for row, (start, length) in zip(together.tolist(), table.tolist(), strict=True):
+        content = stream[start : start + length].tolist()
+        assert row == [BOS_ID, *content, EOS_ID, *[PAD_ID] * (max_length - length - 2)]
