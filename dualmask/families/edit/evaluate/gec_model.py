@@ -49,7 +49,8 @@ def tuned(loaded: Loaded, sentences: Sequence[Sentence], rounds: int) -> tuple[l
 def run(writer: Writer, texts: Sequence[str], rounds: int, point: OperatingPoint | None = None) -> list[str]:
     """`auto` at a point; None: at that of the model."""
     thresholds = {} if point is None else {name: value for name, value in vars(point).items() if value is not None}
-    requests = [TextRequest(text, "auto", options={"rounds": rounds} | thresholds) for text in texts]
+    options = {"rounds": rounds} | thresholds
+    requests = [TextRequest(text, "auto", marks_apart=True, options=options) for text in texts]
     return [result.output for result in writer.run(requests)]
 
 
