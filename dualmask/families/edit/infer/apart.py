@@ -15,7 +15,7 @@ _MARK = re.compile(r" [,.;:!?](?= |$)", re.MULTILINE)
 _ENDING = re.compile(r" (n't|'(?:s|m|re|ve|ll|d))(?= |$)", re.MULTILINE)  # do n't, it 's
 _AGAINST = re.compile(r"\w[,.;:!?](?:\s|$)")
 _CHUNK = re.compile(r"[^ \n]+")
-_PARTS = re.compile(r"(.*?\w)([,.;:!?]*)")
+_PARTS = re.compile(r"(.*?[^,.;:!?])([,.;:!?]*)")
 _CONTRACTED = re.compile(r"(?i)(.*[a-z])(n't|'(?:s|m|re|ve|ll|d))")
 
 

@@ -119,8 +119,8 @@ class TextRequest:
 
     lock_texts  every occurrence in the text is locked
     lock_spans  character ranges [start, end) that are locked
-    marks_apart  in a text that is mended: commas and full stops stand apart from the words, ``I like it .``, and stay so
-                (``apart``; not where something is locked); None: where all of several do
+    marks_apart in a text that is mended, and has nothing locked: commas and full stops stand apart from words, as in
+                ``I like it .``, and stay so (``apart``); None: where all of several do
     protect     what is no ordinary sentence stays (``protect``); None: in auto, and in an edit without a keep rate: an
                 asked share could be out of reach
     hole        infill: the mark of a hole; marks side by side are one hole

@@ -10,6 +10,7 @@ from dualmask.families.edit.infer.apart import ClosedUp
 from dualmask.families.edit.infer.request import TextRequest
 from dualmask.families.edit.infer.text import Writer
 
+NOTHING = {"gate_threshold": 1.0, "max_growth": 0}  # is edited: no probability is above 1, and nothing may be added
 TEXT = "However , I do n't think so , because it 's too late ."
 CLOSED = "However, I don't think so, because it's too late."
 
@@ -20,6 +21,12 @@ def test_marks_and_endings_are_closed_up_and_set_apart() -> None:
     assert closed.text == CLOSED
     assert closed.set_apart(CLOSED) == TEXT
     assert closed.set_apart("I can't say, that he's late?") == "I ca n't say , that he 's late ?"
+
+
+def test_a_mark_behind_a_quotation_mark() -> None:
+    closed = ClosedUp.of('It is called " water " .', True)
+    assert closed is not None
+    assert closed.text == 'It is called " water ".'
 
 
 def test_what_stood_in_the_text_stays() -> None:
@@ -61,18 +68,15 @@ def test_every_text_comes_back_byte_by_byte(text: str, sure: bool | None) -> Non
     words=st.lists(st.sampled_from(["I", "like", "do n't", "it 's", ",", ".", "?", "etc.", "(", "3,000"]), max_size=9)
 )
 def test_a_text_that_is_not_edited_comes_back(writer: Writer, words: list[str]) -> None:
-    """No probability is above 1: nothing is deleted, nothing inserted."""
     text = " ".join(words)
-    never = {"gate_threshold": 1.0, "insert_threshold": 1.0}
     for apart in (None, True, False):
-        (result,) = writer.run([TextRequest(text, "auto", marks_apart=apart, options=never)])
+        (result,) = writer.run([TextRequest(text, "auto", marks_apart=apart, options=NOTHING)])
         assert result.output == result.trace["output"] == text
         assert result.input == result.trace["input"] == text
 
 
 def test_the_model_reads_them_closed_up(writer: Writer) -> None:
-    never = {"gate_threshold": 1.0, "insert_threshold": 1.0}
-    requests = [TextRequest(TEXT, "auto", options=never), TextRequest(TEXT, "auto", ["late"], options=never)]
+    requests = [TextRequest(TEXT, "auto", options=NOTHING), TextRequest(TEXT, "auto", ["late"], options=NOTHING)]
     closed, locked = writer.run(requests)
     assert closed.draft == CLOSED
     assert locked.draft == TEXT
