@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from dualmask.core.natural.forms import check
 from dualmask.core.natural.rule import Draws, Rule, pick
@@ -16,7 +17,7 @@ from dualmask.core.natural.word import Edit, Word
 from dualmask.core.tokenizer import Tokenizer
 
 RULES_TRIED = 3  # for one error, before there is none
-PLACES_TRIED = 5  # for one rule
+PLACES_TRIED = 20  # for one rule: many need words of certain kinds around
 KNOWN_WORDS = 1 << 17  # that are remembered, with the rules that may apply to them
 
 _ALL_RULES: tuple[tuple[str, Rule], ...] = tuple((kind, rule) for kind, rules in RULES.items() for rule in rules)
@@ -55,20 +56,13 @@ class NaturalTexts:
         words, fits = [word for word, _ in read], _without_edges(read)
         draws = random.Random(seed).random
         number = int((rates.low + (rates.high - rates.low) * draws()) * len(words) + draws())
-        room = most - len(ids)
-        edits: dict[int, tuple[int, list[int]]] = {}  # by first word: the word behind, and what is written
         taken = bytearray(len(words) + 1)
+        written: list[_Written] = []
         for _ in range(number):
-            edit = _edit(words, fits, taken, rates, draws)
-            if edit is None:
-                continue
-            written = self._encode(edit.text)
-            growth = len(written) - (starts[edit.behind] - starts[edit.first])
-            if growth <= room:
-                room -= growth
+            if edit := _edit(words, fits, taken, rates, draws):
                 taken[edit.first : edit.behind] = b"\1" * (edit.behind - edit.first)
-                edits[edit.first] = edit.behind, written
-        return _spliced(ids, starts, edits)
+                written.append(_Written(starts[edit.first], starts[edit.behind], self._encode(edit.text)))
+        return _spliced(ids, _fitting(written, most - len(ids)))
 
     def _word(self, ids: tuple[int, ...]) -> tuple[Word, int]:
         """The word of these ids, and a bit for each rule that fits it."""
@@ -108,10 +102,32 @@ def _text(words: Sequence[Word], edit: Edit) -> str:
     return "".join(word.text for word in words[edit.first : edit.behind])
 
 
-def _spliced(ids: Sequence[int], starts: Sequence[int], edits: Mapping[int, tuple[int, list[int]]]) -> list[int]:
+class _Written(NamedTuple):
+    """Ids in the place of the tokens [start, end)."""
+
+    start: int
+    end: int
+    ids: list[int]
+
+    @property
+    def growth(self) -> int:
+        return len(self.ids) - (self.end - self.start)
+
+
+def _fitting(written: Iterable[_Written], room: int) -> list[_Written]:
+    """Those for which there is room, in the order of the text: what makes it shorter makes room for the others."""
+    kept = []
+    for each in sorted(written, key=lambda each: each.growth):
+        if each.growth <= room:
+            room -= each.growth
+            kept.append(each)
+    return sorted(kept)
+
+
+def _spliced(ids: Sequence[int], written: Iterable[_Written]) -> list[int]:
     parts: list[int] = []
     at = 0
-    for first, (behind, written) in sorted(edits.items()):
-        parts += [*ids[at : starts[first]], *written]
-        at = starts[behind]
+    for start, end, made in written:
+        parts += [*ids[at:start], *made]
+        at = end
     return [*parts, *ids[at:]]

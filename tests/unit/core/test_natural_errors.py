@@ -217,6 +217,15 @@ def test_rates_and_weights_are_kept(natural: NaturalTexts, tokenizer: Tokenizer)
     assert 1.8 < kinds["missing"] / kinds["doubled"] < 5
 
 
+def test_a_full_text_is_made_wrong_too(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
+    """What is left out makes room for what is longer."""
+    ids = tokenizer.encode(TEXT)
+    made = [natural.wrong(ids, len(ids), seed, rates(0.1)) for seed in range(50)]
+    assert all(len(wrong) <= len(ids) for wrong in made)
+    assert sum(wrong != ids for wrong in made) > 45
+    assert sum(len(wrong) == len(ids) for wrong in made) > 5
+
+
 def test_edges_that_may_be_parts_of_words_stay(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode("ing the people to do somethi")
     for seed in range(50):

@@ -5,10 +5,11 @@ alone (``infer/operating_point.py``)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from dualmask.config.corruption import NATURAL
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.words import WordList
 from dualmask.families.edit.evaluate import edits
@@ -22,16 +23,24 @@ from dualmask.inference.loading import Loaded
 
 RATE = 0.1  # share of the tokens that is wrong
 KINDS = (*TOKEN_KINDS, "confuse")  # what happens to tokens, and what people write
+HALF_NATURAL = (*KINDS, *(len(KINDS) * (NATURAL,)))  # of models that have learnt from errors of words
 LEAST_UNTOUCHED = 0.998  # share of the tokens of right texts that stay
 
 
-def calibrate(loaded: Loaded, lines: list[str], *, known: WordList | None = None, limit: int = 192) -> Decision:
-    """From texts that the model has not seen. ``known``: the words that its edits may write; None: those of its folder.
-    Raises ValueError if the texts are too few to choose by."""
+def calibrate(
+    loaded: Loaded,
+    lines: list[str],
+    *,
+    known: WordList | None = None,
+    kinds: Sequence[str] = KINDS,
+    limit: int = 192,
+) -> Decision:
+    """From texts that the model has not seen, made wrong by ``kinds``. ``known``: the words that its edits may write;
+    None: those of its folder. Raises ValueError if the texts are too few to choose by."""
     right = right_texts(lines, loaded, limit=limit, typos=True)
     if sum(len(batch.length) for batch in right) < 8:
         raise ValueError("too few held-out texts to choose thresholds by: at least 8 are needed")
-    pairs = make_wrong(right, loaded, rate=RATE, kinds=KINDS)
+    pairs = make_wrong(right, loaded, rate=RATE, kinds=kinds)
     engine = engine_of(loaded, read_lexicon(loaded.tokenizer), point=OperatingPoint(), known=known)
     read_once(engine)
     tried = search(lambda point: measure(engine, pairs, point), _worth).values()
