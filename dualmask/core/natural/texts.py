@@ -51,12 +51,14 @@ class NaturalTexts:
 
     def wrong(self, ids: Sequence[int], most: int, seed: int, rates: Rates) -> list[int]:
         """``ids``, without BOS and EOS, with errors; at most ``most`` of them. A function of its arguments."""
+        if not ids:
+            return []
         starts = [0, *(place for place in range(1, len(ids)) if self._begins[ids[place]]), len(ids)]
         read = [self._known(tuple(ids[start:end])) for start, end in pairwise(starts)]
-        words, fits = [word for word, _ in read], _without_edges(read)
+        words, fits = [word for word, _ in read], [bits for _, bits in read]
         draws = random.Random(seed).random
         number = int((rates.low + (rates.high - rates.low) * draws()) * len(words) + draws())
-        taken = bytearray(len(words) + 1)
+        taken = _cut(words)
         written: list[_Written] = []
         for _ in range(number):
             if edit := _edit(words, fits, taken, rates, draws):
@@ -75,14 +77,12 @@ class NaturalTexts:
         return word, sum(1 << number for number, (_, rule) in enumerate(_ALL_RULES) if rule.fits(word))
 
 
-def _without_edges(read: Sequence[tuple[Word, int]]) -> list[int]:
-    """The bits of each word; none where a text that was cut anywhere may begin or end within a word."""
-    fits = [bits for _, bits in read]
-    if read and not (read[0][0].lead or read[0][0].stem[:1].isupper()):
-        fits[0] = 0
-    if read and not read[-1][0].ends_sentence:
-        fits[-1] = 0
-    return fits
+def _cut(words: Sequence[Word]) -> bytearray:
+    """1 where a text that was cut anywhere may begin or end within a word, which then must stay as it is."""
+    cut = bytearray(len(words))
+    cut[0] = not (words[0].lead or words[0].stem[:1].isupper())
+    cut[-1] |= not words[-1].ends_sentence
+    return cut
 
 
 def _edit(words: Sequence[Word], fits: Sequence[int], taken: bytearray, rates: Rates, draws: Draws) -> Edit | None:
