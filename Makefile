@@ -1,9 +1,13 @@
-# Two commands for people: `make train` and `make test`. Both start from a machine with Python 3.11+, a C compiler and make.
+# Commands for people: `make train`, `make english` and `make test`. All start from a machine with Python 3.11+, a C compiler
+# and make.
 PYTHON ?= python3
 BIN := .venv/bin
 CONFIG ?= configs/quickstart.yaml
 DATA ?= configs/data/embedded.yaml
 RANKS ?= 1
+# of english: its texts, jsonl files with commas between them; and sentences with corrections, to measure it on
+TEXTS ?= corpus/english-*.jsonl.xz
+GEC ?=
 # processes that share the tests, file by file; many tests start ranks of their own
 WORKERS ?= 2
 # of gpu-check: for all of it, and where its results go; of gpu-wheels: the Python of the machine with the GPU
@@ -15,12 +19,18 @@ WHEELS ?= build/gpu-wheels
 export OMP_NUM_THREADS ?= $(shell expr `nproc` / $(RANKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train test test-all check gpu-check gpu-wheels setup clean
+.PHONY: train english test test-all check gpu-check gpu-wheels setup clean
 
 train: setup  ## from nothing to a trained model and a table of what it learnt
 	dualmask data build --config $(DATA)
 	deepspeed --num_gpus $(RANKS) launcher/train.py --config $(CONFIG) --resume auto
 	python -m launcher.quickstart --config $(CONFIG)
+
+english: setup  ## a model that mends everyday English, from the texts TEXTS (configs/english.yaml)
+	dualmask data build --config configs/data/english.yaml --set 'source.paths=[$(TEXTS)]'
+	deepspeed --num_gpus $(RANKS) launcher/train.py --config configs/english.yaml --resume auto
+	python -m launcher.quickstart --config configs/english.yaml
+	$(if $(GEC),dualmask eval gec --model runs/english --data $(GEC) --json runs/english/gec.json)
 
 test: setup check  ## every check that CI runs
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile --durations=25 -m "not slow"

@@ -37,7 +37,7 @@ def finish(run: RunConfig) -> None:
         return
     loaded = load(folder, family=run.model.family)
     try:
-        files = rule.files(loaded, texts.read_texts(held_out), learnt(run, loaded.tokenizer))
+        files = rule.files(loaded, texts.read_texts(held_out), learnt(run, loaded.tokenizer), run.stages)
     except ValueError as error:  # the model is trained and exported all the same
         print(f"{folder}: thresholds stay as they are: {error}", file=sys.stderr, flush=True)
         return
@@ -50,7 +50,7 @@ def choose_again(folder: Path, held_out: list[str]) -> None:
     rule = find(opened.config.family).load_runtime().finish
     if rule is None:
         raise ValueError(f"{folder}: a model of the family {opened.config.family} has no thresholds")
-    add_files(opened.path, rule.files(load(opened.path, family=opened.config.family), held_out, None))
+    add_files(opened.path, rule.files(load(opened.path, family=opened.config.family), held_out, None, ()))
 
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:

@@ -9,7 +9,7 @@ its backward passes, its losses, and what it wants to remember from one step to 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -169,8 +169,9 @@ def nothing_copied(names: Collection[str], stage: StageConfig) -> dict[str, str]
 class Finish:
     """What lies beside the weights of a model that has learnt to decide."""
 
-    # (loaded model, texts that it has not seen, texts that it has learnt from, if they are at hand) → contents by file
-    files: Callable[[Any, list[str], Iterable[str] | None], dict[str, str]]
+    # (loaded model, texts that it has not seen, texts that it has learnt from, if they are at hand, and the stages in
+    # which it did, as far as they are known) → contents by file
+    files: Callable[[Any, list[str], Iterable[str] | None, Sequence[StageConfig]], dict[str, str]]
     mark: str  # the file by which one sees that this was done
 
 

@@ -216,7 +216,7 @@ class FillerStage(EditStage):
 
     @property
     def kinds_of_errors(self) -> tuple[str, ...]:
-        return self.corruption.kinds if self.corrupted > 0 else ()
+        return self.corruption.needs if self.corrupted > 0 else ()
 
     @model_validator(mode="after")
     def _trains_the_filler(self) -> FillerStage:
@@ -244,7 +244,7 @@ class RoundStage(EditStage):
 
     @property
     def kinds_of_errors(self) -> tuple[str, ...]:
-        return self.rollout.corruption.kinds
+        return self.rollout.corruption.needs
 
     @property
     def gate_decides(self) -> bool:

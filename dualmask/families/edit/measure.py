@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from dualmask.config.corruption import NATURAL
 from dualmask.core.batch import Batch, present
 from dualmask.core.tokenizer import EOS_ID, PAD_ID, PRED_ID
 from dualmask.curriculum import StepPlan
@@ -33,7 +34,8 @@ from dualmask.families.edit.picker import decide
 from dualmask.families.edit.round import Remainder, play_round
 from dualmask.families.task import Measure, ratio
 from dualmask.ops.alignment import align, within
-from dualmask.ops.corruption import LOOKED_UP, corrupt
+from dualmask.ops.corruption import LOOKED_UP
+from dualmask.ops.mistakes import make_mistakes
 
 if TYPE_CHECKING:
     from dualmask.families.edit.task import EditTask, RoundsTask
@@ -82,9 +84,10 @@ class RoundsMeasure(Measure):
         """Sums over wrong and right texts: what picker and Gate think of them, and what a round makes of them."""
         errors = self.task.errors.to(batch.tokens.device)
         corruption = plan.stage.rollout.corruption
-        grows = any(kind in corruption.kinds for kind in LOOKED_UP)  # such errors cost several tokens
+        grows = any(kind in corruption.needs for kind in (*LOOKED_UP, NATURAL))  # such errors cost several tokens
         right = shortened(batch, batch.tokens.shape[1] * (3 if grows else 7) // (4 if grows else 8))
-        wrong = Batch(*corrupt(right.tokens, right.length, right.key, 0, corruption, errors), right.key)
+        every = torch.ones_like(right.length, dtype=torch.bool)
+        wrong = Batch(*make_mistakes(right, every, 0, corruption, errors), right.key)
         gate_decides = "gate" in plan.stage.train
         of_wrong = _edited(self.task, wrong, right, gate_decides)
         of_right = _edited(self.task, right, right, gate_decides)

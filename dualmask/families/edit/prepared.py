@@ -24,7 +24,7 @@ from dualmask.families.edit.config import FillerStage, RoundStage
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.ops import deletion
 from dualmask.ops.alignment import align
-from dualmask.ops.corruption import corrupt
+from dualmask.ops.mistakes import make_mistakes
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,8 @@ def _holes(batch: Batch, plan: EditPlan, errors: ErrorTables) -> HolesBatch:
     stage = plan.stage
     if not isinstance(stage, FillerStage) or stage.corrupted == 0:
         return with_holes(batch, batch, plan)
-    tokens, length = corrupt(batch.tokens, batch.length, batch.key, plan.step, stage.corruption, errors)
     wrong = noise.uniform(batch.key, "corrupted", plan.step) < stage.corrupted
-    tokens, length = torch.where(wrong[:, None], tokens, batch.tokens), torch.where(wrong, length, batch.length)
+    tokens, length = make_mistakes(batch, wrong, plan.step, stage.corruption, errors)
     return with_holes(batch, Batch(tokens, length, batch.key), plan)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from dualmask.config.corruption import NATURAL
 from dualmask.config.schema import RunConfig
+from dualmask.config.stage import StageConfig
 from dualmask.core import words
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
@@ -63,13 +65,17 @@ def writers(loaded: Any, settings: Any) -> list[Any]:
     return writers(loaded, settings)
 
 
-def finish(loaded: Any, held_out: list[str], learnt: Iterable[str] | None) -> dict[str, str]:
+def finish(
+    loaded: Any, held_out: list[str], learnt: Iterable[str] | None, stages: Sequence[StageConfig]
+) -> dict[str, str]:
     """The words that edits may write, and the thresholds by which they are made. learnt None: the words stay."""
-    from dualmask.families.edit.evaluate.calibrate import calibrate
+    from dualmask.families.edit.evaluate.calibrate import HALF_NATURAL, KINDS, calibrate
 
     known = None if learnt is None else WordList.of(learnt, least=LEAST_SEEN)
     files = {} if known is None else {words.FILE: known.text}
-    return files | {operating_point.FILE: calibrate(loaded, held_out, known=known).text}
+    natural = any(isinstance(stage, EditStage) and NATURAL in stage.kinds_of_errors for stage in stages)
+    decision = calibrate(loaded, held_out, known=known, kinds=HALF_NATURAL if natural else KINDS)
+    return files | {operating_point.FILE: decision.text}
 
 
 RUNTIME = Runtime(

@@ -15,7 +15,8 @@ from dualmask.core import noise
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
 from dualmask.ops import deletion, gaps
-from dualmask.ops.corruption import by_weight, corrupt
+from dualmask.ops.corruption import by_weight
+from dualmask.ops.mistakes import make_mistakes
 
 KINDS = ("rewrite", "skeleton", "prefix", "empty", "corrupted", "clean")
 REWRITE, SKELETON, PREFIX, EMPTY, CORRUPTED, CLEAN = range(len(KINDS))
@@ -41,7 +42,7 @@ def start_states(
     """One start state for each text, its kind drawn in proportion to ``shares`` (a kind left out has none).
 
     rewrite, clean: the text itself. skeleton: what random deletion leaves at ``keep_rate`` [B]. prefix: its first
-    tokens, at least one missing. empty: BOS and EOS. corrupted: what ``ops.corruption`` makes of it.
+    tokens, at least one missing. empty: BOS and EOS. corrupted: what ``ops.mistakes`` makes of it.
     """
     kind = by_weight(noise.uniform(batch.key, "start kind", step), [shares.get(name, 0.0) for name in KINDS])
     score = deletion.random_scores(batch.key, step, batch.tokens.shape[1], span_share, mean_span)
@@ -49,8 +50,8 @@ def start_states(
     row = kind[:, None]
     gone = (row == SKELETON) & deleted | (row == PREFIX) & _behind_prefix(batch, step) | (row == EMPTY)
     kept = gaps.drop(batch.tokens, batch.present & ~(gone & batch.deletable))
-    wrong, wrong_length = corrupt(batch.tokens, batch.length, batch.key, step, corruption, errors)
     corrupted = kind == CORRUPTED
+    wrong, wrong_length = make_mistakes(batch, corrupted, step, corruption, errors)
     return Start(
         torch.where(corrupted[:, None], wrong, kept.tokens), torch.where(corrupted, wrong_length, kept.length), kind
     )

@@ -16,7 +16,9 @@ Limit = Annotated[int, typer.Option(help="Most texts to evaluate, spread over th
 def editing(
     measured: Measured,
     corruption_rate: Annotated[float, typer.Option(help="Share of the tokens that is made wrong.")] = 0.1,
-    kinds: Annotated[str, typer.Option(help="Of errors, equally often.")] = "substitute,drop,double,swap",
+    kinds: Annotated[
+        str, typer.Option(help="Of errors, equally often; also typo, confuse, natural.")
+    ] = "substitute,drop,double,swap",
     typos: Annotated[bool, typer.Option("--typos", help="Misspelt words too: the kind typo.")] = False,
     rounds: Annotated[str, typer.Option(help="Rounds that `auto` and `edit` play.")] = "1,2,4",
     limit: Limit = 256,
@@ -38,14 +40,13 @@ def editing(
     from dualmask.families.edit.evaluate import corrupted, rounds_report
     from dualmask.families.edit.evaluate import editing as suite
     from dualmask.inference.loading import load
-    from dualmask.ops.corruption import LOOKED_UP
 
     turns = numbers("--rounds", rounds, int, lambda number: 1 <= number <= 1000, "whole numbers from 1 on, such as 1,4")
     errors = list(dict.fromkeys([*kinds.split(","), *(["typo"] if typos else [])]))
     corrupted.corruption(corruption_rate, errors)  # what is wrong is said before a model is loaded
     lines = texts.read_texts(measured.data)
     loaded = load(measured.model, measured.device)
-    right = corrupted.right_texts(lines, loaded, limit=limit, typos=not set(LOOKED_UP).isdisjoint(errors))
+    right = corrupted.right_texts(lines, loaded, limit=limit, typos=not set(corrupted.GROWING).isdisjoint(errors))
     rows, curves = suite.evaluate(loaded, right, rate=corruption_rate, kinds=errors, rounds=turns)
     measured.write("editing", rows, corruption_rate=corruption_rate, kinds=errors)
     if measured.plot:

@@ -101,6 +101,15 @@ class Care:
             show_default=False,
         ),
     ] = None
+    marks_apart: Annotated[
+        bool | None,
+        typer.Option(
+            "--marks-apart/--no-marks-apart",
+            help="In a text that is mended, commas and full stops stand apart from the words (`I like it .`) and stay "
+            "so. Default: where all of several do.",
+            show_default=False,
+        ),
+    ] = None
 
 
 GENERATE = (Writing, Growth, Stops, Locks)

@@ -9,15 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
-from dualmask.config.corruption import KINDS, CorruptionConfig
+from dualmask.config.corruption import KINDS, NATURAL, CorruptionConfig
+from dualmask.config.natural import NaturalErrors
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
 from dualmask.evaluation import texts
 from dualmask.inference.loading import Loaded
-from dualmask.ops.corruption import LOOKED_UP, corrupt
+from dualmask.ops.corruption import LOOKED_UP
+from dualmask.ops.mistakes import make_mistakes
 
+ALL_KINDS = (*KINDS, NATURAL)
+GROWING = (*LOOKED_UP, NATURAL)  # that cost several tokens
 TOKEN_KINDS = tuple(kind for kind in KINDS if kind not in LOOKED_UP)
-ROOM = {False: 8, True: 4}  # targets leave so large a part (1/8, 1/4) of max_length free; LOOKED_UP cost several tokens
+ROOM = {False: 8, True: 4}  # targets leave so large a part (1/8, 1/4) of max_length free; GROWING ones cost several
 
 
 @dataclass(frozen=True)
@@ -56,29 +60,30 @@ def right_texts(lines: list[str], loaded: Loaded, *, limit: int, typos: bool) ->
 
 
 def make_wrong(right: Sequence[Batch], loaded: Loaded, *, rate: float, kinds: Sequence[str]) -> Pairs:
-    """Of each text a share ``rate`` of the tokens is made wrong, on average, by the ``kinds`` of ``ops.corruption``.
+    """Of each text a share ``rate`` of the tokens is made wrong, on average, by the ``kinds`` of ``ops.mistakes``.
 
     Each kind is as likely as the others. Raises ValueError for what cannot be done.
     """
     config = corruption(rate, kinds)
-    errors = ErrorTables.of(loaded.tokenizer, kinds)
+    errors = ErrorTables.of(loaded.tokenizer, config.needs)
     wrong = []
     for batch in right:
-        tokens, length = corrupt(batch.tokens, batch.length, batch.key, 0, config, errors)
+        tokens, length = make_mistakes(batch, torch.ones_like(batch.length, dtype=torch.bool), 0, config, errors)
         wrong.append(Batch(tokens, length, batch.key))
     return Pairs(wrong, list(right))
 
 
 def corruption(rate: float, kinds: Sequence[str]) -> CorruptionConfig:
-    """Raises ValueError naming what is wrong."""
-    if unknown := sorted(set(kinds) - set(KINDS)):
-        raise ValueError(f"--kinds {','.join(kinds)}: {unknown[0]!r} is not one of {', '.join(KINDS)}")
+    """natural: its share of the texts has errors of words. Raises ValueError naming what is wrong."""
+    if unknown := sorted(set(kinds) - set(ALL_KINDS)):
+        raise ValueError(f"--kinds {','.join(kinds)}: {unknown[0]!r} is not one of {', '.join(ALL_KINDS)}")
     if not kinds:
-        raise ValueError(f"--kinds: name at least one of {', '.join(KINDS)}")
+        raise ValueError(f"--kinds: name at least one of {', '.join(ALL_KINDS)}")
     if not 0 < rate < 1:
         raise ValueError(f"--corruption-rate {rate}: give a share of the tokens between 0 and 1, for instance 0.1")
     weights = {kind: float(kind in kinds) for kind in KINDS}
-    return CorruptionConfig(rate_low=rate, rate_high=rate, shuffle_share=0.0, **weights)
+    natural = NaturalErrors(share=kinds.count(NATURAL) / len(kinds), rate_low=rate, rate_high=rate)
+    return CorruptionConfig(rate_low=rate, rate_high=rate, shuffle_share=0.0, natural=natural, **weights)
 
 
 def _padded(batch: Batch, width: int) -> Batch:

@@ -119,6 +119,8 @@ class TextRequest:
 
     lock_texts  every occurrence in the text is locked
     lock_spans  character ranges [start, end) that are locked
+    marks_apart in a text that is mended, and has nothing locked: commas and full stops stand apart from words, as in
+                ``I like it .``, and stay so (``apart``); None: where all of several do
     protect     what is no ordinary sentence stays (``protect``); None: in auto, and in an edit without a keep rate: an
                 asked share could be out of reach
     hole        infill: the mark of a hole; marks side by side are one hole
@@ -132,6 +134,7 @@ class TextRequest:
     lock_texts: Sequence[str] = ()
     lock_spans: Sequence[tuple[int, int]] = ()
     protect: bool | None = None
+    marks_apart: bool | None = None
     hole: str = HOLE_MARK
     tokens: int | None = None
     sampling: SamplingParams = GREEDY
@@ -142,6 +145,9 @@ class TextRequest:
         check(bool(self.hole), "hole", repr(self.hole), f"the characters that mark a hole, for instance {HOLE_MARK}")
         check(all(self.lock_texts), "lock", "''", "the words that must stay")
         check(not (self.protect and self.mode == "infill"), "protect", "in infill", "holes alone: nothing else changes")
+        check(
+            not self.marks_apart or self.mends, "marks apart", "True", "where a text is mended: in auto, or in an edit"
+        )
         for start, end in self.lock_spans:
             inside = 0 <= start < end <= len(self.text)
             check(inside, "lock span", f"{start}:{end}", f"start:end with 0 ≤ start < end ≤ {len(self.text)}")
@@ -149,10 +155,14 @@ class TextRequest:
             raise ValueError(f"no hole: {self.hole!r} does not occur in the text; put it where words are missing")
 
     @property
+    def mends(self) -> bool:
+        """Whether nothing is asked for but that mistakes are corrected."""
+        return self.mode == "auto" or (self.mode == "edit" and self.options.get("keep_rate") is None)
+
+    @property
     def protects(self) -> bool:
         """Whether the text is protected."""
-        corrects = self.mode == "auto" or (self.mode == "edit" and self.options.get("keep_rate") is None)
-        return corrects if self.protect is None else self.protect
+        return self.mends if self.protect is None else self.protect
 
 
 @dataclass(frozen=True)

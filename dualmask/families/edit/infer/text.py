@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from dualmask.core import words
 from dualmask.core.lexicon import Lexicon, character_starts, read_lexicon
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.words import WordList
+from dualmask.families.edit.infer.apart import ClosedUp
 from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.operating_point import Decision, OperatingPoint
@@ -24,7 +25,8 @@ from dualmask.inference.loading import Loaded
 
 @dataclass(frozen=True)
 class TextResult:
-    """``draft``: the text before the first round: the input, for an infill without its marks."""
+    """``draft``: the text before the first round: the input, for an infill without its marks, or with marks closed up
+    that stand apart in it (``apart``)."""
 
     input: str
     draft: str
@@ -62,13 +64,27 @@ class Writer:
 
     def run(self, requests: Sequence[TextRequest]) -> list[TextResult]:
         """One result a request, in order."""
-        results = self.engine.run([prepare(request, self.tokenizer, self.lexicon) for request in requests])
-        return [self._finish(request, result) for request, result in zip(requests, results, strict=True)]
+        closed = [_closed_up(request) for request in requests]
+        read = [
+            replace(request, text=each.text) if each else request
+            for request, each in zip(requests, closed, strict=True)
+        ]
+        results = self.engine.run([prepare(request, self.tokenizer, self.lexicon) for request in read])
+        return [self._finish(*each) for each in zip(requests, closed, results, strict=True)]
 
-    def _finish(self, request: TextRequest, result: Result) -> TextResult:
+    def _finish(self, request: TextRequest, closed: ClosedUp | None, result: Result) -> TextResult:
         trace = describe(request.text, result, self.tokenizer, self.lexicon)
+        if closed is not None:
+            trace["output"] = closed.set_apart(trace["output"])
         draft = self.tokenizer.decode(result.rounds[0].draft)
         return TextResult(request.text, draft, trace["output"], trace)
+
+
+def _closed_up(request: TextRequest) -> ClosedUp | None:
+    """The text as the model reads it, if that is not as it is."""
+    if not request.mends or request.lock_texts or request.lock_spans:
+        return None
+    return ClosedUp.of(request.text, request.marks_apart)
 
 
 def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Request:

@@ -14,8 +14,9 @@ confident or settled (``dualmask/families/edit/stopping.py``). Of each round
   *after* the round, and the model's probability of the token
 
 Characters are Unicode code points. The first draft is the input; for an infill it is the input with the marks cut out,
-and with a mark the space in front of it. Deleting ``deleted`` leaves the round's skeleton; putting the filled texts, by
-their counts, into the places of ``inserted`` gives the next draft (``replay``).
+and with a mark the space in front of it; of a text whose commas and full stops stand apart (``apart``) it has them
+closed up, and so have all drafts, but not ``output``. Deleting ``deleted`` leaves the round's skeleton; putting the
+filled texts, by their counts, into the places of ``inserted`` gives the next draft (``replay``).
 """
 
 from __future__ import annotations

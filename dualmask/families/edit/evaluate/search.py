@@ -1,0 +1,56 @@
+"""The search for thresholds: each in turn, with the best of the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.operating_point import OperatingPoint
+from dualmask.families.edit.infer.windows import WindowedModel, WindowedScores
+
+Found = TypeVar("Found")
+
+# thresholds and the values that are tried
+GRID: Sequence[tuple[str, Sequence[float]]] = (
+    ("fill_threshold", (0.0, 0.2, 0.4, 0.6, 0.8)),
+    ("edit_threshold", (0.1, 0.2, 0.35, 0.65, 0.8)),
+    ("insert_threshold", (0.35, 0.65, 0.8, 0.9)),
+    ("preference", (-1.0, 0.0, 1.0)),
+    ("gate_threshold", (0.1, 0.3)),
+    ("fill_threshold", (0.3, 0.5, 0.7)),
+    ("edit_threshold", (0.05, 0.15, 0.25, 0.5, 0.75)),
+)
+
+
+def search(measure: Callable[[OperatingPoint], Found], worth: Callable[[Found], Any]) -> dict[OperatingPoint, Found]:
+    """What ``measure`` found at each point tried. The search goes on from the point that is worth most."""
+    best = OperatingPoint()
+    tried = {best: measure(best)}
+    for name, values in GRID:
+        for value in values:
+            point = replace(best, **{name: value})
+            if point not in tried:
+                tried[point] = measure(point)
+        best = max(tried, key=lambda point: worth(tried[point]))
+    return tried
+
+
+def read_once(engine: Engine) -> None:
+    """From now on the engine remembers what the model said of drafts: no threshold changes that."""
+    engine.model = _ReadOnce(engine.model)
+
+
+class _ReadOnce(WindowedModel):
+    def __init__(self, model: WindowedModel) -> None:
+        super().__init__(model.model, model.lexicon)
+        self._said: dict[bytes, WindowedScores] = {}
+
+    def read(self, *planes: Tensor) -> WindowedScores:
+        drafts = b"".join(plane.cpu().numpy().tobytes() for plane in planes)
+        if drafts not in self._said:
+            self._said[drafts] = super().read(*planes)
+        return self._said[drafts]
