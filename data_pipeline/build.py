@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_pipeline import documents, lineage, lock, packing, vocabulary, writing
 from data_pipeline.cluster import cores, running_ray
-from data_pipeline.files import sha256, write_atomically
+from data_pipeline.files import remove_partial, sha256, write_atomically
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
 from data_pipeline.page import write_page
 from data_pipeline.report import write_report
@@ -125,6 +125,7 @@ def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | N
 
 
 def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[str, Inputs], work: Path) -> Manifest:
+    remove_partial(config.output)
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # it would not describe the files while they change
     start = time.monotonic()
     splits, seconds = _run_stages(config, tokenizer_file, inputs, work)
