@@ -204,6 +204,7 @@ def _tidy(output: Path, manifest: Manifest, with_lineage: bool) -> None:
     for path in output.glob("*.tar"):
         if re.fullmatch(r"(train|dev|test)-\d{6,}\.tar", path.name) and path.name not in named:
             path.unlink()
+    remove_partial(output)  # of workers that were killed
     for name in (packing.FOLDER, writing.TEXTS):
         discard(output / WORK_FOLDER / name)
 
@@ -243,4 +244,12 @@ def explained(error: Exception, config: BuildConfig) -> Exception:
             path = cause.filename or config.output
             return BuildError(f"{path}: {cause.strerror}: set output to a folder that can be written to")
         cause = cause.__cause__
+    from ray.exceptions import RayError, RayTaskError
+
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+        reason = str(error).partition("\n")[0]
+        return BuildError(
+            f"Ray has lost a task again and again ({reason}): the machine may be out of memory; what is finished is "
+            "kept, the same command goes on"
+        )
     return error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import suppress
+from importlib.machinery import PathFinder
 from pathlib import Path
 
+import psutil
 import pytest
 from build_processes import (
     PATIENCE_SECONDS,
@@ -66,10 +68,26 @@ def test_the_death_of_the_head_is_one_line_and_another_cluster_goes_on(
     assert digests(tmp_path / "out") == alone
 
 
+def test_a_task_that_dies_each_time_is_one_line(corpus: Path, alone: dict[str, str], tmp_path: Path) -> None:
+    """As one does that needs more memory than there is."""
+    with ray_nodes(1) as nodes:
+        process = start(command(corpus, tmp_path / "out"), nodes.environment)
+        while wait_until(nodes.tasks, process):
+            for task in nodes.tasks():
+                with suppress(psutil.NoSuchProcess):
+                    task.kill()
+        said = finish(process)
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("dualmask: Ray has lost a task again and again ("), said
+    assert process.returncode == 2
+    built(command(corpus, tmp_path / "out"))
+    assert digests(tmp_path / "out") == alone
+
+
 def test_a_job_of_rays_job_server_builds_the_bytes_of_one_machine(
     corpus: Path, alone: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if missing := [name for name in JOB_SERVER if importlib.util.find_spec(name) is None]:
+    if missing := [name for name in JOB_SERVER if PathFinder.find_spec(name) is None]:
         pytest.skip(f"Ray's job server needs ray[default], of which {', '.join(missing)} are not installed")
     monkeypatch.setenv("PYTHONPATH", PYTHONPATH)  # of the nodes' processes
     with ray_nodes(0) as nodes:
