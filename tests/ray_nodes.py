@@ -11,11 +11,13 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import psutil
+import tenacity
 
 from data_pipeline.cluster import LOOPBACK_ONLY
 
 TASK = "ray::make_block"  # the name of a process that works for a build
 _OBJECT_STORE_BYTES = 80 * 2**20
+_ON_A_BUSY_MACHINE = tenacity.Retrying(stop=tenacity.stop_after_attempt(4), reraise=True)  # Ray waits 30 s for a node
 
 
 class Nodes:
@@ -36,14 +38,14 @@ class Nodes:
             "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],
             "RAY_AUTH_MODE": "token",
         }
-        patience = {"RAY_raylet_start_wait_time_s": "200"}  # the machine may be busy
-        return {**LOOPBACK_ONLY, **values, **patience, "RAY_TMPDIR": self._folder}
+        return {**LOOPBACK_ONLY, **values, "RAY_TMPDIR": self._folder}
 
     def add(self, **more: Any) -> None:
         """A node of one core."""
         options = {"num_cpus": 1, "object_store_memory": _OBJECT_STORE_BYTES, "node_ip_address": "127.0.0.1"}
         with _changed(os.environ, self._of_ray()):
-            self.nodes.append(self._cluster.add_node(**{**options, "include_dashboard": False, **more}))
+            add = self._cluster.add_node
+            self.nodes.append(_ON_A_BUSY_MACHINE(add, **{**options, "include_dashboard": False, **more}))
 
     @property
     def environment(self) -> dict[str, str]:

@@ -20,7 +20,7 @@ LONGEST_DELAY = 3.0  # seconds by which one is earlier; a build takes some more
 
 @pytest.mark.timeout(3600)
 def test_two_builds_at_once(tmp_path: Path, tally: Tally) -> None:
-    corpus = write_corpus(tmp_path / "corpus", 1)
+    corpus = write_corpus(tmp_path / "corpus", 0.5)
     with ray_nodes(1) as nodes:
         built(command(corpus, tmp_path / "whole"), nodes.environment)
         whole, draw = digests(tmp_path / "whole"), random.Random(3)
