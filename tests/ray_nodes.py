@@ -84,6 +84,10 @@ class Nodes:
 
     def close(self) -> None:
         self._cluster.shutdown()
+        for process in psutil.process_iter():  # a worker that was starting when its raylet was killed stays
+            with suppress(psutil.Error):
+                if process.environ().get("RAY_TMPDIR") == self._folder:
+                    process.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @staticmethod
