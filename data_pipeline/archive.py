@@ -98,17 +98,20 @@ def _key(name: str) -> tuple[str, str]:
 
 @dataclass
 class _Sample:
-    """``members``: extension → content, None if it is too long; ``places``: extension → first byte, byte behind it."""
+    """``members``: extension → content, None if it is too long; ``places``: extension → first byte, byte behind it.
+    ``linked``: a text of it is none itself, but names another file."""
 
     key: str
     start: int
     members: dict[str, bytes | None] = field(default_factory=dict)
     places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    linked: bool = False
 
     def add(self, archive: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> None:
         """Members of which no text is made are passed over."""
         extension = _key(member.name)[1]
         if extension in (_TEXT, _JSON):
+            self.linked |= not member.isfile()
             self.members[extension] = _content(archive, member, limit)
             self.places[extension] = (member.offset_data, member.offset_data + member.size)
 
@@ -118,10 +121,10 @@ def _samples(unit: Unit, stream: _Forward, limit: int) -> Iterator[_Sample]:
     sample: _Sample | None = None
     try:
         for archive, member in _members(stream):
-            if not member.isfile():
+            if member.isdir():
                 continue
-            key = _key(member.name)[0]
-            if sample is None or sample.key != key:
+            key, extension = _key(member.name)
+            if sample is None or sample.key != key or extension in sample.members:  # the next may have the same key
                 if sample is not None:
                     yield sample
                 if unit.stop is not None and member.offset >= unit.stop:
@@ -139,7 +142,7 @@ def _samples(unit: Unit, stream: _Forward, limit: int) -> Iterator[_Sample]:
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, limit: int) -> bytes | None:
     if member.size > limit:
         return None
-    file = archive.extractfile(member)
+    file = archive.extractfile(member) if member.isfile() else None
     content = file.read() if file is not None else b""
     if len(content) < member.size:
         raise EOFError("its end is missing")
@@ -185,6 +188,8 @@ def read_archive(unit: Unit, source: SourceConfig) -> Iterator[Item]:
 
 def _document(sample: _Sample, names: Names, source: SourceConfig) -> Item:
     path, place = names.unit.path, f"sample {sample.key}"
+    if sample.linked:
+        return Skipped(path, place, "its text is a link: put the text there, webdataset follows none")
     if None in sample.members.values():
         return Skipped(path, place, too_long(source))
     try:

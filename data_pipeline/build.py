@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_pipeline import documents, lineage, lock, packing, vocabulary, writing
 from data_pipeline.cluster import cores, running_ray
-from data_pipeline.files import sha256, write_atomically
+from data_pipeline.files import remove_partial, sha256, write_atomically
 from data_pipeline.manifest import MANIFEST_FILE, TOKENIZER_FILE, Manifest, ManifestError, SplitInfo
 from data_pipeline.page import write_page
 from data_pipeline.report import write_report
@@ -125,6 +125,7 @@ def _current(config: DataBuildConfig, inputs: dict[str, Inputs]) -> Manifest | N
 
 
 def _build(config: DataBuildConfig, tokenizer_file: Path | None, inputs: dict[str, Inputs], work: Path) -> Manifest:
+    remove_partial(config.output)
     (config.output / MANIFEST_FILE).unlink(missing_ok=True)  # it would not describe the files while they change
     start = time.monotonic()
     splits, seconds = _run_stages(config, tokenizer_file, inputs, work)
@@ -203,6 +204,7 @@ def _tidy(output: Path, manifest: Manifest, with_lineage: bool) -> None:
     for path in output.glob("*.tar"):
         if re.fullmatch(r"(train|dev|test)-\d{6,}\.tar", path.name) and path.name not in named:
             path.unlink()
+    remove_partial(output)  # of workers that were killed
     for name in (packing.FOLDER, writing.TEXTS):
         discard(output / WORK_FOLDER / name)
 
@@ -242,4 +244,12 @@ def explained(error: Exception, config: BuildConfig) -> Exception:
             path = cause.filename or config.output
             return BuildError(f"{path}: {cause.strerror}: set output to a folder that can be written to")
         cause = cause.__cause__
+    from ray.exceptions import RayError, RayTaskError
+
+    if isinstance(error, RayError) and not isinstance(error, RayTaskError):
+        reason = str(error).partition("\n")[0]
+        return BuildError(
+            f"Ray has lost a task again and again ({reason}): the machine may be out of memory; what is finished is "
+            "kept, the same command goes on"
+        )
     return error

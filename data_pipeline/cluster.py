@@ -14,7 +14,7 @@ _OBJECT_STORE_BYTES = 256 * 2**20  # of the arguments of tasks: what they make l
 
 # Ray's servers listen on every network interface, even if the address 127.0.0.1 is given, unless this variable tells
 # Ray that it runs on a desktop system. Ray reads it when it is imported.
-_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 _QUIET: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
 _JOIN_TIMEOUT_SECONDS = 150
@@ -42,7 +42,7 @@ def running_ray(workers: int) -> Iterator[None]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if address is None:
         os.environ.pop("RAY_ADDRESS", None)  # an empty one is none
-        os.environ.update(_LOOPBACK_ONLY)
+        os.environ.update(LOOPBACK_ONLY)
     import ray
 
     if ray.is_initialized():

@@ -78,10 +78,11 @@ def read_member(
 ) -> tuple[Tokens, NDArray[np.int64]]:
     """Rows [R, T] of one member and their lengths [R]. Raises BadMember; never executes anything that it reads.
     ``packed``: they may hold several texts."""
+    size, end = shard.seek(0, io.SEEK_END), member.offset + MEMBER_HEADER + member.bytes
+    if end > size:  # a forged table would have any amount of memory asked for
+        raise BadMember(f"ends at byte {end} of {size}")
     shard.seek(member.offset)
     header, content = shard.read(MEMBER_HEADER), shard.read(member.bytes)
-    if len(content) != member.bytes:
-        raise BadMember(f"ends after {len(content)} of {member.bytes} bytes")
     try:
         entry = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
     except tarfile.HeaderError as error:
@@ -100,7 +101,7 @@ def _parse(content: bytes, shape: tuple[int, int], dtype: np.dtype[np.unsignedin
     try:
         np.lib.format.read_magic(stream)
         stored_shape, fortran, stored_dtype = np.lib.format.read_array_header_1_0(stream)
-    except ValueError as error:
+    except Exception as error:  # it holds a Python literal, and not every text that is none is a ValueError
         raise BadMember(f"not a .npy array: {' '.join(str(error).split())[:100]}") from None
     if (stored_shape, fortran, stored_dtype) != (shape, False, dtype):
         raise BadMember(f"array {stored_dtype}{list(stored_shape)}, not {dtype}{list(shape)}")

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -22,6 +23,7 @@ import psutil
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 _WAIT_SECONDS = 5.0
+_PRINTED = 70  # exit code of a process that has printed its error; Ray ends one with 1 when it has lost its head
 
 
 class Stopped(KeyboardInterrupt):
@@ -58,11 +60,13 @@ def run(work: Callable[..., None], *arguments: Any) -> None:
 
 
 def _ended(code: int) -> BaseException:
+    if code == _PRINTED:
+        return SystemExit(1)
+    goes_on = "what is finished is kept, the same command goes on"
     if code >= 0:
-        return SystemExit(code or 1)
+        return Died(f"the build's process was ended with code {code}, by Ray if that has lost its cluster: {goes_on}")
     name = signal.Signals(-code).name
-    remedy = "the machine may be out of memory; what is finished is kept, the same command goes on"
-    return Died(f"the build was killed by {name}: {remedy}")
+    return Died(f"the build was killed by {name}: the machine may be out of memory; {goes_on}")
 
 
 def _in_child(result: Connection, parent: int, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
@@ -78,6 +82,9 @@ def _in_child(result: Connection, parent: int, work: Callable[..., None], argume
         result.send_bytes(line.encode(errors="replace"))
     except ValueError as error:
         result.send_bytes(str(error).encode(errors="replace"))
+    except Exception:
+        traceback.print_exc()
+        sys.exit(_PRINTED)
     else:
         result.send_bytes(b"")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import json
 from collections import Counter
 from contextlib import ExitStack
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +61,13 @@ def sequences(reader: ShardReader, steps: int) -> list[Sequences]:
     ]
 
 
-def joined(sources: list[Source], world: int, steps: int = STEPS, cursor: Cursor | None = None) -> list[Sequences]:
-    """The global batches of ``world`` ranks."""
+def joined(
+    sources: list[Source], world: int, steps: int = STEPS, cursor: Cursor | None = None, ahead: int = 4
+) -> list[Sequences]:
+    """The global batches of ``world`` ranks, each of which makes ``ahead`` batches before they are asked for."""
     shares = [Share(BATCH // world, rank, world, seed=7) for rank in range(world)]
-    ranks = [sequences(ShardReader(sources, share, Crop(0.3), cursor=cursor), steps) for share in shares]
+    readers = [ShardReader(sources, share, Crop(0.3), cursor=cursor, prefetch=ahead) for share in shares]
+    ranks = [sequences(reader, steps) for reader in readers]
     return [[sequence for part in parts for sequence in part] for parts in zip(*ranks, strict=True)]
 
 
@@ -72,16 +76,30 @@ def test_ranks_and_resume_change_nothing(folders: list[Path], count: int) -> Non
     """At 50 random points, as 1, 2 or 4 ranks."""
     sources = mixed(folders[:count])
     whole = joined(sources, 1)
-    assert joined(sources, 2) == joined(sources, 4) == whole
+    for world, ahead in product((1, 2, 4), (0, 2)):
+        assert joined(sources, world, ahead=ahead) == whole
+    resumed_at_random_points(sources, whole, cursors_of(sources), seed=count)
+
+
+def cursors_of(sources: list[Source]) -> list[Cursor]:
+    """The cursor before each step, as a checkpoint holds it."""
     reader, cursors = ShardReader(sources, Share(BATCH, seed=7), Crop(0.3)), []
     for _ in range(STEPS):
-        cursors.append(Cursor.from_dict(reader.cursor.to_dict()))
+        cursors.append(Cursor.from_dict(json.loads(json.dumps(reader.cursor.to_dict()))))
         next(reader)
     reader.close()
-    draw = np.random.default_rng(count)
-    for step, world in zip(draw.integers(0, STEPS, 50).tolist(), draw.choice([1, 2, 4], 50).tolist(), strict=True):
+    return cursors
+
+
+def resumed_at_random_points(
+    sources: list[Source], whole: list[Sequences], cursors: list[Cursor], seed: int, points: int = 50
+) -> None:
+    """With any number of ranks and of batches ahead."""
+    draw = np.random.default_rng(seed)
+    for _ in range(points):
+        step, world, ahead = int(draw.integers(0, STEPS)), int(draw.choice([1, 2, 4])), int(draw.choice([0, 2]))
         stop = min(step + 3, STEPS)
-        assert joined(sources, world, stop - step, cursors[step]) == whole[step:stop]
+        assert joined(sources, world, stop - step, cursors[step], ahead) == whole[step:stop]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -182,25 +200,24 @@ def test_dev_texts_come_from_all_sources_that_have_some(folders: list[Path], tmp
 # --- object stores ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("count", [1, pytest.param(2, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("faults", [0.0, 0.5])
-def test_an_object_store_has_the_order_of_the_disk(folders: list[Path], count: int, faults: float) -> None:
-    """Faults: refused, cut, changed and slow answers. Resumed at 50 random points, from the cache of the first time."""
+def test_an_object_store_has_the_order_of_the_disk(
+    folders: list[Path], count: int, faults: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faults: refused, cut, changed and slow answers. Resumed at 50 random points, from the cache of the first time,
+    and with an empty cache."""
     with ExitStack() as servers:
         addresses = [servers.enter_context(serving(folder, faults, slow=0.2)) for folder in folders[:count]]
         local, far = mixed(folders[:count]), mixed(addresses)
-        whole = joined(local, 1)
-        assert joined(far, 2) == joined(far, 1) == whole
-        reader, cursors = ShardReader(local, Share(BATCH, seed=7), Crop(0.3)), []
-        for _ in range(STEPS):
-            cursors.append(reader.cursor)
-            next(reader)
-        reader.close()
-        draw = np.random.default_rng(count)
-        for step in draw.integers(0, STEPS - 2, 50).tolist():
-            assert joined(far, 1, 2, cursors[step]) == whole[step : step + 2]
+        whole, cursors = joined(local, 1), cursors_of(local)
+        for world, ahead in product((1, 2, 4), (0, 2)):
+            assert joined(far, world, ahead=ahead) == whole
+        resumed_at_random_points(far, whole, cursors, seed=count)
         fetched = [line.split()[1] for folder in folders[:count] for line in requests(folder, ".tar")]
         assert faults or len(fetched) == sum(len(list(folder.glob("*.tar"))) for folder in folders[:count])
+        monkeypatch.setattr(address, "user_cache", lambda: tmp_path / "other cache")
+        resumed_at_random_points(far, whole, cursors, seed=count, points=1)
 
 
 def kept_bytes(cache: Path) -> int:
