@@ -131,8 +131,7 @@ def export(engine: StageEngine) -> StageEngine:
         if dist.get_rank() == 0:
             tensor_file.write(Path(folder, "model.safetensors"), weights)
         else:
-            for _ in weights.stream:  # rank 0 gathers them from all
-                pass
+            weights.pass_by()
     return engine
 
 

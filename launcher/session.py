@@ -246,8 +246,7 @@ def export_result(ready: Preflight, engine: StageEngine, best: Path | None) -> N
     if first:
         write_export(out, weights, ready.run.model, ready.vocab_size, ready.tokenizer)
     else:
-        for _ in weights.stream:  # rank 0 gathers them from all
-            pass
+        weights.pass_by()
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -52,6 +52,7 @@ _TEXTS = "texts a row"
 
 def init_distributed(*, tensor: int, timeout_seconds: int, device: torch.device) -> None:
     """Joins the processes that the launcher started (or makes a world of one) and forms the parallel groups."""
+    zero3.one_heap()
     # the shared-memory op of the CPU backend takes minutes and a compiler, and gloo does the same work
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     _quieten()

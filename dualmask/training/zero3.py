@@ -121,6 +121,12 @@ def forget(module: nn.Module) -> None:
     inspect.getclosurevars(cached).nonlocals["func"].cache_clear()  # behind a decorator
 
 
+def one_heap() -> None:
+    """For threads that are not started yet: glibc would give each a heap of its own, and keeps the end of every one."""
+    if libc := _glibc():
+        libc.mallopt(_ARENA_MAX, 1)
+
+
 def trim_heap() -> None:
     """Gives what was freed back to the system: glibc keeps as much as 2 GB of a rank's freed tensors."""
     gc.collect()
@@ -134,12 +140,10 @@ def no_heap() -> Iterator[None]:
     of the heap is free that it fits into.
 
     Weights that DeepSpeed copies into one flat tensor would leave a hole of their size in the heap, which no tensor of
-    another size can use. Steps are faster with a heap, so they have one; one for all threads, because glibc keeps the
-    end of every other.
+    another size can use. Steps are faster with a heap, so they have one.
     """
     libc = _glibc()
     if libc:
-        libc.mallopt(_ARENA_MAX, 1)
         libc.mallopt(_MMAP_THRESHOLD, 2**16)
     try:
         yield
