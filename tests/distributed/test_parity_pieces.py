@@ -46,4 +46,4 @@ def test_parity_with_one_process(variant: str, seen: dict[str, dict]) -> None:
 
 def test_the_maps_learn_here(seen: dict[str, dict]) -> None:
     for name in MAPS:
-        assert seen["one"]["weights"][name].abs().max() > 1e-4, name
+        assert seen["one"]["weights"][name].abs().max() > 2e-5, name  # more than ranks may differ by
