@@ -252,9 +252,10 @@ def _bucket(read: Path, blocks: Sequence[str], share: HashRange) -> Iterator[tup
             continue
         wanted = arrays.key_range(hashes, share.number, share.of)
         if wanted.start < wanted.stop:
-            borders = [0, *stops.tolist()][wanted.start : wanted.stop + 1]
-            ids = np.array(arrays.mapped(read / f"{block}-{share.split}.ids.npy")[borders[0] : borders[-1]])
-            texts = np.split(ids, np.array(borders[1:-1], np.int64) - borders[0])
+            # only what is wanted is read: each bucket looks at every block
+            first, ends = int(stops[wanted.start - 1]) if wanted.start else 0, stops[wanted].astype(np.int64)
+            ids = np.array(arrays.mapped(read / f"{block}-{share.split}.ids.npy")[first : ends[-1]])
+            texts = np.split(ids, ends[:-1] - first)
             yield hashes[wanted], texts, lineage.saved_origins(read, f"{block}-{share.split}", wanted)
 
 

@@ -18,6 +18,7 @@ from data_pipeline.manifest import Manifest
 ROOT = Path(__file__).parents[1]
 PYTHONPATH = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 PATIENCE_SECONDS = 600.0
+OF_THIS_RUN = {"built.json", "report.json", "report.html"}  # where it ran, and how long its steps took
 _WORDS = sorted({word for text in topics.values() for word in text.split() if word.isalpha()})
 
 
@@ -98,4 +99,8 @@ def digests(output: Path) -> dict[str, str]:
     for split in Manifest.load(output).splits.values():
         for shard in split.shards:
             assert sha256(output / shard.file) == shard.sha256
-    return {path.name: sha256(path) for path in output.iterdir() if path.is_file()}
+    files = [path for path in output.rglob("*") if path.is_file() and ".work" not in path.parts]
+    of_files = {str(path.relative_to(output)): sha256(path) for path in files if path.name not in OF_THIS_RUN}
+    counts = json.loads((output / "report.json").read_bytes())
+    del counts["seconds"]
+    return of_files | {"counts": json.dumps(counts)}
