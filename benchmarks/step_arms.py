@@ -39,7 +39,7 @@ from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import parameter_groups, run_step
 from dualmask.training.metrics import MetricsFile
-from dualmask.training.trainer import Stages, Trainer
+from dualmask.training.trainer import Stages, Surroundings, Trainer
 from launcher.planner.flops import Cost, step_cost
 from launcher.planner.passes import Shape
 
@@ -164,7 +164,7 @@ def trainer(case: Case, batches: Batches, *, zero: int) -> None:
         record = MetricsFile(Path(folder, "metrics.jsonl"), 0)
         stages, checkpoints = Stages(run, case.size.vocabulary), Checkpoints(Path(folder), 1)
         with suppress(StopIteration):
-            Trainer(stages, Source(batches), checkpoints, observers=[record]).fit()
+            Trainer(stages, Source(batches), checkpoints, Surroundings(observers=[record])).fit()
         record.close("complete")
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -26,14 +27,7 @@ def build(
     \b
     dualmask data build --config configs/data/jsonl.yaml --set 'source.paths=[corpus]' --set output=data/mine
     """
-    from data_pipeline import supervised
-
-    try:
-        supervised.run(_build, config, overrides or [], wait)
-    except supervised.Stopped as stop:
-        said = f"stopped by {stop.number.name}: what is finished is kept, the same command goes on"
-        typer.echo(f"dualmask: {said}", err=True)
-        raise typer.Exit(128 + stop.number) from None
+    _supervised(_build, config, overrides or [], wait)
 
 
 def _build(config: Path, overrides: list[str], wait: bool) -> None:
@@ -48,6 +42,17 @@ def _build(config: Path, overrides: list[str], wait: bool) -> None:
         build_data(loaded, wait)
     else:
         build_mixture(loaded, wait)
+
+
+def _supervised(work: Callable[..., None], *arguments: Any) -> None:
+    from data_pipeline import supervised
+
+    try:
+        supervised.run(work, *arguments)
+    except supervised.Stopped as stop:
+        said = f"stopped by {stop.number.name}: what is finished is kept, the same command goes on"
+        typer.echo(f"dualmask: {said}", err=True)
+        raise typer.Exit(128 + stop.number) from None
 
 
 def _log_to_stderr() -> None:
@@ -144,13 +149,7 @@ def repair(
     \b
     dualmask data repair data/mine
     """
-    from data_pipeline import supervised
-
-    try:
-        supervised.run(_repair, folder, wait)
-    except supervised.Stopped as stop:
-        typer.echo(f"dualmask: stopped by {stop.number.name}: the same command goes on", err=True)
-        raise typer.Exit(128 + stop.number) from None
+    _supervised(_repair, folder, wait)
 
 
 def _repair(folder: Path, wait: bool) -> None:

@@ -30,12 +30,10 @@ SIZES_FILE, EXAMPLES_FILE = "sizes.npy", "examples.npy"  # of each kept document
 REASONS = ("", "near-duplicate documents", "duplicate documents")  # by their code in ``dropped.npy``
 _NEAR, _EXACT = 1, 2
 
-
 _ENTRIES = 2**19  # keys of a range: what its task holds in memory
 _COMPARED = 16  # documents of a bucket that the others are compared with: a corpus of one template stays linear
 _LOOKED_UP = 2**18  # pairs whose sketches are in memory at a time
 _RESOLVED = 2**15  # documents whose pairs are in memory at a time
-
 
 Lookup = Callable[[NDArray[np.int64]], Sketches]  # of documents in ascending order
 Flags = NDArray[np.bool_]

@@ -40,7 +40,7 @@ from dualmask.training.preemption import EXIT_CODE, StopRequest
 from dualmask.training.profile import ProfiledSteps
 from dualmask.training.progress import Progress, equal_cost
 from dualmask.training.tracking import Tracker
-from dualmask.training.trainer import Stages, Trainer, steps_done_in_stage
+from dualmask.training.trainer import Stages, Surroundings, Trainer, steps_done_in_stage
 from launcher.costs import StepCosts, hardware_of, step_costs
 from launcher.machine import agreed
 from launcher.preflight import Preflight, RunRecord, new_key
@@ -111,12 +111,14 @@ def _wire(
         Stages(run, ready.vocab_size, tokenizer, deepspeed=ready.deepspeed, initial=initial),
         data,
         checkpoints,
-        data_digest=ready.data_digest,
-        tracking={"key": key},
-        observers=observers,
-        stop_wanted=lambda: stop.wanted,
-        dev=open_dev(run),
-        yardstick=make_yardstick(run, costs, watch.hardware, _device(run.device)),
+        Surroundings(
+            data_digest=ready.data_digest,
+            tracking={"key": key},
+            observers=observers,
+            stop_wanted=lambda: stop.wanted,
+            dev=open_dev(run),
+            yardstick=make_yardstick(run, costs, watch.hardware, _device(run.device)),
+        ),
     )
     ahead.steps_without_batch = lambda: trainer.steps_without_batch
     return Wired(trainer, data, observers)

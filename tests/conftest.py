@@ -7,9 +7,14 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")  # tests ask
 
 from collections.abc import Callable
 from pathlib import Path
+from pydoc_data.topics import topics
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from dualmask.core.tokenizer import Tokenizer
 
 settings.register_profile("shared machine", deadline=None)
 settings.load_profile("shared machine")
@@ -35,6 +40,18 @@ def hub_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
     return point
+
+
+@pytest.fixture(scope="session")
+def english_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> "Tokenizer":
+    """Of 2,500 pieces, trained on Python's language reference."""
+    from data_pipeline.vocabulary import train
+    from dualmask.core.tokenizer import Tokenizer
+
+    lines = (" ".join(line.split()) for topic in topics.values() for line in topic.split("\n\n"))
+    path = tmp_path_factory.mktemp("english") / "tokenizer.model"
+    path.write_bytes(train(lines, 2500))
+    return Tokenizer(path)
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ from dualmask.curriculum import total_steps
 from dualmask.evaluation.statistics import Row
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.metrics import EvalRecord, StepRecord
-from dualmask.training.trainer import Stages, Trainer
+from dualmask.training.trainer import Stages, Surroundings, Trainer
 
 SIZE = Size(hidden=32, layers=1, heads=2, length=24, sequences=4, vocabulary=200)
 EDIT_LAYERS = {"filler_layers": 2, "inserter_layers": 1, "picker_layers": 1}
@@ -197,7 +197,7 @@ def train(variant: Variant) -> Trained:
         run = variant.run(Path(folder))
         batches = (random_batch(SIZE, step) for step in range(total_steps(run.stages)))
         stages = Stages(run, SIZE.vocabulary)
-        engine = Trainer(stages, Source(batches), Checkpoints(Path(folder), 1), observers=[trained]).fit()
+        engine = Trainer(stages, Source(batches), Checkpoints(Path(folder), 1), Surroundings(observers=[trained])).fit()
         assert engine is not None
         trained.weights = {name: weight.float().numpy() for name, weight in engine.whole_weights().stream}
         engine.close()

@@ -6,7 +6,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -113,26 +113,29 @@ class Stages:
         return given
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What a training has to do with beside model and data.
+
+    data_digest, tracking: kept in checkpoints, for whoever goes on from them. observers: on global rank 0. dev: the
+    texts by which the run is judged, the same on every rank. yardstick: for the utilisation in records.
+    """
+
+    data_digest: str = ""
+    tracking: Mapping[str, Any] = field(default_factory=dict)
+    observers: Sequence[Observer] = ()
+    stop_wanted: Callable[[], bool] = lambda: False
+    dev: Batch | None = None
+    yardstick: Yardstick | None = None
+
+
 class Trainer:
     def __init__(
-        self,
-        stages: Stages,
-        data: BatchSource,
-        checkpoints: Checkpoints,
-        *,
-        data_digest: str = "",
-        tracking: Mapping[str, Any] | None = None,
-        observers: Sequence[Observer] = (),
-        stop_wanted: Callable[[], bool] = lambda: False,
-        dev: Batch | None = None,
-        yardstick: Yardstick | None = None,
+        self, stages: Stages, data: BatchSource, checkpoints: Checkpoints, around: Surroundings | None = None
     ) -> None:
-        """data_digest, tracking: kept in checkpoints, for whoever goes on from them. observers: on global rank 0.
-        dev: the texts by which the run is judged, the same on every rank. yardstick: for the utilisation in records."""
         self.run, self.stages, self.data, self.checkpoints = stages.run, stages, data, checkpoints
-        self._kept: dict[str, Any] = {"data_digest": data_digest, "tracking": dict(tracking or {})}
-        self.observers, self.stop_wanted, self.yardstick = observers, stop_wanted, yardstick
-        self.judge = Judge(self.run, dev)
+        self.around = around or Surroundings()
+        self.judge = Judge(self.run, self.around.dev)
         self.total = total_steps(self.run.stages)
         self.step = 0
         self.skipped = 0
@@ -168,7 +171,7 @@ class Trainer:
             batch = _next(batches) if own is None else own
             self.steps_without_batch += own is not None
             waited = time.perf_counter() - began
-            result = run_step(engine, batch, plan, micros=self._micros, stop=self.stop_wanted())
+            result = run_step(engine, batch, plan, micros=self._micros, stop=self.around.stop_wanted())
             after = self._after(engine, plan, result)
             self._observe(plan, result, after, batch, seconds=time.perf_counter() - began, waited=waited)
             self.memory = after.memory
@@ -233,9 +236,9 @@ class Trainer:
             data_wait=waited / seconds,
             keys=f"{zlib.crc32(batch.key.numpy().tobytes()):08x}",
             alarms=after.alarms,
-            mfu=self.yardstick.mfu(plan, seconds) if self.yardstick else None,
+            mfu=self.around.yardstick.mfu(plan, seconds) if self.around.yardstick else None,
         )
-        for observer in self.observers:
+        for observer in self.around.observers:
             observer.on_step(record)
         self._skipped_in_a_row = 0 if result.taken else self._skipped_in_a_row + 1
         if not result.taken:
@@ -258,7 +261,7 @@ class Trainer:
         if not self.judge.due(plan):
             return plan.is_last_of_stage, False
         record = self.judge.judge(engine, plan)
-        for observer in self.observers:
+        for observer in self.around.observers:
             observer.on_eval(record)
         if record.ends_stage and not plan.is_last_of_stage and dist.get_rank() == 0:
             what = f"{record.metric} is no better than {self.run.eval.patience} evaluations ago"
@@ -271,7 +274,7 @@ class Trainer:
             shown = engine.preview(batch.rows(slice(0, PREVIEWED)), plan, self.stages.tokenizer)
             name = f"stage-{plan.stage_index}-{plan.stage.name}.txt"
             texts = {name: "\n\n".join(shown.blocks) + "\n"} if shown.blocks else {}
-        for observer in self.observers:
+        for observer in self.around.observers:
             observer.on_stage_end(plan.stage_index, plan.stage.name, texts)
 
     def _save(self, engine: StageEngine) -> None:
@@ -285,7 +288,8 @@ class Trainer:
             skipped=self.skipped,
             memory=dict(self.memory),
             judged=self.judge.state,
-            **self._kept,
+            data_digest=self.around.data_digest,
+            tracking=dict(self.around.tracking),
         )
         partition = engine.partition
         self.checkpoints.save(list(partition.pieces()), state, partition.updates, spared=self.judge.best_step)

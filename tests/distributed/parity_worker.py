@@ -16,7 +16,7 @@ from dualmask.config.load import load_run
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints
 from dualmask.training.engine import init_distributed
-from dualmask.training.trainer import Stages, Trainer
+from dualmask.training.trainer import Stages, Surroundings, Trainer
 
 
 class Watch:
@@ -46,7 +46,7 @@ def train(config: Path, out: Path, vocab_size: int, overrides: list[str], extra:
     with decisions.recorded() as record:
         watch = Watch(record)
         stages = Stages(run, vocab_size, deepspeed=extra)
-        engine = Trainer(stages, data, Checkpoints(out / "run", 1), observers=[watch]).fit()
+        engine = Trainer(stages, data, Checkpoints(out / "run", 1), Surroundings(observers=[watch])).fit()
     decided = torch.tensor(watch.decisions)
     dist.all_reduce(decided, group=mesh.data_group())
     weights = dict(engine.whole_weights().stream)

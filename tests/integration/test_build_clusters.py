@@ -44,6 +44,13 @@ def alone(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
     return digests(output)
 
 
+def assert_one_line(process: subprocess.Popen[str], said: str, beginning: str) -> None:
+    """The build ends with an error that its user can mend."""
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith(beginning), said
+    assert process.returncode == 2
+
+
 def test_two_nodes_build_the_bytes_of_one(corpus: Path, alone: dict[str, str], tmp_path: Path) -> None:
     with ray_nodes(2) as nodes:
         process = start(command(corpus, tmp_path / "out"), nodes.environment)
@@ -61,9 +68,7 @@ def test_the_death_of_the_head_is_one_line_and_another_cluster_goes_on(
         assert wait_until(lambda: list(tmp_path.glob("out/.work/read/*.json")), process), finish(process)
         nodes.power_off_head()
         said = finish(process)
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("dualmask: "), said
-    assert process.returncode == 2
+    assert_one_line(process, said, "dualmask: ")
     built(command(corpus, tmp_path / "out"))
     assert digests(tmp_path / "out") == alone
 
@@ -77,9 +82,7 @@ def test_a_task_that_dies_each_time_is_one_line(corpus: Path, alone: dict[str, s
                 with suppress(psutil.NoSuchProcess):
                     task.kill()
         said = finish(process)
-    assert "Traceback" not in said
-    assert said.splitlines()[-1].startswith("dualmask: Ray has lost a task again and again ("), said
-    assert process.returncode == 2
+    assert_one_line(process, said, "dualmask: Ray has lost a task again and again (")
     built(command(corpus, tmp_path / "out"))
     assert digests(tmp_path / "out") == alone
 

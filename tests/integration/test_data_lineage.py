@@ -10,6 +10,7 @@ from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
+import builds
 import pyarrow.parquet as pq
 import pytest
 
@@ -41,18 +42,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def config_for(output: Path, corpus: Path, **changes: Any) -> DataBuildConfig:
-    values = {
-        "output": output,
+    of_records = {
         "source": {"kind": "jsonl", "paths": [str(corpus)]},
         "clean": {"style": "plain"},
         "dedup": {"paragraphs": False, "near_duplicate": None},
-        "split": {"dev": 0.15, "test": 0.15},
-        "tokenizer": {"vocab_size": 600},
         "max_length": 48,
         "shards": {"sequences_per_member": 64, "members_per_shard": 8},
-        "workers": 2,
     }
-    return DataBuildConfig.model_validate(values | changes)
+    return builds.config_for(output, corpus, **of_records | changes)
 
 
 @cache

@@ -24,7 +24,9 @@ from launcher import command, quickstart
 
 REPORT = quickstart.where_to_look(load_run(examples.ROOT / "configs/quickstart.yaml"))
 ALL = dict.fromkeys([*examples.of_the_readme(), *examples.of_the_help(), *examples.commands(REPORT)])
+FOLDER = "a built folder: tests/integration/test_data_folder.py"
 NEEDS = {"data build": "a corpus: tests/integration/test_data_build.py", "export": "a run: test_resume.py"}
+NEEDS |= dict.fromkeys(["data stats", "data inspect", "data repair"], FOLDER)
 LENGTH = {"max_length": 64}  # of all models: some are compared
 SENTENCES = ["The function returns the name of the file.", "If the list is empty, an error is raised."]
 
@@ -36,7 +38,7 @@ def place(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     tokenizer = model_folder / "tokenizer.model"
     (here / "runs").mkdir()
     (here / "data" / "embedded").mkdir(parents=True)
-    for name in ("runs/quickstart", "M", "runs/mine"):
+    for name in ("runs/quickstart", "M", "runs/mine", "runs/english"):
         write_random_model(here / name, CONFIG.model_copy(update=LENGTH), tokenizer)
     for name in ("runs/spanfusion_small", "S"):
         write_random_model(here / name, PARTS.model_copy(update=LENGTH), tokenizer)
@@ -50,6 +52,9 @@ def place(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         (here / name).write_text("\n".join(lines) + "\n")
     for name in ("notes.txt", "draft.txt", "drafts.txt", "article.txt"):
         (here / name).write_text(text + "\n")
+    learner = json.dumps({"text": "It return a names .", "references": ["It returns a name .", "It returns names ."]})
+    for name in ("learners.jsonl", "jfleg-dev.jsonl"):
+        (here / name).write_text(f"{learner}\n" * 4)
     (here / "my_cases.tsv").write_text("kind\twrong\tright\nverb\tIt return.\tIt returns.\n")
     assert Tokenizer(tokenizer).vocab_size == VOCABULARY
     return here

@@ -60,4 +60,3 @@ RULES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "order": (Rule(1.0, surface.is_adverb, surface.swapped),),
 }
-KINDS = tuple(RULES)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pydoc_data.topics
 import random
 import sys
 from collections import Counter
@@ -13,14 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_pipeline.vocabulary import train
 from dualmask.config.natural import KINDS, NaturalErrors
 from dualmask.core.natural import forms, grammar, rules, spelling, surface
 from dualmask.core.natural.texts import NaturalTexts, Rates
 from dualmask.core.natural.word import Word
 from dualmask.core.tokenizer import Tokenizer
 
-LINES = [" ".join(line.split()) for topic in pydoc_data.topics.topics.values() for line in topic.split("\n\n")]
 TEXT = (
     "The old man has been waiting for two hours, because his sister wants to visit the museum. She doesn't know that "
     "it was closed yesterday. They go to school every day without a book, and I often read the letters of my friends. "
@@ -29,15 +26,8 @@ TEXT = (
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    path.write_bytes(train(iter(LINES), 2500))
-    return Tokenizer(path)
-
-
-@pytest.fixture(scope="module")
-def natural(tokenizer: Tokenizer) -> NaturalTexts:
-    return NaturalTexts(tokenizer)
+def natural(english_tokenizer: Tokenizer) -> NaturalTexts:
+    return NaturalTexts(english_tokenizer)
 
 
 def rates(rate: float = 0.3, **weights: float) -> Rates:
@@ -168,35 +158,35 @@ def test_a_name_is_not_misspelt() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_kind_alone_makes_errors(kind: str, natural: NaturalTexts, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(TEXT * 2)
-    wrong = [tokenizer.decode(natural.wrong(ids, 4000, seed, rates(0.1, **{kind: 1.0}))) for seed in range(20)]
+def test_a_kind_alone_makes_errors(kind: str, natural: NaturalTexts, english_tokenizer: Tokenizer) -> None:
+    ids = english_tokenizer.encode(TEXT * 2)
+    wrong = [english_tokenizer.decode(natural.wrong(ids, 4000, seed, rates(0.1, **{kind: 1.0}))) for seed in range(20)]
     assert sum(text != TEXT * 2 for text in wrong) >= 18
 
 
 @given(seed=st.integers(-(2**63), 2**63 - 1), start=st.integers(0, 50), rate=st.floats(0, 1))
 def test_words_without_an_error_keep_their_ids(
-    natural: NaturalTexts, tokenizer: Tokenizer, seed: int, start: int, rate: float
+    natural: NaturalTexts, english_tokenizer: Tokenizer, seed: int, start: int, rate: float
 ) -> None:
     """In any text cut anywhere: what is written is what the tokenizer would write, and fits."""
-    ids = tokenizer.encode(TEXT)[start : start + 60]
+    ids = english_tokenizer.encode(TEXT)[start : start + 60]
     before = list(ids)
     wrong = natural.wrong(ids, 64, seed, rates(rate))
     assert ids == before
     assert len(wrong) <= 64
     assert wrong == natural.wrong(ids, 64, seed, rates(rate))
-    text, made = tokenizer.decode(ids), tokenizer.decode(wrong)
-    assert tokenizer.encode(made) == wrong or tokenizer.encode(text) != ids
+    text, made = english_tokenizer.decode(ids), english_tokenizer.decode(wrong)
+    assert english_tokenizer.encode(made) == wrong or english_tokenizer.encode(text) != ids
     if rate == 0:
         assert wrong == ids
 
 
-def test_one_error_leaves_all_other_words_byte_equal(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode(TEXT)
+def test_one_error_leaves_all_other_words_byte_equal(natural: NaturalTexts, english_tokenizer: Tokenizer) -> None:
+    ids = english_tokenizer.encode(TEXT)
     one = Rates.of(0.9 / len(TEXT.split()), 0.9 / len(TEXT.split()), NaturalErrors().weights)
     changed = 0
     for seed in range(200):
-        made = tokenizer.decode(natural.wrong(ids, 4000, seed, one)).split(" ")
+        made = english_tokenizer.decode(natural.wrong(ids, 4000, seed, one)).split(" ")
         right = TEXT.split(" ")
         front = alike(made, right)
         behind = alike(made[front:][::-1], right[front:][::-1])
@@ -205,50 +195,50 @@ def test_one_error_leaves_all_other_words_byte_equal(natural: NaturalTexts, toke
     assert changed > 150
 
 
-def test_rates_and_weights_are_kept(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
+def test_rates_and_weights_are_kept(natural: NaturalTexts, english_tokenizer: Tokenizer) -> None:
     """The number of errors is near the rate; a kind is as frequent as its weight, where there are places for it."""
-    ids = tokenizer.encode(TEXT)
+    ids = english_tokenizer.encode(TEXT)
     none = sum(natural.wrong(ids, 4000, seed, rates(0.01)) == ids for seed in range(300))
     assert 130 < none < 200  # 0.01 · 47 words: half an error; and sometimes no rule applies
     kinds = Counter()
     for seed in range(400):
-        made = tokenizer.decode(natural.wrong(ids, 4000, seed, rates(0.03, doubled=1.0, missing=3.0)))
+        made = english_tokenizer.decode(natural.wrong(ids, 4000, seed, rates(0.03, doubled=1.0, missing=3.0)))
         kinds["doubled" if len(made.split()) > len(TEXT.split()) else "missing"] += made != TEXT
     assert 1.8 < kinds["missing"] / kinds["doubled"] < 5
 
 
-def test_a_full_text_is_made_wrong_too(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
+def test_a_full_text_is_made_wrong_too(natural: NaturalTexts, english_tokenizer: Tokenizer) -> None:
     """What is left out makes room for what is longer."""
-    ids = tokenizer.encode(TEXT)
+    ids = english_tokenizer.encode(TEXT)
     made = [natural.wrong(ids, len(ids), seed, rates(0.1)) for seed in range(50)]
     assert all(len(wrong) <= len(ids) for wrong in made)
     assert sum(wrong != ids for wrong in made) > 45
     assert sum(len(wrong) == len(ids) for wrong in made) > 5
 
 
-def test_edges_that_may_be_parts_of_words_stay(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
-    ids = tokenizer.encode("ing the people to do the somethi")
+def test_edges_that_may_be_parts_of_words_stay(natural: NaturalTexts, english_tokenizer: Tokenizer) -> None:
+    ids = english_tokenizer.encode("ing the people to do the somethi")
     changed = 0
     for seed in range(50):
         wrong = natural.wrong(ids, 4000, seed, rates(1.0))
-        first, last = tokenizer.encode("ing"), tokenizer.encode(" somethi")
+        first, last = english_tokenizer.encode("ing"), english_tokenizer.encode(" somethi")
         assert wrong[: len(first)] == first
         assert wrong[-len(last) :] == last
         changed += wrong != ids
     assert changed > 45
 
 
-def test_what_is_no_text_stays(natural: NaturalTexts, tokenizer: Tokenizer) -> None:
-    whole = tokenizer.encode("x = f(1), 日本 a.b.c é https://a.b/c 3rd")
+def test_what_is_no_text_stays(natural: NaturalTexts, english_tokenizer: Tokenizer) -> None:
+    whole = english_tokenizer.encode("x = f(1), 日本 a.b.c é https://a.b/c 3rd")
     assert natural.wrong(whole, 4000, 1, rates(1.0)) == whole
     assert natural.wrong(whole[:-1][1:], 4000, 1, rates(1.0)) == whole[:-1][1:]
     assert natural.wrong([], 10, 1, rates(1.0)) == []
 
 
-def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
+def test_a_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, english_tokenizer: Tokenizer) -> None:
     monkeypatch.setitem(sys.modules, "lemminflect", None)
     with pytest.raises(ValueError, match=r"corruption.natural needs lemminflect: pip install 'dualmask\[english\]'"):
-        NaturalTexts(tokenizer)
+        NaturalTexts(english_tokenizer)
 
 
 def test_a_share_without_kinds_is_refused(tmp_path: Path) -> None:

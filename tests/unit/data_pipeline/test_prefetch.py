@@ -26,10 +26,11 @@ def test_an_error_arrives_behind_the_items_before_it() -> None:
 
 
 def test_stays_at_most_depth_ahead_and_stops_when_closed() -> None:
-    made = []
+    made: list[int] = []
+    before = set(threading.enumerate())
     source = Prefetch((made.append(number) or number for number in itertools.count()), 4)
     assert [next(source), next(source)] == [0, 1]
     time.sleep(0.3)
     assert len(made) <= 2 + 4 + 1
     source.close()
-    assert "prefetch" not in {thread.name for thread in threading.enumerate()}
+    assert "prefetch" not in {thread.name for thread in set(threading.enumerate()) - before}

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from data_pipeline.vocabulary import train
 from dualmask.config.corruption import KINDS, CorruptionConfig
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
@@ -23,21 +22,14 @@ LINES = [" ".join(text.split()) for text in sorted(pydoc_data.topics.topics.valu
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.model"
-    path.write_bytes(train(iter(LINES), 2500))
-    return Tokenizer(path)
+def errors(english_tokenizer: Tokenizer) -> ErrorTables:
+    return ErrorTables.of(english_tokenizer, config(1.0).needs)
 
 
 @pytest.fixture(scope="module")
-def errors(tokenizer: Tokenizer) -> ErrorTables:
-    return ErrorTables.of(tokenizer, config(1.0).needs)
-
-
-@pytest.fixture(scope="module")
-def batch(tokenizer: Tokenizer) -> Batch:
+def batch(english_tokenizer: Tokenizer) -> Batch:
     """With room to grow."""
-    (batch,) = texts.batches(LINES, tokenizer, 64, limit=96, shortest=40)
+    (batch,) = texts.batches(LINES, english_tokenizer, 64, limit=96, shortest=40)
     return replace(batch, tokens=pad(batch.tokens, (0, 64)))
 
 
@@ -99,11 +91,11 @@ def test_rows_are_whole(batch: Batch, errors: ErrorTables) -> None:
 
 
 def test_a_text_is_the_same_in_any_batch_and_in_a_new_process(
-    batch: Batch, errors: ErrorTables, tokenizer: Tokenizer, tmp_path: Path
+    batch: Batch, errors: ErrorTables, english_tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     """Nothing that was remembered of other texts, and no state of a generator, plays a part."""
     whole, length = make_mistakes(batch, every(batch), 5, config(0.5), errors)
-    (tmp_path / "tokenizer.model").write_bytes(tokenizer.model_bytes)
+    (tmp_path / "tokenizer.model").write_bytes(english_tokenizer.model_bytes)
     fresh = ErrorTables.of(Tokenizer(tmp_path / "tokenizer.model"), config(0.5).needs)
     assert fresh.natural is not errors.natural
     for rows in (slice(0, 7), slice(7, 8), slice(50, 96)):

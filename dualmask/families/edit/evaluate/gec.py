@@ -23,8 +23,8 @@ from rapidfuzz.distance import Levenshtein
 from dualmask.evaluation import gleu, statistics
 from dualmask.evaluation.statistics import Row
 from dualmask.families.edit.evaluate import edits
+from dualmask.families.edit.infer.apart import ClosedUp
 
-MARKS = ".,;:!?"
 Words = tuple[str, ...]
 WordEdits = set[tuple[int, int, Words]]  # source words [start, end) became these
 
@@ -112,13 +112,7 @@ def gained(sentence: Sentence, text: str) -> int:
 
 def words_like(text: str, sentence: Sentence) -> Words:
     """The words of a text, marks apart as in the sentences: a mark that is written against a new word is set apart."""
-    known = set(sentence.words)
-    return tuple(part for word in text.split() for part in ((word,) if word in known else _apart(word)))
-
-
-def _apart(word: str) -> Words:
-    stem = word.rstrip(MARKS)
-    return (stem, *word[len(stem) :]) if stem else (word,)
+    return tuple(ClosedUp(text, frozenset(sentence.words)).set_apart(text).split())
 
 
 def read_sentences(file: Path, limit: int | None = None) -> list[Sentence]:

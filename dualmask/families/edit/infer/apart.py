@@ -25,7 +25,7 @@ class ClosedUp:
 
     text: str
     known: frozenset[str]
-    contractions: bool  # those stand apart, too
+    contractions: bool = False  # those stand apart, too
 
     @classmethod
     def of(cls, text: str, sure: bool | None) -> ClosedUp | None:
