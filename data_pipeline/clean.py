@@ -52,6 +52,9 @@ _MARKUP = [
     (re.compile(r"\\([*_`|])"), r"\1"),
     (re.compile(r"\s+"), " "),
 ]
+# a comma or full stop that a lost word, italics or parentheses have left alone behind a space; not the dots of ". . ."
+_SPACE_BEFORE_SIGN = re.compile(r"(?<=\w) (?=(?:[,;!?]|\.(?! ?\.))(?:[\s\"'”’]|$))", re.MULTILINE)
+_SIGN_BEHIND_WORD = re.compile(r"(?<=\w)[,;!?.](?=\s|$)", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[a-z\d)\"'”][.!?])\s+(?=[\"'(“]?[A-Z])")
 _SENTENCE = re.compile(r"^[\"'(“]?[A-Z].*\w.*[.!?:][\"')”]?$")
 _NOT_PROSE = re.compile(r"https?:|www\.|[{}<>|=\\~^$]|--|\.\.|__|>>>|[/@#&%*]\S*[/@#&%*]")
@@ -113,9 +116,15 @@ def _plain(text: str) -> Iterator[str]:
 
 
 def _prose(text: str) -> Iterator[str]:
-    for block in _without_code(_blocks(text.split("\n"))):
+    for block in _without_code(_blocks(_without_stray_spaces(text).split("\n"))):
         if sentences := [part for part in _sentences(block) if _is_prose(part)]:
             yield " ".join(sentences)
+
+
+def _without_stray_spaces(text: str) -> str:
+    """``text`` without spaces in front of signs, unless most signs stand apart: that is how such a text is written."""
+    closed, found = _SPACE_BEFORE_SIGN.subn("", text)
+    return closed if found <= len(_SIGN_BEHIND_WORD.findall(text)) else text
 
 
 def _blocks(lines: Iterable[str]) -> Iterator[_Block]:

@@ -84,18 +84,27 @@ def head(sizes: Sizes, one: Pass) -> float:
     if one.module == "logits":  # their input, and logarithms of the softmax
         return one.tokens * (width * sizes.element * learns + sizes.logits * SINGLE)
     if one.module == "filler":  # inputs of the norm and of gelu, of up and down; of hints and doubts, and these twice
-        told = one.tokens * (2 * width * learns * sizes.element + 2 * SINGLE)
+        told = one.tokens * (2 * width * learns * sizes.element + 2 * SINGLE) + _pieces(sizes, one, one.tokens)
         return one.slots * (width + split + 2 + (width + split) * learns) * sizes.element + told
     if (
         one.module == "inserter"
     ):  # inputs of gelu and of the count, of left and right; probabilities, for two losses too
         assert isinstance(sizes.config, EditConfig)
         counts = 4 * one.slots * (sizes.config.max_gap_count + 1) * SINGLE
-        return (one.slots * split * (1 + learns) + one.tokens * width * learns) * sizes.element + counts
+        read = (one.slots * split * (1 + learns) + one.tokens * width * learns) * sizes.element
+        return read + counts + _pieces(sizes, one, one.slots)
     if one.module == "picker":
         scores = next(p.shape[1] for p in sizes.matrices["picker"].head if p.owner == "picker.opinion")
         return one.tokens * ((width + scores) * sizes.element + FIGURES * SINGLE)
     return 0.0
+
+
+def _pieces(sizes: Sizes, one: Pass, places: float) -> float:
+    """The embeddings of what was deleted from each gap, and which of them are known."""
+    if not one.told or one.gradient != "learn":
+        return 0.0
+    assert isinstance(sizes.config, EditConfig)
+    return places * sizes.config.told_pieces * sizes.config.hidden * sizes.element
 
 
 def trunk(sizes: Sizes, one: Pass, *, cached: bool = False) -> float:

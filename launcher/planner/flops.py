@@ -14,14 +14,24 @@ from dualmask.families.span.config import SpanStage
 from launcher.planner.parameters import matrices
 from launcher.planner.passes import Draws, Gradient, Pass, Shape, flat, walk
 
-AT_SLOTS = ("filler.up", "filler.down", "inserter.left", "inserter.right", "inserter.gone", "inserter.count")
+AT_SLOTS = (
+    "filler.up",
+    "filler.down",
+    "inserter.left",
+    "inserter.right",
+    "inserter.gone",
+    "inserter.pieces",
+    "inserter.count",
+)
 # their inputs carry none
 WITHOUT_GRADIENT = (
     "picker.rate",
     "picker.opinion",
     "picker.repeats",
     "inserter.gone",
+    "inserter.pieces",
     "filler.hint",
+    "filler.pieces",
     "gate.statistics",
 )
 BACKWARD: dict[Gradient, int] = {"learn": 2, "through": 1, "position": 1, "none": 0}  # products for one forward
@@ -85,7 +95,7 @@ def _head(shape: Shape, one: Pass) -> Cost:
         return Cost()
     cost = Cost()
     for matrix in module.head:
-        if matrix.owner == "filler.hint" and not one.hinted:
+        if (matrix.owner == "filler.hint" and not one.hinted) or (matrix.owner.endswith(".pieces") and not one.told):
             continue
         rows = one.slots if matrix.owner in AT_SLOTS else one.tokens
         rows = one.tokens / shape.config.max_length if matrix.owner == "picker.rate" else rows  # once a text

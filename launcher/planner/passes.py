@@ -38,6 +38,7 @@ class Pass:
     reading: Reading = "none"
     twin: bool = False  # of a second model: the teacher
     hinted: bool = False  # the filler's map of what was deleted is multiplied with, if only by zeros
+    told: bool = False  # so are the maps of a gap's pieces, of filler and inserter
 
 
 Round = tuple[Pass, ...]
@@ -142,10 +143,10 @@ def _random_holes(shape: Shape, stage: EditStage, draws: Draws) -> Iterator[Pass
     rows, looked_up = float(shape.sequences), _looked_up(stage)
     if "inserter" in stage.train:
         yield Pass("lookup", rows * shape.config.max_length, looked_up)
-        yield _inserter(shape, rows, "learn")
+        yield _inserter(shape, rows, "learn", told=False)
     if mean(stage.losses.recon) > 0:
         filling: Gradient = "learn" if "filler" in stage.train else "position" if "inserter" in stage.train else "none"
-        yield from _filled(shape, rows, draws.slots, filling, looked_up)
+        yield from _filled(shape, rows, draws.slots, filling, looked_up, told=False)
 
 
 def _round(shape: Shape, stage: RoundStage, draws: Draws, before: Draws | None) -> Iterator[Pass]:
@@ -189,14 +190,22 @@ def _gradients(stage: RoundStage, follows: bool) -> tuple[Gradient, Gradient]:
 
 
 def _filled(
-    shape: Shape, rows: float, slots: float, gradient: Gradient, looked_up: Gradient, reading: Reading = "loss"
+    shape: Shape,
+    rows: float,
+    slots: float,
+    gradient: Gradient,
+    looked_up: Gradient,
+    reading: Reading = "loss",
+    *,
+    told: bool = True,
 ) -> Iterator[Pass]:
-    trunk = replace(_trunk(shape, "filler", rows, gradient, slots), hinted=reading == "loss")
+    hinted = reading == "loss"
+    trunk = replace(_trunk(shape, "filler", rows, gradient, slots), hinted=hinted, told=hinted and told)
     yield from (Pass("lookup", trunk.tokens, looked_up), trunk, Pass("logits", slots, gradient, reading=reading))
 
 
-def _inserter(shape: Shape, rows: float, gradient: Gradient) -> Pass:
-    return _trunk(shape, "inserter", rows, gradient, rows * (shape.config.max_length - 1))
+def _inserter(shape: Shape, rows: float, gradient: Gradient, *, told: bool = True) -> Pass:
+    return replace(_trunk(shape, "inserter", rows, gradient, rows * (shape.config.max_length - 1)), told=told)
 
 
 def _span(shape: Shape, stage: SpanFusionStage, length: float | None) -> Iterator[Pass]:

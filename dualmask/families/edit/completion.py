@@ -15,10 +15,10 @@ from dualmask.core import noise
 from dualmask.core.batch import Batch, present
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.families.edit.curriculum import EditPlan
-from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.outputs import Doubt, InserterOut
 from dualmask.families.edit.round import Opened, Remainder, said_twice, take
+from dualmask.families.edit.told import Hints, embeddings_at, hints, told_gaps, told_masks
 from dualmask.nn.token_losses import ScoredSlots, scored, slots
 from dualmask.ops import allocate, gaps
 from dualmask.ops.alignment import Holes, holes, within
@@ -77,8 +77,9 @@ class Completion:
         return self.deletion.deleted
 
     def count(self, remainder: Remainder) -> Tensor:
-        gone = torch.where(self.told[:, None], gaps.gap_counts(remainder.keep, remainder.deleted), NOT_TOLD)
-        self.inserter = self.model.count(remainder.skeleton, take(self.deletion.x_BTD, remainder.source), gone)
+        told = told_gaps(remainder, self.told, self.model.config.told_pieces)
+        told = told._replace(pieces=embeddings_at(self.deletion.x_BTD, told.pieces))
+        self.inserter = self.model.count(remainder.skeleton, take(self.deletion.x_BTD, remainder.source), told)
         self.holes = holes(self.deletion.match, remainder.keep)
         count = self.holes.count
         if self.on_policy is not None:
@@ -115,10 +116,9 @@ class Completion:
         self.cost = text_cost(self.deletion, self.target, row, prob, is_mask & known)
         return masked.tokens
 
-    def _hints(self, opened: Opened) -> Tensor:
-        """[B, T, D] at each [MASK] of a text that is told the embedding of the token deleted there; elsewhere 0."""
-        where = opened.masked.is_mask & (opened.replaced >= 0) & self.told[:, None]
-        return take(self.deletion.x_BTD.detach(), opened.replaced.clamp_min(0)) * where[..., None]
+    def _hints(self, opened: Opened) -> Hints:
+        place = told_masks(opened, self.told, self.model.config.told_pieces)
+        return hints(embeddings_at(self.deletion.x_BTD, place))
 
     def _positions(self, opened: Opened) -> Tensor:
         """[B, T] 0, 1, 2, …; where the inserter learns through them, with the gradient of its rates."""

@@ -154,6 +154,11 @@ class EditConfig(ModelConfig):
     picker_probes: Annotated[int, Field(ge=0)] = Field(
         4, description="filler passes whose opinion of every token the picker reads first; 0: it reads the text alone"
     )
+    told_pieces: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="P: where a text is mended, the inserter and every [MASK] of a gap know the first P tokens deleted "
+        "there; 0: the r-th [MASK] knows the r-th alone, the inserter their number",
+    )
     max_gap_count: Positive = Field(8, description="K: most [MASK]s that one gap can take in one round")
     estimator: Literal["straight_through", "gumbel", "hard_concrete", "reinforce"] = Field(
         "gumbel", description="how a gradient passes the picker's keep-or-delete decision"

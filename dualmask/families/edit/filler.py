@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dualmask.core.batch import Counts
 from dualmask.families.edit.config import EditConfig
+from dualmask.families.edit.told import Hints
 from dualmask.nn import initial
 from dualmask.nn.parallel.linear import Column, Row
 from dualmask.nn.parallel.vocabulary import TokenTable
@@ -34,6 +35,10 @@ class Filler(nn.Module):
         self.down = Row(config.hidden, config.hidden, std=config.init_std)
         self.norm = nn.LayerNorm(config.hidden)
         self.hint = nn.Linear(config.hidden, config.hidden, bias=False)
+        self.pieces: nn.Linear | None = None
+        if config.told_pieces:  # a map for each place in the gap: their order matters
+            self.pieces = nn.Linear(config.told_pieces * config.hidden, config.hidden, bias=False)
+            initial.begin(self.pieces.weight, initial.Constant(0.0))
         self.doubt = nn.Linear(config.hidden, 1)
         initial.begin(self.hint.weight, initial.Constant(0.0))
         initial.begin(self.doubt.weight, initial.Normal(config.init_std))
@@ -46,15 +51,16 @@ class Filler(nn.Module):
         present: Tensor,
         slot: Tensor,
         table: TokenTable,
-        hint_BTD: Tensor | None = None,
+        hints: Hints | None = None,
         *,
         lengths: Counts | None = None,
     ) -> Filled:
-        """At the slots [M] of the flattened sequence. hint_BTD: at a [MASK] that stands for a deleted token the
-        embedding of that token, elsewhere 0; None: nothing is known of what was deleted. lengths: as ``Trunk`` has it.
-        """
-        if hint_BTD is not None:
-            x_BTD = x_BTD + self.hint(hint_BTD)
+        """At the slots [M] of the flattened sequence. hints: what was deleted; None: nothing is known of that. lengths:
+        as ``Trunk`` has it."""
+        if hints is not None:
+            x_BTD = x_BTD + self.hint(hints.own)
+            if self.pieces is not None:
+                x_BTD = x_BTD + self.pieces(hints.pieces.flatten(2))
         states = self.trunk(x_BTD, position, present, lengths=lengths)
         h_MD = states.flatten(0, 1).index_select(0, slot)
         h_MD = self.norm(h_MD + self.down(nn.functional.gelu(self.up(h_MD), approximate="tanh")))

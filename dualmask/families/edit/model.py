@@ -25,6 +25,7 @@ from dualmask.families.edit.masked_lm import MaskedLMScores, masked_lm_scores
 from dualmask.families.edit.outputs import Doubt, InserterOut, PickerOut, RoundOut, SoftTokens
 from dualmask.families.edit.picker import DeleteLogits, Picker, decide, describe
 from dualmask.families.edit.prepared import HolesBatch, with_holes
+from dualmask.families.edit.told import ToldGaps, hints, no_hints
 from dualmask.nn.parallel.vocabulary import TokenTable, target_and_best_nll
 from dualmask.nn.token_losses import ScoredSlots, scored, slots
 from dualmask.ops import gaps
@@ -117,22 +118,25 @@ class DualMask(nn.Module):
         mixed = torch.einsum("mn,mnd->md", change.to(x_BTD.dtype), self.table(soft.token).detach())
         return x_BTD.flatten(0, 1).index_add(0, soft.slot, mixed).view_as(x_BTD)
 
-    def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None, gone: Tensor | None = None) -> InserterOut:
-        """gone [B, G]: tokens deleted from each gap where that is known (see ``Inserter``)."""
-        return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length, gone)
+    def count(self, skeleton: gaps.Skeleton, x_BTD: Tensor | None = None, told: ToldGaps | None = None) -> InserterOut:
+        """told: of each gap what was deleted where that is known, its pieces as embeddings (see ``Inserter``)."""
+        return self.inserter(self.table(skeleton.tokens) if x_BTD is None else x_BTD, skeleton.length, told)
 
     def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, replaced: Tensor | None = None) -> Tensor:
         """[M, V / tensor] logits at the slots [M] (flattened positions) of tokens [B, W] that hold [MASK]s.
 
-        replaced [B, W]: the deleted token for which a [MASK] stands, -1 where that is not known or there is none.
+        replaced [B, W, 1 + P]: at a [MASK] the deleted token for which it stands, and the first P deleted from its gap;
+        -1 where that is not known or there is none.
         """
-        hint_BTD = None
-        if replaced is not None:
-            hint_BTD = self.table(replaced.clamp_min(0)) * (replaced >= 0)[..., None]
+        told = None if replaced is None else hints(self.recall(replaced))
         position = gaps.contiguous_positions(tokens)
         return self.filler(
-            self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table, hint_BTD
+            self.table(tokens), position, present(length, tokens.shape[1]), slot, self.table, told
         ).logits
+
+    def recall(self, deleted: Tensor) -> Tensor:
+        """[…, D] embeddings of deleted tokens […]; 0 where they are not told (-1)."""
+        return self.table(deleted.clamp_min(0)) * (deleted >= 0)[..., None]
 
     def look(self, tokens: Tensor, length: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
         """``fill``, and the filler's states [B, W, D]."""
@@ -163,9 +167,8 @@ class DualMask(nn.Module):
         place, row = goal.flatten()[slot], slot // goal.shape[1]
         weight = torch.where(deleted.flatten()[slot], 1.0, kept_weight) * (place >= 0)
         x_BTD = self.table(masked)
-        # nothing is known of what was deleted; the map of hints gets a gradient all the same, as every module must
-        hint_BTD, existing = torch.zeros_like(x_BTD), draft.present
-        out = self.filler(x_BTD, position, existing, slot, self.table, hint_BTD, lengths=draft.lengths)
+        untold = no_hints(x_BTD, self.config.told_pieces)
+        out = self.filler(x_BTD, position, draft.present, slot, self.table, untold, lengths=draft.lengths)
         return scored(out.logits, slot, weight, given.tokens[row, place.clamp_min(0)]), out.wrong_logit
 
 

@@ -113,3 +113,22 @@ def test_ascii_is_cleaned_as_other_text(text: str) -> None:
 @given(st.lists(ASCII, max_size=5), st.integers(1, 8))
 def test_has_words(texts: list[str], least: int) -> None:
     assert has_words(texts, least) == (sum(map(count_words, texts)) >= least)
+
+
+DOTS = "They called for the man who had gone . . . and then help came to them, but rather late."
+
+
+@pytest.mark.parametrize(
+    ("text", "prose"),
+    [
+        ("I said that I don't , and she left us.", "I said that I don't, and she left us."),
+        ("It is all there , as they say, and I don't .", "It is all there, as they say, and I don't."),
+        (DOTS, DOTS),
+        ("The old .NET runtime is here , and works.", "The old .NET runtime is here, and works."),
+        ("There is a cat , and there was a dog here .", "There is a cat , and there was a dog here ."),
+    ],
+    ids=["once", "more than once", "dots", "a name that begins with a dot", "apart throughout"],
+)
+def test_a_sign_that_a_lost_word_left_behind_a_space_joins_the_word_in_front(text, prose):
+    rest = "The rest of it is right." if prose != text else ""
+    assert paragraphs([f"{text} {rest}"], "prose") == [f"{prose} {rest}".strip()]

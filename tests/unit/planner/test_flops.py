@@ -29,6 +29,7 @@ SIZE = Size(hidden=32, length=24, sequences=6, vocabulary=200)
 COMMON = {"hidden": SIZE.hidden, "heads": 2, "max_length": SIZE.length}
 DUALMASK = EditConfig(**COMMON, filler_layers=2, inserter_layers=1, picker_layers=2)
 WIDE = DUALMASK.model_copy(update={"hidden": 48, "filler_layers": 1, "picker_probes": 2, "ffn_multiple": 3})
+TOLD = DUALMASK.model_copy(update={"told_pieces": 3})
 SPAN = SpanFusionConfig(**COMMON, family="spanfusion", span=SpanModelConfig(decoder_layers=2, encoder_layers=1))
 EVERY = {"ptr_count": 1, "keep_recover": 1, "keep_oracle": 1}
 ALL = ["filler", "inserter", "picker", "gate"]
@@ -53,6 +54,13 @@ CASES: dict[str, tuple[ModelConfig, Change]] = {
     "rounds": (WIDE, {"name": "joint", "train": ALL, "losses": EVERY, "rollout": {"rounds": 3, "window": 2}}),
     "the gate compares": (
         DUALMASK,
+        {"name": "joint", "train": ALL, "losses": EVERY | {"gate": 1},
+         "rollout": {"rounds": 2, "window": 2, "gate_rows": 1, "first_round": "gate"}},
+    ),
+    "filler, pieces": (TOLD, {"name": "filler", "train": ["filler"]}),
+    "inserter, pieces": (TOLD, {"name": "inserter", "train": ["inserter"], "losses": EVERY}),
+    "rounds, pieces": (
+        TOLD,
         {"name": "joint", "train": ALL, "losses": EVERY | {"gate": 1},
          "rollout": {"rounds": 2, "window": 2, "gate_rows": 1, "first_round": "gate"}},
     ),

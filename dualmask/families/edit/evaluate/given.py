@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from dualmask.families.edit.model import DualMask
-from dualmask.families.edit.round import Opened, Remainder, take
+from dualmask.families.edit.round import Opened, Remainder
+from dualmask.families.edit.told import ToldGaps, tokens_at, told_gaps, told_masks
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
-from dualmask.ops.gaps import gap_counts
 
 
 @dataclass(frozen=True)
@@ -40,22 +40,29 @@ class GivenRules:
     def count(self, remainder: Remainder) -> Tensor:
         if self.counts is not None:
             return self.counts
-        gone = gap_counts(remainder.keep, remainder.deleted) if self.told is not None else None
-        inserter = self.model.count(remainder.skeleton, gone=gone)
+        inserter = self.model.count(remainder.skeleton, told=self._told_gaps(remainder))
         return inserter.gap_logits.argmax(-1) * inserter.gap_present
 
-    def _replaced(self, opened: Opened) -> Tensor | None:
+    def _told_gaps(self, remainder: Remainder) -> ToldGaps | None:
         if self.told is None:
             return None
-        known = opened.masked.is_mask & (opened.replaced >= 0)
-        return torch.where(known, take(self.told, opened.replaced.clamp_min(0)), -1)
+        gaps = told_gaps(remainder, self._everywhere(), self.model.config.told_pieces)
+        return gaps._replace(pieces=self.model.recall(tokens_at(self.told, gaps.pieces)))
+
+    def _replaced(self, opened: Opened, model: DualMask) -> Tensor | None:
+        if self.told is None:
+            return None
+        return tokens_at(self.told, told_masks(opened, self._everywhere(), model.config.told_pieces))
+
+    def _everywhere(self) -> Tensor:
+        """[B] bool"""
+        return torch.ones_like(self.deletions[:, 0])
 
     def fill(self, opened: Opened) -> Tensor:
         masked, model = opened.masked, self.filler or self.model
         slot = masked.is_mask.flatten().nonzero().squeeze(1)
-        logits = whole_vocabulary(
-            model.fill(masked.tokens, masked.length, slot, self._replaced(opened)), model.vocab_size
-        )
+        logits = model.fill(masked.tokens, masked.length, slot, self._replaced(opened, model))
+        logits = whole_vocabulary(logits, model.vocab_size)
         if self.writable is not None:
             logits = logits.masked_fill(~self.writable, float("-inf"))
         return masked.tokens.flatten().scatter(0, slot, logits.argmax(-1)).view_as(masked.tokens)

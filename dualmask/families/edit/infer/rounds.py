@@ -23,12 +23,12 @@ from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
 from dualmask.families.edit.infer.windows import WindowedModel
-from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.picker import decide
-from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice, take
+from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice
 from dualmask.families.edit.stopping import fill_confidence
+from dualmask.families.edit.told import tokens_at, told_gaps, told_masks
 from dualmask.ops import allocate, sampling
-from dualmask.ops.gaps import gap_counts, gap_rate
+from dualmask.ops.gaps import gap_rate
 
 Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -181,12 +181,13 @@ class InferenceRules:
         if not open_gaps.any():
             return torch.zeros_like(open_gaps, dtype=torch.long)
         expected = [n + sum(b.due(here) or 0 for here in b.regions) for b, n in zip(budgets, lost, strict=True)]
-        gone = torch.where(self.told[:, None], gap_counts(remainder.keep, remainder.deleted), NOT_TOLD)
-        logits = self.model.gap_logits(remainder.skeleton, self.tensor(expected), gone)
+        told = told_gaps(remainder, self.told, self.model.config.told_pieces)
+        told = told._replace(pieces=tokens_at(self.drafts.tokens, told.pieces))
+        logits = self.model.gap_logits(remainder.skeleton, self.tensor(expected), told)
         temperature = self.tensor([budget.request.sampling.place_temperature for budget in budgets])
         gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
         score = allocate.count_scores(logits, temperature, gumbel)
-        score[..., 0] += self._reluctance(gone)
+        score[..., 0] += self._reluctance(told.number)
         regions = gather_regions(region, open_gaps)
         likely = regions.take(allocate.most_likely(score, open_gaps)).sum(1).tolist()
         rate = regions.take(gap_rate(logits, open_gaps)).sum(1).tolist()
@@ -210,8 +211,8 @@ class InferenceRules:
     def _fill(self, masked: Drafts, opened_gaps: Opened, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L]: fills the slots, the most confident first where several steps are asked for."""
         slots = opened_gaps.masked.is_mask
-        known = slots & (opened_gaps.replaced >= 0) & self.told[:, None]
-        replaced = torch.where(known, take(self.drafts.tokens, opened_gaps.replaced.clamp_min(0)), -1)
+        place = told_masks(opened_gaps, self.told, self.model.config.told_pieces)
+        replaced = tokens_at(self.drafts.tokens, place)
         params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
         tokens, opened = masked.tokens, slots
         confidence = torch.ones(tokens.shape, device=self.device)

@@ -19,6 +19,7 @@ from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.picker import DeleteLogits
+from dualmask.families.edit.told import ToldGaps
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
 from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton
@@ -111,9 +112,9 @@ class WindowedModel:
             self._collect(gate_logit, view, scores.gate_logit[:, None].expand(view.tokens.shape))
         return WindowedScores(DeleteLogits(unary=unary, pairwise=pairwise, wrong=wrong), gate_logit)
 
-    def gap_logits(self, skeleton: Skeleton, expected: Tensor, gone: Tensor) -> Tensor:
-        """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened; ``gone`` [N, G]:
-        tokens deleted from each gap where that is known (see ``Inserter``).
+    def gap_logits(self, skeleton: Skeleton, expected: Tensor, told: ToldGaps) -> Tensor:
+        """[N, G, K+1] from skeletons [N, L]; ``expected`` [N]: about how many masks will be opened; ``told``: what was
+        deleted from each gap where that is known, its pieces as ids.
 
         Windows are the shorter the more is missing: the inserter learnt on skeletons of texts of ``max_length``.
         """
@@ -122,8 +123,9 @@ class WindowedModel:
         capacity = [max(int(self.capacity * share), min(SMALLEST_WINDOW, self.capacity)) for share in kept_share]
         out = torch.zeros(*tokens.shape, self.max_count + 1, device=tokens.device)
         for view in self._views(tokens, length, capacity):
-            here = gone[view.row, view.position[:, :-1].clamp_max(gone.shape[1] - 1)]
-            logits = self.model.count(Skeleton(view.tokens, view.length), gone=here).gap_logits.float()
+            gap = view.position[:, :-1].clamp_max(told.number.shape[1] - 1)
+            here = ToldGaps(told.number[view.row, gap], self.model.recall(told.pieces[view.row, gap]))
+            logits = self.model.count(Skeleton(view.tokens, view.length), told=here).gap_logits.float()
             self._collect(out, view, torch.nn.functional.pad(logits, (0, 0, 0, 1)))
         return out[:, :-1]
 
@@ -137,7 +139,7 @@ class WindowedModel:
     ) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L] at the ``slots`` [N, L] of drafts that hold [MASK]s; elsewhere the draft, and 1.
 
-        replaced [N, L]: ids of deleted tokens where that is known (see ``DualMask.fill``).
+        replaced [N, L, 1 + P]: ids of deleted tokens where that is known (see ``DualMask.fill``).
 
         ``choose(logits [M, V], slot [M])`` decides; slot: index into the flattened [N·L]. It is called once a forward,
         so that the logits of a long draft never exist all at once.
@@ -147,7 +149,7 @@ class WindowedModel:
         for view in self._views(tokens, length, [self.capacity] * len(tokens), self.most_logits, slots):
             to_fill = view.core & slots[view.row, view.position]
             source = (view.row * tokens.shape[1] + view.position)[to_fill]
-            known = torch.where(view.tokens == MASK_ID, replaced[view.row, view.position], -1)
+            known = torch.where((view.tokens == MASK_ID)[..., None], replaced[view.row, view.position], -1)
             logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1), known)
             chosen, prob = choose(whole_vocabulary(logits, len(self.lexicon.writable)), source)
             filled.view(-1)[source] = chosen

@@ -7,9 +7,9 @@ from tiny_rounds import make_batch, make_model, rounds_plan
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.curriculum import plan_at
 from dualmask.families.edit.curriculum import EditPlan
-from dualmask.families.edit.inserter import NOT_TOLD
 from dualmask.families.edit.runtime import copied
 from dualmask.families.edit.task import EditTask, RoundsTask
+from dualmask.families.edit.told import NOT_TOLD, ToldGaps
 from dualmask.ops import gaps
 from dualmask.ops.alignment import align
 
@@ -78,7 +78,9 @@ def test_only_texts_that_are_mended_are_told_what_was_deleted(monkeypatch):
     plan, batch = rounds_plan(told_deletions=1.0), make_batch(24)
     task, told = RoundsTask(make_model()), []
     count = task.model.count
-    monkeypatch.setattr(task.model, "count", lambda skeleton, x, gone: told.append(gone) or count(skeleton, x, gone))
+    monkeypatch.setattr(
+        task.model, "count", lambda skeleton, x, what: told.append(what.number) or count(skeleton, x, what)
+    )
     outs, _ = task.play(batch, plan, range(1))
     mended = outs[0].keep_rate == 1
     assert 0 < mended.sum() < 24
@@ -93,14 +95,14 @@ def test_hints_and_counts_reach_what_they_are_for():
         model.filler.hint.weight.normal_(std=0.3)
     tokens = torch.where(batch.deletable & (torch.arange(20) % 4 == 2), MASK_ID, batch.tokens)
     slot = (tokens == MASK_ID).flatten().nonzero().squeeze(1)
-    replaced = torch.where(tokens == MASK_ID, batch.tokens, -1)
+    replaced = torch.where(tokens == MASK_ID, batch.tokens, -1)[..., None]
     plain, hinted = model.fill(tokens, batch.length, slot), model.fill(tokens, batch.length, slot, replaced)
     nothing = model.fill(tokens, batch.length, slot, torch.full_like(replaced, -1))
     assert torch.allclose(plain, nothing, atol=1e-6)
     assert (plain - hinted).abs().max() > 0.1
     skeleton = gaps.drop(batch.tokens, batch.present)
     untold = model.count(skeleton).gap_logits
-    gone = torch.full((6, 19), NOT_TOLD)
-    assert torch.equal(untold, model.count(skeleton, gone=gone).gap_logits)
-    gone[:, 3] = 2
-    assert (untold - model.count(skeleton, gone=gone).gap_logits).abs().amax((0, 2)).nonzero().flatten().tolist() == [3]
+    told = ToldGaps(torch.full((6, 19), NOT_TOLD), torch.zeros(6, 19, 0, model.config.hidden))
+    assert torch.equal(untold, model.count(skeleton, told=told).gap_logits)
+    told.number[:, 3] = 2
+    assert (untold - model.count(skeleton, told=told).gap_logits).abs().amax((0, 2)).nonzero().flatten().tolist() == [3]

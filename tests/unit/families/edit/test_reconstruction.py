@@ -30,7 +30,7 @@ class Scripted:
     def __init__(self, guess=lambda count: count):
         self.guess = guess
 
-    def count(self, skeleton, x_BTD=None, gone=None):
+    def count(self, skeleton, x_BTD=None, told=None):
         following = skeleton.tokens[:, 1:] - skeleton.tokens[:, :-1] - 1
         first = skeleton.tokens[:, 1] - 6
         true = torch.where(skeleton.tokens[:, :-1] == BOS_ID, first[:, None], following)

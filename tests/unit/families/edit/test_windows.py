@@ -5,6 +5,7 @@ from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID
 from dualmask.families.edit.infer.text import Writer
 from dualmask.families.edit.infer.windows import WindowedModel, cut
+from dualmask.families.edit.told import ToldGaps
 from dualmask.inference.loading import Loaded
 from dualmask.ops.gaps import Skeleton
 
@@ -44,7 +45,8 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
     reading = model.read(tokens, length, rate, torch.ones(tokens.shape))
     logits = reading.logits
     gone = torch.randint(-1, 4, (3, tokens.shape[1] - 1), generator=torch.Generator().manual_seed(2))
-    gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3), gone)
+    nothing = torch.zeros(*gone.shape, 0, dtype=torch.long)
+    gaps = model.gap_logits(Skeleton(tokens, length), torch.zeros(3), ToldGaps(gone, nothing))
     for row, size in enumerate(length.tolist()):
         alone = tokens[row : row + 1, :size]
         batch = Batch(alone, length[row : row + 1], torch.zeros(1, dtype=torch.long))
@@ -53,8 +55,8 @@ def test_a_draft_that_fits_is_read_as_it_is(loaded: Loaded, writer: Writer) -> N
         assert torch.allclose(logits.wrong[row, : size - 1], exact.logits.wrong[0, :-1], atol=1e-4)
         assert torch.allclose(logits.pairwise[row, : size - 1], exact.logits.pairwise[0, :-1], atol=1e-4)
         assert torch.allclose(reading.gate_logit[row, : size - 1], exact.gate_logit, atol=1e-4)
-        counts = loaded.model.count(Skeleton(alone, length[row : row + 1]), gone=gone[row : row + 1, : size - 1])
-        counts = counts.gap_logits
+        told = ToldGaps(gone[row : row + 1, : size - 1], torch.zeros(1, size - 1, 0, 1))
+        counts = loaded.model.count(Skeleton(alone, length[row : row + 1]), told=told).gap_logits
         assert torch.allclose(gaps[row, : size - 1], counts[0], atol=1e-4)
 
 
@@ -72,7 +74,7 @@ def test_fill_writes_the_slots_and_nothing_else(loaded: Loaded, writer: Writer) 
         return slot + 1000, torch.full(slot.shape, 0.5)
 
     filled, confidence = windowed(loaded, writer.lexicon).fill(
-        tokens, torch.tensor([150, 150]), slots, torch.full_like(tokens, -1), choose
+        tokens, torch.tensor([150, 150]), slots, torch.full((2, 150, 1), -1), choose
     )
     place = torch.arange(300).view(2, 150)
     assert torch.equal(torch.cat(seen).sort().values, place[slots])
