@@ -15,6 +15,7 @@ from dualmask.families.edit.masked_lm import MaskedLMScores
 from dualmask.families.edit.model import DraftScores
 from dualmask.families.edit.outputs import InserterOut
 from dualmask.families.edit.picker import DeleteLogits
+from dualmask.families.edit.told import ToldGaps
 from dualmask.ops.deletion import OFFSETS
 from dualmask.ops.gaps import Skeleton, gap_present
 
@@ -57,10 +58,13 @@ class Scripted(nn.Module):
             gate_logit=torch.logit(self.gate(batch.tokens), eps=1e-6),
         )
 
-    def count(self, skeleton: Skeleton, x_BTD: Tensor | None = None, gone: Tensor | None = None) -> InserterOut:
+    def count(self, skeleton: Skeleton, x_BTD: Tensor | None = None, told: ToldGaps | None = None) -> InserterOut:
         number = self.counted(skeleton.tokens)
         logits = SURE * nn.functional.one_hot(number, self.config.max_gap_count + 1).float()
         return InserterOut(logits, gap_present(skeleton.length, skeleton.tokens.shape[1]))
+
+    def recall(self, deleted: Tensor) -> Tensor:
+        return torch.zeros(*deleted.shape, 1)  # it writes without having been told
 
     def fill(self, tokens: Tensor, length: Tensor, slot: Tensor, replaced: Tensor | None = None) -> Tensor:
         return SURE * nn.functional.one_hot(self.write(tokens).flatten()[slot], self.vocab_size).float()
