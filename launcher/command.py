@@ -11,6 +11,7 @@ import typer
 from typer.exceptions import TyperException
 
 from data_pipeline.command import app as data
+from dualmask.inference.folder import Stored
 from dualmask.serving.cli import make_app
 from dualmask.serving.eval_command import app as evaluation
 
@@ -31,7 +32,9 @@ app.add_typer(evaluation, name="eval")
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, or a checkpoint's.", show_default=False)],
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="A run's folder, a checkpoint's, or an export.", show_default=False)
+    ],
     out: Annotated[str, typer.Argument(metavar="OUT", help="A new folder.", show_default=False)],
     training: Annotated[
         bool,
@@ -48,11 +51,15 @@ def export(
             show_default=False,
         ),
     ] = None,
+    stored: Annotated[
+        Stored,
+        typer.Option("--dtype", help="Of the weights in the file; int8: with a scale a row, a quarter as large."),
+    ] = "float32",
 ) -> None:
     """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run or from one checkpoint."""
     from dualmask.training.export import export as export_run
 
-    export_run(run, out, training=training, weights=weights)
+    export_run(run, out, training=training, weights=weights, stored=stored)
     typer.echo(f"model folder: {out}", err=True)
 
 

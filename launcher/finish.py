@@ -19,7 +19,7 @@ from dualmask.inference.folder import family_of, open_folder
 from dualmask.inference.loading import load
 from dualmask.training.export import add_files
 
-SEQUENCES = 40_000  # of the training data that are read
+SEQUENCES = 200_000  # of the training data that are read
 READ_AT_ONCE = 512
 HELD_OUT = "dev.jsonl"  # in the data folder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dualmask.core.manifest import write_file
@@ -58,6 +58,15 @@ class WordList:
         count = Counter(_plain(word) for text in texts for _, _, word in words_of(text)[1:-1])
         frequent = [word for word, times in count.items() if times >= least]
         return cls(sorted(frequent, key=lambda word: (-count[word], word)))
+
+    def joined(self, dictionary: Sequence[str]) -> WordList:
+        """With the words of a dictionary in small letters, the most frequent first; each by the better of its ranks.
+        Those that stand here with a capital only are names, and stay so."""
+        rank = {word: number for number, word in enumerate(self.words)}
+        for number, word in enumerate(map(_plain, dictionary)):
+            written = word.capitalize() if word not in self._known and word.capitalize() in self._known else word
+            rank[written] = min(rank.get(written, number), number)
+        return WordList(sorted(rank, key=lambda word: (rank[word], word)))
 
     @classmethod
     def load(cls, path: Path) -> WordList:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -14,6 +14,8 @@ from dualmask.core import manifest
 from dualmask.families import registry
 
 FORMAT = 2  # of config.json, as dualmask.training.export writes it; 1 also had the keys of other families
+WEIGHTS = "model.safetensors"
+Stored = Literal["float32", "bfloat16", "int8"]  # how they may be stored there (``inference.weights``)
 REMEDY = "export it again (dualmask export RUN OUT)"
 
 
@@ -49,7 +51,7 @@ def family_of(folder: str | Path) -> str:
 
 def weights_digest(folder: str | Path, family: str) -> str:
     """SHA-256 of the weights of a model folder. Raises ModelFolderError."""
-    return manifest.digest(open_folder(folder, family).path / "model.safetensors")
+    return manifest.digest(open_folder(folder, family).path / WEIGHTS)
 
 
 def _exported(folder: Path) -> Path:
@@ -58,7 +60,7 @@ def _exported(folder: Path) -> Path:
     if not folder.is_dir():
         raise ModelFolderError(f"model folder {folder} is a file: give the folder that holds model.safetensors")
     for candidate in (folder, folder / "export"):
-        if (candidate / "model.safetensors").is_file():
+        if (candidate / WEIGHTS).is_file():
             return candidate
     if (folder / "checkpoints").is_dir():
         raise ModelFolderError(f"{folder} is a run without an export: make one with `dualmask export {folder} OUT`")

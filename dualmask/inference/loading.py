@@ -15,7 +15,8 @@ from dualmask.config.model import ModelConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.registry import DEFAULT
 from dualmask.families.task import build
-from dualmask.inference.folder import REMEDY, ModelFolderError, open_folder
+from dualmask.inference.folder import REMEDY, WEIGHTS, ModelFolderError, open_folder
+from dualmask.inference.weights import decode
 from dualmask.nn.parallel import mesh
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
@@ -42,7 +43,7 @@ def load(folder: str | Path, device: str = "auto", *, family: str = DEFAULT) -> 
         raise ModelFolderError(f"model folder {opened.path}: {sizes}; {REMEDY}")
     mesh.single_process()
     model = build(opened.config, opened.vocab_size)
-    _fill_weights(model, opened.path / "model.safetensors")
+    _fill_weights(model, opened.path / WEIGHTS)
     return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, opened.config, opened.path)
 
 
@@ -58,7 +59,7 @@ def _resolve_device(device: str) -> torch.device:
 
 def _fill_weights(model: nn.Module, file: Path) -> None:
     try:
-        weights = load_file(file)
+        weights = decode(load_file(file))
     except (OSError, SafetensorError) as error:
         raise ModelFolderError(f"{file} cannot be read ({' '.join(str(error).split())}): {REMEDY}") from None
     parameters = dict(model.named_parameters())

@@ -1,7 +1,7 @@
 """Export of a trained run to a folder that inference loads: no pickles, digests of all files, independent of the ranks.
 
-``model.safetensors`` (float32, whole matrices), ``config.json``, ``tokenizer.model``, ``manifest.json``; on request
-``training/``, a checkpoint from which any number of ranks can resume.
+``model.safetensors`` (whole matrices, float32 unless asked otherwise), ``config.json``, ``tokenizer.model``,
+``manifest.json``; on request ``training/``, a checkpoint from which any number of ranks can resume.
 """
 
 from __future__ import annotations
@@ -12,10 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+import torch
+from safetensors import safe_open
+
 from dualmask.config.model import ModelConfig
 from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
-from dualmask.inference.folder import FORMAT
+from dualmask.inference.folder import FORMAT, WEIGHTS, Stored
+from dualmask.inference.weights import encode
 from dualmask.training import tensor_file
 from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merged
 from dualmask.training.shards import AVERAGE, MODEL, WEIGHT, ShardFolder
@@ -40,7 +44,7 @@ def write_export(
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    tensor_file.write(aside / "model.safetensors", weights)
+    tensor_file.write(aside / WEIGHTS, weights)
     config = {"format": FORMAT, "vocab_size": vocab_size, "model": model.model_dump(mode="json")}
     (aside / "config.json").write_text(json.dumps(config, indent=1), encoding="utf-8")
     shutil.copyfile(tokenizer_file, aside / "tokenizer.model")
@@ -50,19 +54,45 @@ def write_export(
     _replace(aside, folder)
 
 
+def store_as(folder: Path, stored: Stored) -> None:
+    """Writes the weights of an exported folder anew, tensor by tensor; who reads it meanwhile sees the one or the
+    other."""
+    aside = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(folder, aside, ignore=shutil.ignore_patterns(WEIGHTS))
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        names = list(file.keys())
+        empty = ((name, torch.empty(file.get_slice(name).get_shape(), device="meta")) for name in names)
+        forms = {
+            part: Form(tuple(tensor.shape), tensor.dtype)
+            for name, weight in empty
+            for part, tensor in encode(name, weight, stored)
+        }
+        stream = (part for name in names for part in encode(name, file.get_tensor(name), stored))
+        tensor_file.write(aside / WEIGHTS, Tensors(forms, stream))
+    manifest.seal(aside)
+    _replace(aside, folder)
+
+
 def export(
-    run_folder: str | Path, out_folder: str | Path, *, training: bool = False, weights: Which | None = None
+    run_folder: str | Path,
+    out_folder: str | Path,
+    *,
+    training: bool = False,
+    weights: Which | None = None,
+    stored: Stored = "float32",
 ) -> None:
     """``dualmask export RUN OUT``: copies a finished run's export, or makes one from its newest undamaged checkpoint.
 
-    RUN may also be the folder of a checkpoint. ``training``: include the state of training, always from a checkpoint.
-    ``weights``: these, always from a checkpoint, too; None: those of the run's checkpoint.export. Raises ValueError if
+    RUN may also be the folder of a checkpoint, or an export. ``training``: include the state of training, always from a checkpoint.
+    ``weights``: these, always from a checkpoint, too; None: those of the run's checkpoint.export. ``stored``: as
+    ``inference.weights`` has it. Raises ValueError if
     RUN holds neither, if it is damaged or has no such weights, or if OUT is not new or empty.
     """
     run_folder, out_folder = Path(run_folder), Path(out_folder)
     if out_folder.is_dir() and any(out_folder.iterdir()):
         raise ValueError(f"{out_folder} is not empty: give a new folder")
-    finished = run_folder / "export"
+    finished = run_folder if (run_folder / WEIGHTS).is_file() else run_folder / "export"
     if finished.is_dir() and not training and weights is None:
         if problem := manifest.problem(finished):
             raise ValueError(f"{finished}: {problem}; remove that folder to export from a checkpoint instead")
@@ -70,8 +100,10 @@ def export(
         shutil.rmtree(aside, ignore_errors=True)
         shutil.copytree(finished, aside)
         _replace(aside, out_folder)
-        return
-    export_checkpoint(_checkpoint(run_folder), out_folder, training=training, weights=weights)
+    else:
+        export_checkpoint(_checkpoint(run_folder), out_folder, training=training, weights=weights)
+    if stored != "float32":
+        store_as(out_folder, stored)
 
 
 def export_checkpoint(

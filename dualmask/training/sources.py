@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from dualmask.config.tree import ConfigError
+from dualmask.inference.weights import SCALE
 from dualmask.nn.initial import Rule, draw, rules_of
 from dualmask.nn.parallel.slices import slice_of
 from dualmask.training.shards import MODEL, WEIGHT, FlatRange
@@ -58,13 +59,15 @@ class Drawn(WeightSource):
 
 
 class Exported(WeightSource):
-    """The whole matrices of a safetensors file; ``otherwise``: of the modules that it lacks."""
+    """The whole matrices of an export (``inference.weights``); ``otherwise``: of the modules that it lacks."""
 
     def __init__(self, file: Path, model: nn.Module, otherwise: Source) -> None:
         """Raises ConfigError for a weight that does not fit ``model``."""
         self._otherwise = otherwise
         self._file = safe_open(file, framework="pt")
         self._names = set(self._file.keys())
+        self._scales = {name + SCALE for name in self._names} & self._names
+        self._names -= self._scales
         known = {_module(name) for name in self._names}
         own = dict(model.named_parameters())
         for name, parameter in own.items():
@@ -83,9 +86,11 @@ class Exported(WeightSource):
         rows = slice(first + skipped, last + skipped)
         columns = slice(rank * shape[1], (rank + 1) * shape[1]) if axis == 1 else slice(None)
         whole = self._file.get_slice(name)
-        read = whole[rows, columns] if len(shape) > 1 else whole[rows]
+        read = (whole[rows, columns] if len(shape) > 1 else whole[rows]).float()
+        if name + SCALE in self._scales:
+            read *= self._file.get_slice(name + SCALE)[rows][:, None]
         begin = flat_range.start - first * row
-        return read.float().flatten()[begin : begin + flat_range.count]
+        return read.flatten()[begin : begin + flat_range.count]
 
     def _check(self, name: str, shape: tuple[int, ...]) -> None:
         if name not in self._names:

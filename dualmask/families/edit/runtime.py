@@ -10,6 +10,7 @@ from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from dualmask.core import words
 from dualmask.core.batch import Batch
+from dualmask.core.dictionary import dictionary
 from dualmask.core.errors import ErrorTables
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.words import WordList
@@ -72,8 +73,10 @@ def finish(
     from dualmask.families.edit.evaluate.calibrate import HALF_NATURAL, KINDS, calibrate
 
     known = None if learnt is None else WordList.of(learnt, least=LEAST_SEEN)
-    files = {} if known is None else {words.FILE: known.text}
     natural = any(isinstance(stage, EditStage) and NATURAL in stage.kinds_of_errors for stage in stages)
+    if known is not None and natural:
+        known = known.joined(dictionary())
+    files = {} if known is None else {words.FILE: known.text}
     decision = calibrate(loaded, held_out, known=known, kinds=HALF_NATURAL if natural else KINDS)
     return files | {operating_point.FILE: decision.text}
 

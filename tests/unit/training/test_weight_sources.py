@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from dualmask.inference.weights import decode, encode
 from dualmask.nn import initial
 from dualmask.nn.parallel import mesh
 from dualmask.nn.slices import Slice
@@ -116,3 +118,16 @@ def test_a_file_written_tensor_by_tensor_is_what_the_library_reads(tmp_path: Pat
     for stream, message in (([], "a was announced"), ([("a", torch.ones(2))], "a .* is not what was announced")):
         with pytest.raises(ValueError, match=message):
             tensor_file.write(file, Tensors({"a": Form((3,))}, stream))
+
+
+@pytest.mark.parametrize(("size", "axis"), [(1, 0), (2, 0), (2, 1)])
+def test_a_model_begins_with_weights_that_are_stored_as_int8(tmp_path: Path, size: int, axis: int) -> None:
+    model = Model()
+    weights = dict(model.named_parameters())
+    file = tmp_path / "x.safetensors"
+    save_file({part: each for name in weights for part, each in encode(name, weights[name].data, "int8")}, file)
+    whole = decode(load_file(file))["filler.weight"]
+    source = Exported(file, model, Drawn(model, seed=1))
+    assert source.fresh == []
+    for flat_range, expected in parts(whole, axis, size):
+        assert torch.equal(source.part(replace(flat_range, name="filler.weight"), size), expected)

@@ -68,6 +68,12 @@ class Sureness:
     fill_threshold: Annotated[
         float | None, typer.Option(metavar="P", help="How probable all that an edit writes must be, 0 to 1.")
     ] = None
+    spelling_threshold: Annotated[
+        float | None,
+        typer.Option(
+            metavar="P", help="How sure it must be that an unknown word is misspelt before known ones are tried."
+        ),
+    ] = None
     preference: Annotated[
         float | None,
         typer.Option(metavar="NATS", help="By how much it must find an edit better than what stood there."),
@@ -83,7 +89,7 @@ class Sureness:
 
     @property
     def given(self) -> dict[str, float]:
-        names = ("edit_threshold", "insert_threshold", "fill_threshold", "preference")
+        names = ("edit_threshold", "insert_threshold", "fill_threshold", "spelling_threshold", "preference")
         named = {name: getattr(self, name) for name in names}
         return {name: value for name, value in named.items() if value is not None}
 

@@ -18,6 +18,7 @@ Found = TypeVar("Found")
 GRID: Sequence[tuple[str, Sequence[float]]] = (
     ("fill_threshold", (0.0, 0.2, 0.4, 0.6, 0.8)),
     ("edit_threshold", (0.1, 0.2, 0.35, 0.65, 0.8)),
+    ("spelling_threshold", (0.02, 0.1, 0.3, 0.6)),
     ("insert_threshold", (0.35, 0.65, 0.8, 0.9)),
     ("preference", (-1.0, 0.0, 1.0)),
     ("gate_threshold", (0.1, 0.3)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import resources
 
+from dualmask.core.dictionary import dictionary_file
 from dualmask.core.words import words_of
 
 MOST_EDITS = 2
@@ -20,8 +20,7 @@ def speller() -> Callable[[Sequence[str]], list[str]]:
         raise ValueError("the spelling corrector needs symspellpy: pip install 'dualmask[english]'") from None
 
     known = SymSpell(max_dictionary_edit_distance=MOST_EDITS)
-    words = resources.files("symspellpy") / "frequency_dictionary_en_82_765.txt"
-    with resources.as_file(words) as file:
+    with dictionary_file() as file:
         known.load_dictionary(file, term_index=0, count_index=1)
 
     def nearest(word: str) -> str:

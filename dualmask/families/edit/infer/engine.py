@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from dualmask.core.lexicon import Lexicon
-from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.infer.budget import Budget, natural_room
 from dualmask.families.edit.infer.drafts import Drafts, start
 from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.request import Request, Result, Round
 from dualmask.families.edit.infer.rounds import InferredRound, deletable, infer_round
+from dualmask.families.edit.infer.spelling import KnownWords
 from dualmask.families.edit.infer.windows import Progress, WindowedModel
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.stopping import Reason, draft_digest, reasons
@@ -38,12 +38,13 @@ class Engine:
         *,
         progress: Progress | None = None,
         point: OperatingPoint | None = None,
-        word_check: WordCheck | None = None,
+        known: KnownWords | None = None,
     ) -> None:
-        """point: thresholds of requests that name none. word_check: edits that mend a text write known words only."""
+        """point: thresholds of requests that name none. known: the words that edits may
+        write which mend a text; None: any."""
         self.config = model.config
         self.device = next(model.parameters()).device
-        self.point, self.word_check = point or OperatingPoint(), word_check
+        self.point, self.known = point or OperatingPoint(), known
         self.model = WindowedModel(model.eval(), lexicon.to(self.device), progress)
 
     @torch.inference_mode()
@@ -66,7 +67,7 @@ class Engine:
         seen = draft_digest(drafts.tokens, drafts.length)[:, None]
         while active:
             running = [budgets[index] for index in active]
-            done = infer_round(self.model, drafts, running, self.word_check)
+            done = infer_round(self.model, drafts, running, self.known)
             digest = draft_digest(done.drafts.tokens, done.drafts.length)
             reasons_by_row = _reasons(drafts, done, digest, seen, running)
             for index, trace, reason in zip(active, done.rounds, reasons_by_row, strict=True):

@@ -25,6 +25,9 @@ class OperatingPoint:
                       filled rightly than the token is to be right; above: fewer tokens are deleted
     insert_threshold  the same of a token that is missing, where nothing was deleted
     fill_threshold    least probability of all words that an edit writes together; else it is not made
+    spelling_threshold
+                      how sure the model must be that an unknown word is wrong before the known words near it are tried
+                      (``infer/spelling.py``); 1: they never are
     preference        nats by which the model must find the words better that an edit leads to than those that stood
                       there, neighbours included; None: it is not asked again
     """
@@ -33,10 +36,11 @@ class OperatingPoint:
     edit_threshold: float = 0.5
     insert_threshold: float = 0.5
     fill_threshold: float = 0.0
+    spelling_threshold: float = 1.0
     preference: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("gate_threshold", "edit_threshold", "insert_threshold", "fill_threshold"):
+        for name in ("gate_threshold", "edit_threshold", "insert_threshold", "fill_threshold", "spelling_threshold"):
             value = getattr(self, name)
             check(0 <= value <= 1, name.replace("_", " "), value, "a probability, 0 … 1")
         finite = self.preference is None or abs(self.preference) < float("inf")

@@ -22,6 +22,7 @@ from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
+from dualmask.families.edit.infer.spelling import KnownWords
 from dualmask.families.edit.infer.windows import WindowedModel
 from dualmask.families.edit.picker import decide
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice
@@ -50,18 +51,22 @@ class InferredRound:
 
 
 def infer_round(
-    model: WindowedModel, drafts: Drafts, budgets: Sequence[Budget], word_check: WordCheck | None = None
+    model: WindowedModel, drafts: Drafts, budgets: Sequence[Budget], known: KnownWords | None = None
 ) -> InferredRound:
     """One round of drafts that are all in the same round of their requests. Closes it in the budgets.
 
-    word_check: whether the edits of texts that are mended write words that are known; None: they may write any.
+    known: the words that edits of texts that are mended may write; None: they may write any.
     """
     rules = InferenceRules(model, drafts, budgets)
     result = play_round(drafts.tokens, drafts.length, rules)
     confidence = rules.confidence
+    if known is not None:
+        result, confidence = known.respell(rules, result)
     if bool(rules.told.any()) and bool(result.changed.any()):
-        result, confidence = _approved(rules, result, word_check)
+        result, confidence = _approved(rules, result, confidence, None if known is None else known.check)
     written_prob = torch.where(result.is_mask, confidence, result.opened.carry(drafts.written_prob))
+    for row in rules.told.nonzero().squeeze(1).tolist():
+        rules.grown[row] = {TEXT: int(result.count[row].sum())}
     after = replace(drafts.opened(result.opened), tokens=result.tokens, written_prob=written_prob)
     for budget, lost, grown in zip(budgets, result.deleted.sum(1).tolist(), rules.grown, strict=True):
         budget.close_round(lost, grown)
@@ -73,25 +78,26 @@ def infer_round(
     )
 
 
-def _approved(rules: InferenceRules, result: RoundResult, word_check: WordCheck | None) -> tuple[RoundResult, Tensor]:
-    """The round of texts that are mended without the edits that do not stand a second look, and the confidences."""
-    drafts, budgets, told = rules.drafts, rules.budgets, rules.told
+def _approved(
+    rules: InferenceRules, result: RoundResult, confidence: Tensor, word_check: WordCheck | None
+) -> tuple[RoundResult, Tensor]:
+    """The round of texts that are mended without the edits that do not stand a second look, and the confidences.
+    confidence [N, W]: of what was written."""
+    drafts, budgets = rules.drafts, rules.budgets
     least = [budget.request.point.preference for budget in budgets]
     least_sure = rules.tensor([budget.request.point.fill_threshold for budget in budgets])
-    approved = ~unchanged(result, drafts.tokens) & (sureness(result, rules.confidence) >= least_sure[:, None])
+    approved = ~unchanged(result, drafts.tokens) & (sureness(result, confidence) >= least_sure[:, None])
     if any(value is not None for value in least):
         least_gain = rules.tensor([-math.inf if value is None else value for value in least])
         approved &= gains(result, rules.wrong, _doubts(rules, result)) >= least_gain[:, None]
     if word_check is not None:
         approved &= word_check(result, drafts.tokens, drafts.length)
-    approved |= ~told[:, None]
+    approved |= ~rules.told[:, None]
     if bool((approved | ~edited(result)).all()):
-        return result, rules.confidence
+        return result, confidence
     again = Replayed(result, approved)
     replayed = play_round(drafts.tokens, drafts.length, again)
-    for row in told.nonzero().squeeze(1).tolist():
-        rules.grown[row] = {TEXT: int(replayed.count[row].sum())}
-    return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, rules.confidence), 1.0)
+    return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, confidence), 1.0)
 
 
 def _doubts(rules: InferenceRules, result: RoundResult) -> Tensor:
@@ -113,6 +119,8 @@ class InferenceRules:
     gate: Tensor  # [N] probability that the round edits
     told: Tensor  # [N] bool: the text is mended, so that inserter and filler may know what was deleted
     wrong: Tensor  # [N, L] logit that a token of the draft is wrong, where a text is mended
+    editable: Tensor  # [N, L] bool: the text is mended in this round, and the token may go
+    doubted: Tensor  # [N, L] bool: it may be part of a misspelt word
     grown: list[dict[int, int]]  # of each draft: masks opened in each region
     confidence: Tensor  # [N, W] the model's probability of each token written in this round; elsewhere 1
 
@@ -132,7 +140,8 @@ class InferenceRules:
         forced = self.tensor([math.nan if budget.gate is None else budget.gate for budget in budgets])
         if not any(number) and None not in number:
             self.gate = forced
-            return torch.zeros_like(allowed)
+            self.editable = self.doubted = torch.zeros_like(allowed)
+            return self.editable
         keep_rate = 1 - self.tensor([here or 0 for here in number]) / most.clamp_min(1)  # 1: what is wrong
         scores = self.model.read(drafts.tokens, drafts.length, keep_rate, drafts.written_prob)
         self.wrong = scores.logits.wrong
@@ -143,6 +152,9 @@ class InferenceRules:
         chosen = decide(self.model.config, logits, allowed, keep_rate, logistic_noise, temperature[:, None])
         edits, self.gate = self._gate(scores.gate_logit, forced)
         chosen &= edits & self.tensor([here != 0 for here in number], torch.bool)[:, None]
+        self.editable = allowed & edits & self.told[:, None]
+        spelling = self.tensor([budget.request.point.spelling_threshold for budget in budgets])
+        self.doubted = torch.sigmoid(self.wrong) > spelling[:, None]
         return self._apart(chosen.gather(1, self._first_byte(drafts.tokens)))
 
     def _gate(self, logit: Tensor, forced: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dualmask.core import words
 from dualmask.core.lexicon import Lexicon, character_starts, read_lexicon
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.core.words import WordList
+from dualmask.core.words import FILE, WordList
 from dualmask.families.edit.infer.apart import ClosedUp
-from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.operating_point import Decision, OperatingPoint
 from dualmask.families.edit.infer.protect import Protection, Span, kept_runs, protected_spans
 from dualmask.families.edit.infer.request import Hole, Request, Result, TextRequest
+from dualmask.families.edit.infer.spelling import KnownWords
 from dualmask.families.edit.infer.trace import Trace, describe
 from dualmask.families.edit.infer.windows import Progress
 from dualmask.inference.loading import Loaded
@@ -45,10 +44,10 @@ def engine_of(
     """The engine of a model, with the thresholds and the known words of its folder where none are given."""
     if loaded.folder is not None:
         point = point or Decision.read(loaded.folder).chosen
-        if known is None and (loaded.folder / words.FILE).is_file():
-            known = WordList.load(loaded.folder / words.FILE)
-    word_check = None if known is None else WordCheck(loaded.tokenizer, known)
-    return Engine(loaded.model, lexicon, progress=progress, point=point, word_check=word_check)
+        if known is None and (loaded.folder / FILE).is_file():
+            known = WordList.load(loaded.folder / FILE)
+    words = None if known is None else KnownWords(loaded.tokenizer, known)
+    return Engine(loaded.model, lexicon, progress=progress, point=point, known=words)
 
 
 class Writer:
