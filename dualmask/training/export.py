@@ -84,9 +84,9 @@ def export(
 ) -> None:
     """``dualmask export RUN OUT``: copies a finished run's export, or makes one from its newest undamaged checkpoint.
 
-    RUN may also be the folder of a checkpoint, or an export. ``training``: include the state of training, always from a checkpoint.
-    ``weights``: these, always from a checkpoint, too; None: those of the run's checkpoint.export. ``stored``: as
-    ``inference.weights`` has it. Raises ValueError if
+    RUN may also be the folder of a checkpoint, or an export. ``training``: include the state of training, always from a
+    checkpoint. ``weights``: these, always from a checkpoint, too; None: those of the run's checkpoint.export.
+    ``stored``: as ``inference.weights`` has it. Raises ValueError if
     RUN holds neither, if it is damaged or has no such weights, or if OUT is not new or empty.
     """
     run_folder, out_folder = Path(run_folder), Path(out_folder)

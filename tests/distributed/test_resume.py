@@ -5,6 +5,7 @@ What happens to runs that meet a fault stands in tests/faults.
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -71,3 +72,18 @@ def test_in_the_middle_of_a_stage_with_a_teacher(data: Path, folder: Path) -> No
     finished = load(folder / "span-again", "cpu", family="spanfusion")
     for mine, theirs in zip(loaded.model.parameters(), finished.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_in_the_middle_of_errors_of_words(data: Path, folder: Path) -> None:
+    """Where every text has errors that were made in its words, and masks are told all that was deleted."""
+    stages = copy.deepcopy(tiny.CONFIG["stages"][:3])
+    mistakes = {"natural": {"share": 1.0, "rate_low": 0.2, "rate_high": 0.4}}
+    stages[0] |= {"corrupted": 0.9, "corruption": mistakes}
+    stages[2]["rollout"] = {"starts": {"corrupted": 1.0}, "told_deletions": 1.0, "corruption": mistakes}
+    what = {"model": {"told_pieces": 2}, "stages": stages, "checkpoint": {"every_steps": 3, "keep_last": 9}}
+    warm.train(2, tiny.write_config(folder, data, "words", **what))
+    record = tiny.read_record(folder / "words")
+    for done in (3, 12):
+        config = tiny.write_config(folder, data, f"words-{done}", **what)
+        warm.train(2, config, "--resume", folder / "words" / "checkpoints" / f"step-{done:08}")
+        assert tiny.read_record(folder / f"words-{done}") == record[done:]
