@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
+import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
@@ -44,9 +46,13 @@ class NearWords:
         self._most = most
         self._log_rank = {word: math.log(rank) for rank, word in enumerate(words.words, 1)}
         self._frequent = frozenset(words.words[:FREQUENT])
-        self._by_length: dict[int, list[str]] = defaultdict(list)
+        by_length: dict[int, list[str]] = defaultdict(list)
         for word in words.words:
-            self._by_length[len(word)].append(word)
+            by_length[len(word)].append(word)
+        self._by_length = {
+            length: (alike, np.array([_letters(word) for word in alike], np.uint32))
+            for length, alike in by_length.items()
+        }
 
     def near(self, word: str) -> list[NearWord]:
         """The nearest first. With a capital if ``word`` has one."""
@@ -54,15 +60,27 @@ class NearWords:
         if len(word) < SHORTEST:
             return []
         most_wrong = 1 if len(word) < LONG else 2
-        lengths = range(len(word) - most_wrong, len(word) + most_wrong + 1)
-        choices = list(chain.from_iterable(self._by_length.get(length, ()) for length in lengths))
+        choices = list(self._alike(lower, most_wrong))
         found = process.extract(lower, choices, scorer=OSA.distance, score_cutoff=most_wrong, limit=None)
         near = [NearWord(known, int(distance), self._log_rank[known]) for known, distance, _ in found]
         near = [*near, *self._parted(lower), *self._irregular(lower)]
-        near = sorted(dict.fromkeys(near), key=lambda each: (each.distance, each.log_rank))[: self._most]
-        if not word[:1].isupper():
-            return near
-        return [NearWord(each.word[:1].upper() + each.word[1:], each.distance, each.log_rank) for each in near]
+        near.sort(key=lambda each: (each.distance, each.log_rank))
+        if word[:1].isupper():
+            near = [replace(each, word=each.word[:1].upper() + each.word[1:]) for each in near]
+        nearest: dict[str, NearWord] = {}
+        for each in near:
+            nearest.setdefault(each.word, each)
+        return list(nearest.values())[: self._most]
+
+    def _alike(self, word: str, most_wrong: int) -> Iterator[str]:
+        """The words that may be so near: a wrong letter changes the length by one at most, and two of the kinds of
+        letters that there are."""
+        own = np.uint32(_letters(word))
+        for length in range(len(word) - most_wrong, len(word) + most_wrong + 1):
+            if length in self._by_length:
+                words, letters = self._by_length[length]
+                near = np.bitwise_count(letters ^ own) <= 2 * most_wrong
+                yield from (words[place] for place in near.nonzero()[0].tolist())
 
     def _irregular(self, word: str) -> list[NearWord]:
         forms = BY_RULE.get(word, ())
@@ -75,3 +93,8 @@ class NearWords:
             for left, right in parts
             if left in self._frequent and right in self._frequent
         ]
+
+
+def _letters(word: str) -> int:
+    """Which letters there are, as bits; some share one."""
+    return functools.reduce(lambda bits, letter: bits | 1 << ord(letter) % 32, word, 0)

@@ -14,6 +14,7 @@ from dualmask.core import manifest
 from dualmask.families import registry
 
 FORMAT = 2  # of config.json, as dualmask.training.export writes it; 1 also had the keys of other families
+PRETRAINED = Path(__file__).parents[1] / "pretrained" / "english"  # the model that comes with the package
 WEIGHTS = "model.safetensors"
 Stored = Literal["float32", "bfloat16", "int8"]  # how they may be stored there (``inference.weights``)
 REMEDY = "export it again (dualmask export RUN OUT)"

@@ -14,6 +14,8 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from dualmask.inference.folder import PRETRAINED
+
 
 @dataclass(frozen=True)
 class Source:
@@ -28,7 +30,14 @@ class Source:
 class Setup:
     """Which model, where it runs, what is printed."""
 
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)]
+    model: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Exported folder, or a run's folder. Default: the model of English that comes with dualmask.",
+            show_default=False,
+        ),
+    ] = PRETRAINED
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, with the trace.")] = False
     trace: Annotated[

@@ -48,6 +48,7 @@ class TestNearWords:
 
     def test_a_capital_stays(self):
         assert near("Smal") == ["Small"]
+        assert [each.distance for each in NearWords(WordList(["Ecology", "Small", "small"])).near("Smal")] == [1]
 
     def test_few_are_given(self):
         assert near("hpuse", most=2) == ["house", "horse"]
