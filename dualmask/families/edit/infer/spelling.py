@@ -32,9 +32,7 @@ if TYPE_CHECKING:
 
 Place = tuple[int, int]  # a draft's number, and the position of a token in it
 
-# Weights of log probabilities, tuned on learners' sentences: of what the model says, of each wrong letter, and of a
-# word's place among the frequent ones (P is about 1 / rank, Zipf 1949).
-CONTEXT, LETTER, RANK = 0.7, 5.0, 0.25
+CONTEXT = 0.15  # power of what the model says, against what is known without the text; tuned on learners' sentences
 MOST_PIECES = 6  # of a known word that may be written
 _SENTENCE_BEGINS = re.compile(r"(?:^|[.!?]['\"”’)]*\s)[\s'\"“‘(]*$")
 
@@ -187,8 +185,7 @@ class Respelling:
         written = word.lstrip()
         blank = word.removesuffix(written)
         choices = (
-            Choice(tuple(self._tokenizer.encode(blank + near.word)), -LETTER * near.distance - RANK * near.log_rank)
-            for near in self._near.near(written)
+            Choice(tuple(self._tokenizer.encode(blank + near.word)), near.log_prob) for near in self._near.near(written)
         )
         return tuple(choice for choice in choices if len(choice.tokens) <= MOST_PIECES)
 
