@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -11,6 +11,8 @@ from torch import Tensor
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.windows import WindowedModel, WindowedScores
+from dualmask.families.edit.told import ToldGaps
+from dualmask.ops.gaps import Skeleton
 
 Found = TypeVar("Found")
 
@@ -49,9 +51,20 @@ class _ReadOnce(WindowedModel):
     def __init__(self, model: WindowedModel) -> None:
         super().__init__(model.model, model.lexicon)
         self._said: dict[bytes, WindowedScores] = {}
+        self._counted: dict[bytes, Tensor] = {}
 
     def read(self, *planes: Tensor) -> WindowedScores:
-        drafts = b"".join(plane.cpu().numpy().tobytes() for plane in planes)
+        drafts = _key(planes)
         if drafts not in self._said:
             self._said[drafts] = super().read(*planes)
         return self._said[drafts]
+
+    def gap_logits(self, skeleton: Skeleton, expected: Tensor, told: ToldGaps) -> Tensor:
+        asked = _key([skeleton.tokens, skeleton.length, expected, *told])
+        if asked not in self._counted:
+            self._counted[asked] = super().gap_logits(skeleton, expected, told)
+        return self._counted[asked]
+
+
+def _key(planes: Iterable[Tensor]) -> bytes:
+    return b"".join(plane.cpu().numpy().tobytes() for plane in planes)
