@@ -25,6 +25,7 @@ from dualmask.inference.loading import Loaded
 
 CHARACTERS = 60  # of the texts whose correction is timed
 TIMED = 31
+FITTED = 192  # sentences of a half, by which thresholds for the other one are chosen
 
 
 def tuned(loaded: Loaded, sentences: Sequence[Sentence], rounds: int) -> tuple[list[str], list[OperatingPoint]]:
@@ -38,7 +39,8 @@ def tuned(loaded: Loaded, sentences: Sequence[Sentence], rounds: int) -> tuple[l
     points = []
     for number in range(FOLDS):
         seen, mine = np.flatnonzero(fold != number).tolist(), np.flatnonzero(fold == number).tolist()
-        point = _best(fitting, [sentences[place] for place in seen])
+        spread = [seen[number * len(seen) // FITTED] for number in range(FITTED)] if len(seen) > FITTED else seen
+        point = _best(fitting, [sentences[place] for place in spread])
         corrected = run(writing, [texts[place] for place in mine], rounds, point)
         for place, text in zip(mine, corrected, strict=True):
             output[place] = text
