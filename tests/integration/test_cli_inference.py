@@ -273,7 +273,6 @@ def test_a_model_of_byte_level_pieces_edits_any_text(capfdbinary: pytest.Capture
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("edit", "text"), "--model"),
         (("edit", "MODEL", "text", "--keep-rate", "much"), "'--keep-rate': Input should be a valid number"),
         (("edit", "MODEL", "text", "--keep-rate=much"), "(given: 'much')"),
         (("edit", "MODEL", "text", "--keep-rate", "nan"), "keep rate nan"),
