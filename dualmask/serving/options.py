@@ -16,6 +16,12 @@ import typer
 
 from dualmask.inference.folder import PRETRAINED
 
+MODEL = typer.Option(
+    metavar="DIR",
+    help="Exported folder, or a run's folder. Default: the model of English that comes with dualmask.",
+    show_default=False,
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -30,14 +36,7 @@ class Source:
 class Setup:
     """Which model, where it runs, what is printed."""
 
-    model: Annotated[
-        Path,
-        typer.Option(
-            metavar="DIR",
-            help="Exported folder, or a run's folder. Default: the model of English that comes with dualmask.",
-            show_default=False,
-        ),
-    ] = PRETRAINED
+    model: Annotated[Path, MODEL] = PRETRAINED
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a text, with the trace.")] = False
     trace: Annotated[

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dualmask.inference.folder import PRETRAINED
 from dualmask.serving.eval_options import Measured
+from dualmask.serving.options import MODEL
 
 
 def everyday(
     *,
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)],
+    model: Annotated[Path, MODEL] = PRETRAINED,
     data: Annotated[
         Path | None,
         typer.Option(metavar="F.tsv", help="Other cases: kind, wrong, right, with tabs between.", show_default=False),

@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from dualmask.inference.folder import PRETRAINED
 from dualmask.serving.eval_options import Measured
+from dualmask.serving.options import MODEL
 
 
 def gec(
     *,
-    model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)],
+    model: Annotated[Path, MODEL] = PRETRAINED,
     data: Annotated[
         Path, typer.Option(metavar="F", help='jsonl, a {"text": …, "references": [… ]} a line.', show_default=False)
     ],
@@ -34,7 +36,7 @@ def gec(
     time for 60 characters on one core, and the size of the weights. Intervals are 95 % bootstrap over sentences.
 
     \b
-    dualmask eval gec --model runs/english --data jfleg-dev.jsonl --json gec.json --show
+    dualmask eval gec --data jfleg-dev.jsonl --json gec.json --show
     """
     from dualmask.evaluation import tables
     from dualmask.families.edit.evaluate import everyday, gec_model, gec_report

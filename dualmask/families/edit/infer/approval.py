@@ -20,6 +20,7 @@ from dualmask.core.words import WordList, words_of
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, take
 from dualmask.ops.gaps import gap_counts, gap_index, gap_present
 
+ONE_LETTER = "aAI"  # words
 REACH = 2  # tokens on either side of an edit whose doubts count, too
 
 
@@ -126,5 +127,9 @@ class WordCheck:
                     len(self._tokenizer.decode(after[:stop])) for stop in (place + 1, place + 1 + count[row][gap])
                 )  # characters; the same where something was only deleted
                 touched = [word for start, end, word in words if start <= behind and end >= first]
-                approved[row, gap] = all(word in old or self._words.known(word) for word in touched)
+                approved[row, gap] = all(word in old or self._may_write(word) for word in touched)
         return approved
+
+    def _may_write(self, word: str) -> bool:
+        """Single letters are names at best, which an edit cannot know."""
+        return self._words.known(word) and (len(word) > 1 or word in ONE_LETTER)
