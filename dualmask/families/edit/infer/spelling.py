@@ -192,12 +192,14 @@ class Respelling:
 
 def _scores(rules: InferenceRules, written: Written, suspects: Sequence[Suspect]) -> list[Tensor]:
     """[choices] log probability of each choice of each suspect, up to a constant."""
-    numbers = _number_scores(rules, written, suspects)
+    numbers = _number_scores(rules, written, suspects).cpu()
     scores = [torch.tensor([choice.prior for choice in suspect.choices]) for suspect in suspects]
     for pieces in sorted({len(choice.tokens) for suspect in suspects for choice in suspect.choices}):
         asked = [n for n, each in enumerate(suspects) if any(len(choice.tokens) == pieces for choice in each.choices)]
         opened = written.with_masks([suspects[n] for n in asked], pieces)
-        said = _fill_scores(rules, opened).view(len(asked), pieces, -1)  # in the order of the text, as suspects are
+        said = (
+            _fill_scores(rules, opened).cpu().view(len(asked), pieces, -1)
+        )  # in the order of the text, as suspects are
         for number, fills in zip(asked, said, strict=True):
             for place, choice in enumerate(suspects[number].choices):
                 if len(choice.tokens) == pieces:
