@@ -52,9 +52,14 @@ def export(
         ),
     ] = None,
     stored: Annotated[
-        Stored,
-        typer.Option("--dtype", help="Of the weights in the file; int8: with a scale a row, a quarter as large."),
-    ] = "float32",
+        Stored | None,
+        typer.Option(
+            "--dtype",
+            help="Of the weights in the file; int8: with a scale a row, a quarter as large. Without it as they are, "
+            "from a checkpoint float32.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Make a model folder (model.safetensors, config.json, tokenizer.model) from a run or from one checkpoint."""
     from dualmask.training.export import export as export_run

@@ -21,11 +21,11 @@ SHORTEST = 3  # letters: almost every shorter word is near some other one
 LONG = 5  # letters, from which on two of them may be wrong
 FREQUENT = 5000  # words, of which two written as one are told apart
 
-# Nats, tuned on learners' sentences. Of the writer: for each wrong letter; if that is the first; if it is the last; for
-# each consonant that does not sound (doubled ones count once). Of the word: P is about 1 / rank (Zipf), by this power.
+# Nats, tuned on learners' sentences. Of the writer: for each wrong letter; if the first is wrong; if the last is; for
+# each wrong consonant (doubled ones count once). Of the word: P is about 1 / rank (Zipf), by this power.
 LETTER, FIRST, LAST, CONSONANT, RANK = 4.0, 1.5, 0.5, 0.5, 0.5
 
-_SILENT = re.compile(r"[aeiouy'’ ]|(.)(?=\1)")
+_NO_CONSONANT = re.compile(r"[aeiouy'’ ]|(.)(?=\1)")
 
 # what an irregular word would be by rule → what it is
 BY_RULE = {past(verb[0]): [form for form in verb[2:] if not form.endswith("ing")] for verb in english.VERBS_IRREGULAR}
@@ -78,8 +78,8 @@ class NearWords:
 
     def _log_prob(self, written: str, meant: str, distance: int) -> float:
         ends = FIRST * (written[0] != meant[0].lower()) + LAST * (written[-1] != meant[-1].lower())
-        sounds = CONSONANT * OSA.distance(*(_SILENT.sub("", word.lower()) for word in (written, meant)))
-        return -LETTER * distance - ends - sounds - RANK * self._log_rank[meant]
+        consonants = CONSONANT * OSA.distance(*(_NO_CONSONANT.sub("", word.lower()) for word in (written, meant)))
+        return -LETTER * distance - ends - consonants - RANK * self._log_rank[meant]
 
     def _alike(self, word: str, most_wrong: int) -> Iterator[str]:
         """The words that may be so near: a wrong letter changes the length by one at most, and two of the kinds of

@@ -17,14 +17,9 @@ SCALE = ".scale"
 _MOST = 127
 
 
-def is_quantized(shape: tuple[int, ...], stored: Stored) -> bool:
-    """Whether a weight of this shape becomes int8."""
-    return stored == "int8" and len(shape) == 2
-
-
 def encode(name: str, weight: Tensor, stored: Stored) -> Iterator[tuple[str, Tensor]]:
     """The tensors that a file holds of a float32 weight."""
-    if is_quantized(tuple(weight.shape), stored):
+    if stored == "int8" and weight.ndim == 2:
         scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _MOST
         yield name, (weight / scale[:, None]).round().to(torch.int8)
         yield name + SCALE, scale
@@ -35,7 +30,5 @@ def encode(name: str, weight: Tensor, stored: Stored) -> Iterator[tuple[str, Ten
 def decode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a file, int8 ones as float32."""
     scales = {name: tensors[name + SCALE] for name in tensors if name + SCALE in tensors}
-    found = {
-        name: tensor for name, tensor in tensors.items() if name.removesuffix(SCALE) not in scales or name in scales
-    }
-    return {name: each.float() * scales[name][:, None] if name in scales else each for name, each in found.items()}
+    names = [name for name in tensors if name in scales or name.removesuffix(SCALE) not in scales]
+    return {name: tensors[name].float() * scales[name][:, None] if name in scales else tensors[name] for name in names}

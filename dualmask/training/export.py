@@ -19,7 +19,7 @@ from dualmask.config.model import ModelConfig
 from dualmask.config.schema import RunConfig
 from dualmask.core import manifest
 from dualmask.inference.folder import FORMAT, WEIGHTS, Stored
-from dualmask.inference.weights import encode
+from dualmask.inference.weights import SCALE, decode, encode
 from dualmask.training import tensor_file
 from dualmask.training.checkpoint import Checkpoints, TrainingState, write_merged
 from dualmask.training.shards import AVERAGE, MODEL, WEIGHT, ShardFolder
@@ -55,20 +55,23 @@ def write_export(
 
 
 def store_as(folder: Path, stored: Stored) -> None:
-    """Writes the weights of an exported folder anew, tensor by tensor; who reads it meanwhile sees the one or the
-    other."""
+    """Writes the weights of an exported folder anew, tensor by tensor, however they are stored; who reads it meanwhile
+    sees the one or the other."""
     aside = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(folder, aside, ignore=shutil.ignore_patterns(WEIGHTS))
+    shutil.copytree(folder, aside)
     with safe_open(folder / WEIGHTS, "pt") as file:
-        names = list(file.keys())
+        held = set(file.keys())
+        names = sorted(name for name in held if name.removesuffix(SCALE) not in held - {name})
         empty = ((name, torch.empty(file.get_slice(name).get_shape(), device="meta")) for name in names)
         forms = {
             part: Form(tuple(tensor.shape), tensor.dtype)
             for name, weight in empty
             for part, tensor in encode(name, weight, stored)
         }
-        stream = (part for name in names for part in encode(name, file.get_tensor(name), stored))
+        parts = ({part: file.get_tensor(part) for part in (name, name + SCALE) if part in held} for name in names)
+        whole = (weight for each in parts for weight in decode(each).items())
+        stream = (part for name, weight in whole for part in encode(name, weight.float(), stored))
         tensor_file.write(aside / WEIGHTS, Tensors(forms, stream))
     manifest.seal(aside)
     _replace(aside, folder)
@@ -80,13 +83,13 @@ def export(
     *,
     training: bool = False,
     weights: Which | None = None,
-    stored: Stored = "float32",
+    stored: Stored | None = None,
 ) -> None:
     """``dualmask export RUN OUT``: copies a finished run's export, or makes one from its newest undamaged checkpoint.
 
     RUN may also be the folder of a checkpoint, or an export. ``training``: include the state of training, always from a
     checkpoint. ``weights``: these, always from a checkpoint, too; None: those of the run's checkpoint.export.
-    ``stored``: as ``inference.weights`` has it. Raises ValueError if
+    ``stored``: how (``inference.weights``); None: as they are there, from a checkpoint float32. Raises ValueError if
     RUN holds neither, if it is damaged or has no such weights, or if OUT is not new or empty.
     """
     run_folder, out_folder = Path(run_folder), Path(out_folder)
@@ -102,7 +105,7 @@ def export(
         _replace(aside, out_folder)
     else:
         export_checkpoint(_checkpoint(run_folder), out_folder, training=training, weights=weights)
-    if stored != "float32":
+    if stored is not None:
         store_as(out_folder, stored)
 
 

@@ -41,13 +41,22 @@ class Deletion:
         return Deletion(self.draft.rows(index), self.x_BTD[index], self.match[index], self.deleted[index])
 
 
-class Completion:
-    """Rules of a round (``round.Rules``) whose deletions are given: counts and fills, and scores both by the labels.
+@dataclass(frozen=True)
+class Lessons:
+    """How each text is completed.
 
-    on_policy [B] bool: masks as the inserter draws them, not as many as are missing; None: nowhere
-    open_rows [B] bool: False leaves the text as it is; None: all are open
-    told [B] bool: inserter and filler know what was deleted
+    told       [B] bool: inserter and filler know what was deleted
+    on_policy  [B] bool: masks as the inserter draws them, not as many as are missing; None: nowhere
+    open_rows  [B] bool: False leaves the text as it is; None: all are open
     """
+
+    told: Tensor
+    on_policy: Tensor | None = None
+    open_rows: Tensor | None = None
+
+
+class Completion:
+    """Rules of a round (``round.Rules``) whose deletions are given: counts and fills, and scores both by the labels."""
 
     number_of_slots: int | None = None  # places at which the filler is asked; None: the host waits to know it
 
@@ -65,27 +74,24 @@ class Completion:
         target: Batch,
         plan: EditPlan,
         counter: int,
-        *,
-        on_policy: Tensor | None,
-        open_rows: Tensor | None,
-        told: Tensor,
+        lessons: Lessons,
     ) -> None:
         self.model, self.deletion, self.target, self.plan, self.counter = model, deletion, target, plan, counter
-        self.on_policy, self.open_rows, self.told = on_policy, open_rows, told
+        self.lessons = lessons
 
     def delete(self) -> Tensor:
         return self.deletion.deleted
 
     def count(self, remainder: Remainder) -> Tensor:
-        told = told_gaps(remainder, self.told, self.model.config.told_pieces)
+        told = told_gaps(remainder, self.lessons.told, self.model.config.told_pieces)
         told = told._replace(pieces=embeddings_at(self.deletion.x_BTD, told.pieces))
         self.inserter = self.model.count(remainder.skeleton, take(self.deletion.x_BTD, remainder.source), told)
         self.holes = holes(self.deletion.match, remainder.keep)
         count = self.holes.count
-        if self.on_policy is not None:
-            count = torch.where(self.on_policy[:, None], self._drawn(remainder), count)
-        if self.open_rows is not None:
-            count = count * self.open_rows[:, None]
+        if (drawn := self.lessons.on_policy) is not None:
+            count = torch.where(drawn[:, None], self._drawn(remainder), count)
+        if (open_rows := self.lessons.open_rows) is not None:
+            count = count * open_rows[:, None]
         return opening(count, remainder, self.model.config.max_gap_count)
 
     def _drawn(self, remainder: Remainder) -> Tensor:
@@ -94,8 +100,8 @@ class Completion:
         gumbel = noise.gumbel(self.target.key, "count", self.counter, *logits.shape[1:])
         temperature = torch.full_like(self.target.length, self.plan.temperature, dtype=torch.float32)
         score = allocate.count_scores(logits, temperature, gumbel)
-        copies = said_twice(remainder, self.deletion.draft.tokens, self.deletion.draft.deletable) & self.told[:, None]
-        return allocate.most_likely(score, self.inserter.gap_present) * ~copies
+        copies = said_twice(remainder, self.deletion.draft.tokens, self.deletion.draft.deletable)
+        return allocate.most_likely(score, self.inserter.gap_present) * ~(copies & self.lessons.told[:, None])
 
     def fill(self, opened: Opened) -> Tensor:
         """Scores what the filler says, and leaves the [MASK]s where they are."""
@@ -117,7 +123,7 @@ class Completion:
         return masked.tokens
 
     def _hints(self, opened: Opened) -> Hints:
-        place = told_masks(opened, self.told, self.model.config.told_pieces)
+        place = told_masks(opened, self.lessons.told, self.model.config.told_pieces)
         return hints(embeddings_at(self.deletion.x_BTD, place))
 
     def _positions(self, opened: Opened) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualmask.core import host, noise
-from dualmask.families.edit.completion import Completion, Deletion, opening
+from dualmask.families.edit.completion import Completion, Deletion, Lessons, opening
 from dualmask.families.edit.decisions import Decision, RoundInput, decide_round
 from dualmask.families.edit.labels import Labels
 from dualmask.families.edit.losses import reinforce
@@ -96,9 +96,7 @@ class TrainingRules:
             given.target,
             given.plan,
             given.counter,
-            on_policy=on_policy & ~decision.compared if own_counts > 0 else None,
-            open_rows=given.live,
-            told=told(given),
+            Lessons(told(given), on_policy & ~decision.compared if own_counts > 0 else None, given.live),
         )
         self.decision = decision
         return decision.deleted
@@ -187,9 +185,7 @@ class TrainingRules:
             given.target.rows(rows),
             given.plan,
             given.counter,
-            on_policy=None,
-            open_rows=None,
-            told=self.completion.told[rows],
+            Lessons(self.completion.lessons.told[rows]),
         )
         rules.number_of_slots = self._slots(self.sizes.other_masks, self.sizes.other_tokens)
         rules.fill(insert(remainder, rules.count(remainder), width=given.draft.tokens.shape[1]))
@@ -197,7 +193,7 @@ class TrainingRules:
 
     def _judged(self, result: RoundResult) -> Tensor:
         """[B, T] bool: deleted tokens of whose hole it is known what belongs there."""
-        known, on_policy = self.completion.holes.known, self.completion.on_policy
+        known, on_policy = self.completion.holes.known, self.completion.lessons.on_policy
         gap = gap_index(result.opened.remainder.keep).clamp(0, known.shape[1] - 1)
         judged = result.deleted & known.gather(1, gap)
         return judged if on_policy is None else judged & ~on_policy[:, None]
@@ -222,7 +218,7 @@ class TrainingRules:
 
     def _count_log_prob(self, result: RoundResult) -> Tensor:
         """[B] log-probability of the counts that the inserter drew for itself, at the temperature of the draw."""
-        inserter, on_policy = self.completion.inserter, self.completion.on_policy
+        inserter, on_policy = self.completion.inserter, self.completion.lessons.on_policy
         if on_policy is None:
             return torch.zeros_like(self.completion.cost)
         logits = inserter.gap_logits / max(self.given.plan.temperature, COLDEST)

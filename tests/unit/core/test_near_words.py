@@ -1,4 +1,4 @@
-"""Nothing that is near enough is missed, and what a list and a dictionary know together."""
+"""Which known words are near, and how likely each is meant; what a list and a dictionary know together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,49 @@ from rapidfuzz.distance import OSA
 from dualmask.core.dictionary import dictionary
 from dualmask.core.near_words import LONG, NearWords
 from dualmask.core.words import WordList
+
+WORDS = WordList(["the", "a", "lot", "house", "horse", "mouse", "house's", "receive", "is", "London", "small"])
+
+
+def near(word: str, words: WordList = WORDS, most: int = 16) -> list[str]:
+    return [each.word for each in NearWords(words, most).near(word)]
+
+
+class TestNearWords:
+    def test_the_nearest_and_then_the_most_frequent_come_first(self) -> None:
+        assert near("hpuse") == ["house", "horse", "mouse"]
+        assert near("hprse") == ["horse", "house"]
+        first, second, _ = NearWords(WORDS).near("hpuse")
+        assert first.log_prob > second.log_prob + 3
+
+    def test_ends_and_consonants_are_seldom_wrong(self) -> None:
+        assert near("fashon", WordList(["fusion", "fashion"])) == ["fashion", "fusion"]
+        assert near("bater", WordList(["later", "baker"])) == ["baker", "later"], "though it is rarer"
+
+    def test_two_letters_may_be_wrong_in_long_words_only(self) -> None:
+        assert near("recieev") == ["receive"]
+        assert near("lwx") == []
+
+    def test_neighbours_that_changed_places_are_one_mistake(self) -> None:
+        assert near("teh") == ["the"]
+
+    def test_a_missing_blank(self) -> None:
+        assert near("alot") == ["a lot", "lot"]
+
+    def test_an_irregular_word_that_was_inflected_by_rule(self) -> None:
+        words = WordList(["the", "taught", "reached", "children"])
+        assert near("teached", words) == ["taught", "reached"]
+        assert near("Childs", words) == ["Children"]
+
+    def test_a_capital_stays(self) -> None:
+        assert near("Smal") == ["Small"]
+        assert near("Smal", WordList(["Small", "small"])) == ["Small"]
+
+    def test_few_are_given(self) -> None:
+        assert near("hpuse", most=2) == ["house", "horse"]
+
+    def test_words_of_two_letters_are_near_everything(self) -> None:
+        assert near("xs") == []
 
 
 def misspelt(word: str, chance: random.Random) -> str:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from dualmask.inference.folder import WEIGHTS
 from dualmask.inference.loading import load
 from dualmask.inference.weights import decode, encode
 from dualmask.training.export import export
@@ -45,3 +47,13 @@ def test_an_export_that_is_stored_smaller_loads_as_nearly_the_same_model(
     for name, weight in before.items():
         assert after[name].dtype == torch.float32
         assert (after[name] - weight).norm() <= near * weight.norm(), name
+
+
+def test_an_export_of_one_kind_becomes_another(model_folder: Path, tmp_path: Path) -> None:
+    export(model_folder, tmp_path / "int8", stored="int8")
+    export(tmp_path / "int8", tmp_path / "copy")
+    export(tmp_path / "int8", tmp_path / "whole", stored="float32")
+    assert load_file(tmp_path / "copy" / WEIGHTS)["table.weight"].dtype == torch.int8
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(tmp_path / "whole" / WEIGHTS).values())
+    one, other = (dict(load(tmp_path / name, "cpu").model.named_parameters()) for name in ("int8", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -21,6 +21,7 @@ from dualmask.families.edit.evaluate.search import read_once, search
 from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.request import TextRequest
 from dualmask.families.edit.infer.text import Writer, engine_of
+from dualmask.inference.folder import WEIGHTS
 from dualmask.inference.loading import Loaded
 
 CHARACTERS = 60  # of the texts whose correction is timed
@@ -83,7 +84,7 @@ def cost_rows(loaded: Loaded, writer: Writer, texts: Sequence[str], rounds: int)
             seconds.append(time.perf_counter() - begun)
     low, high = np.quantile(_resampled_medians(seconds), [0.025, 0.975]).tolist()
     timed = {"metric": "seconds", "value": float(np.median(seconds)), "lo": low, "hi": high, "n": len(near)}
-    size = (loaded.folder / "model.safetensors").stat().st_size
+    size = (loaded.folder / WEIGHTS).stat().st_size
     return [
         timed | {"characters": CHARACTERS},
         statistics.row("bytes", statistics.ratio, np.array([[float(size), 1.0]])),

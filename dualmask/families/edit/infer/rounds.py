@@ -27,7 +27,7 @@ from dualmask.families.edit.infer.windows import WindowedModel
 from dualmask.families.edit.picker import decide
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice
 from dualmask.families.edit.stopping import fill_confidence
-from dualmask.families.edit.told import tokens_at, told_gaps, told_masks
+from dualmask.families.edit.told import ToldGaps, tokens_at, told_gaps, told_masks
 from dualmask.ops import allocate, sampling
 from dualmask.ops.gaps import gap_rate
 
@@ -193,8 +193,7 @@ class InferenceRules:
         if not open_gaps.any():
             return torch.zeros_like(open_gaps, dtype=torch.long)
         expected = [n + sum(b.due(here) or 0 for here in b.regions) for b, n in zip(budgets, lost, strict=True)]
-        told = told_gaps(remainder, self.told, self.model.config.told_pieces)
-        told = told._replace(pieces=tokens_at(self.drafts.tokens, told.pieces))
+        told = self.told_gaps(remainder)
         logits = self.model.gap_logits(remainder.skeleton, self.tensor(expected), told)
         temperature = self.tensor([budget.request.sampling.place_temperature for budget in budgets])
         gumbel = noise.gumbel(self.drafts.key, "count", budgets[0].round, *logits.shape[1:])
@@ -216,6 +215,15 @@ class InferenceRules:
         threshold = self.tensor([budget.request.point.insert_threshold for budget in self.budgets])
         return torch.where(gone == 0, torch.logit(threshold, eps=1e-6)[:, None], 0.0)
 
+    def told_gaps(self, remainder: Remainder) -> ToldGaps:
+        """What the inserter is told, in ids."""
+        told = told_gaps(remainder, self.told, self.model.config.told_pieces)
+        return told._replace(pieces=tokens_at(self.drafts.tokens, told.pieces))
+
+    def replaced(self, opened: Opened) -> Tensor:
+        """[N, W, 1 + P] what the filler is told, in ids."""
+        return tokens_at(self.drafts.tokens, told_masks(opened, self.told, self.model.config.told_pieces))
+
     def fill(self, opened: Opened) -> Tensor:
         tokens, self.confidence = self._fill(self.drafts.opened(opened), opened, self.budgets)
         return tokens
@@ -223,8 +231,7 @@ class InferenceRules:
     def _fill(self, masked: Drafts, opened_gaps: Opened, budgets: Sequence[Budget]) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L]: fills the slots, the most confident first where several steps are asked for."""
         slots = opened_gaps.masked.is_mask
-        place = told_masks(opened_gaps, self.told, self.model.config.told_pieces)
-        replaced = tokens_at(self.drafts.tokens, place)
+        replaced = self.replaced(opened_gaps)
         params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
         tokens, opened = masked.tokens, slots
         confidence = torch.ones(tokens.shape, device=self.device)

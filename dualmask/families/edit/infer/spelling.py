@@ -24,7 +24,6 @@ from dualmask.core.tokenizer import MASK_ID, Tokenizer
 from dualmask.core.words import WordList, words_of
 from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, drop, play_round, take
-from dualmask.families.edit.told import tokens_at, told_gaps, told_masks
 from dualmask.ops.gaps import gap_index, gap_present
 
 if TYPE_CHECKING:
@@ -72,12 +71,10 @@ class Written:
     def of(cls, result: RoundResult, confidence: Tensor) -> Written:
         """A round that was played; confidence [N, W]."""
         behind: dict[Place, list[tuple[int, float]]] = {}
-        is_mask, source = result.is_mask, result.opened.source
-        found = zip(
-            is_mask.nonzero().tolist(), result.tokens[is_mask].tolist(), confidence[is_mask].tolist(), strict=True
-        )
-        for (row, position), token, prob in found:
-            behind.setdefault((row, int(source[row, position])), []).append((token, prob))
+        written, row = result.is_mask, result.is_mask.nonzero()[:, 0]
+        planes = (row, result.opened.source[written], result.tokens[written], confidence[written])
+        for number, source, token, prob in zip(*(plane.tolist() for plane in planes), strict=True):
+            behind.setdefault((number, source), []).append((token, prob))
         return cls(result.deleted.clone(), behind)
 
     def replace(self, suspect: Suspect, tokens: Sequence[tuple[int, float]]) -> None:
@@ -212,9 +209,8 @@ def _number_scores(rules: InferenceRules, written: Written, suspects: Sequence[S
     """[suspects, K+1] the inserter's log probability of each number of pieces in place of a suspect."""
     drafts, asked = rules.drafts, written.with_masks(suspects, 1)
     remainder = drop(drafts.tokens, drafts.length, asked.deleted)
-    told = told_gaps(remainder, rules.told, rules.model.config.told_pieces)
-    told = told._replace(pieces=tokens_at(drafts.tokens, told.pieces))
-    logits = rules.model.gap_logits(remainder.skeleton, asked.count(remainder).sum(1).float(), told)
+    expected = asked.count(remainder).sum(1).float()
+    logits = rules.model.gap_logits(remainder.skeleton, expected, rules.told_gaps(remainder))
     row, first = torch.tensor([(suspect.row, suspect.first) for suspect in suspects], device=logits.device).unbind(1)
     return logits[row, gap_index(remainder.keep)[row, first]].log_softmax(-1)
 
@@ -231,6 +227,5 @@ def _fill_scores(rules: InferenceRules, asked: Written) -> Tensor:
         out[number[slot]] = logits.float().log_softmax(-1)
         return torch.full_like(slot, MASK_ID), torch.zeros(len(slot), device=slot.device)
 
-    replaced = tokens_at(drafts.tokens, told_masks(result.opened, rules.told, rules.model.config.told_pieces))
-    rules.model.fill(result.tokens, result.length, open_slots, replaced, note)
+    rules.model.fill(result.tokens, result.length, open_slots, rules.replaced(result.opened), note)
     return out

@@ -6,7 +6,6 @@ from scripted import Scripted
 from torch import nn
 
 from dualmask.core.lexicon import read_lexicon
-from dualmask.core.near_words import NearWords
 from dualmask.core.words import WordList
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.operating_point import OperatingPoint
@@ -16,53 +15,7 @@ from dualmask.families.edit.outputs import InserterOut
 from dualmask.nn.parallel import mesh
 from dualmask.ops.gaps import gap_present
 
-WORDS = WordList(["the", "a", "lot", "house", "horse", "mouse", "house's", "receive", "is", "London", "small"])
-
-
-def near(word, most=16):
-    return [each.word for each in NearWords(WORDS, most).near(word)]
-
-
-class TestNearWords:
-    def test_the_nearest_and_then_the_most_frequent_come_first(self):
-        assert near("hpuse") == ["house", "horse", "mouse"]
-        assert near("hprse") == ["horse", "house"]
-        first, second, _ = NearWords(WORDS).near("hpuse")
-        assert first.log_prob > second.log_prob + 3
-
-    def test_ends_and_consonants_are_seldom_wrong(self):
-        words = NearWords(WordList(["the", "fusion", "fashion"]))
-        assert [each.word for each in words.near("fashon")] == ["fashion", "fusion"]
-        assert [each.word for each in NearWords(WordList(["sate", "tate", "gate"])).near("zate")] == [
-            "sate",
-            "tate",
-            "gate",
-        ]
-
-    def test_two_letters_may_be_wrong_in_long_words_only(self):
-        assert near("recieev") == ["receive"]
-        assert near("lwx") == []
-
-    def test_neighbours_that_changed_places_are_one_mistake(self):
-        assert near("teh") == ["the"]
-
-    def test_a_missing_blank(self):
-        assert near("alot") == ["a lot", "lot"]
-
-    def test_an_irregular_word_that_was_inflected_by_rule(self):
-        words = NearWords(WordList(["the", "taught", "reached", "children"]))
-        assert [each.word for each in words.near("teached")] == ["taught", "reached"]
-        assert [each.word for each in words.near("Childs")] == ["Children"]
-
-    def test_a_capital_stays(self):
-        assert near("Smal") == ["Small"]
-        assert [each.word for each in NearWords(WordList(["Small", "small"])).near("Smal")] == ["Small"]
-
-    def test_few_are_given(self):
-        assert near("hpuse", most=2) == ["house", "horse"]
-
-    def test_words_of_two_letters_are_near_everything(self):
-        assert near("xs") == []
+WORDS = WordList(["the", "a", "house", "horse", "mouse", "receive", "is", "small"])
 
 
 class Opinion(Scripted):

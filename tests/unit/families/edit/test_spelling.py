@@ -5,7 +5,7 @@ from tiny_rounds import CONFIG, VOCAB, make_plan
 
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
-from dualmask.families.edit.completion import Completion, Deletion
+from dualmask.families.edit.completion import Completion, Deletion, Lessons
 from dualmask.families.edit.evaluate.given import GivenRules
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.round import play_round
@@ -48,7 +48,7 @@ def taught(pieces: int) -> DualMask:
         match = align(draft.tokens, draft.length, target.tokens, target.length)
         deletion = Deletion(draft, model.table(draft.tokens), match, draft.present & (match < 0))
         told = torch.ones(len(match), dtype=torch.bool)
-        rules = Completion(model, deletion, target, make_plan(), step, on_policy=None, open_rows=None, told=told)
+        rules = Completion(model, deletion, target, make_plan(), step, Lessons(told))
         play_round(draft.tokens, draft.length, rules)
         there = rules.inserter.gap_present
         counts = torch.nn.functional.cross_entropy(rules.inserter.gap_logits[there], rules.holes.count[there])
