@@ -33,7 +33,6 @@ from data_pipeline.rows import best_fit
 from dualmask.config.load import load_run
 from dualmask.config.schema import RunConfig
 from dualmask.core.batch import Batch
-from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, SPECIAL_IDS, Tokenizer
 from dualmask.curriculum import first_step, plan_at
 from dualmask.evaluation.report import write
@@ -195,8 +194,7 @@ def quickstart_places(data: Path, steps: int = 4) -> list[Row]:
 
 def read(run: RunConfig, tokenizer: Tokenizer, number: int) -> list[Batch]:
     """The first batches of a run."""
-    lexicon = read_lexicon(tokenizer)
-    borders = Borders(line_ends=lexicon.ends_line.numpy(), sentence_ends=lexicon.ends_sentence.numpy())
+    borders = Borders.of(tokenizer)
     share = Share(run.batch.sequences, seed=run.data.shuffle_seed)
     data = ShardReader(run.data.folder, share, Crop(run.data.crop_share, borders))
     batches = [next(data) for _ in range(number)]

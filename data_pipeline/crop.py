@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_pipeline.hashing import UInt64, mix, unit
-from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.core.lexicon import read_lexicon
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer
 
 Ids = NDArray[np.int64]
 
@@ -27,6 +28,15 @@ class Borders:
 
     line_ends: NDArray[np.bool_]  # [V] ends with a line break
     sentence_ends: NDArray[np.bool_]  # [V] ends a sentence
+    without_blank: Ids  # [V] the piece without the blank in front of it; -1 where there is none
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Borders:
+        lexicon = read_lexicon(tokenizer)
+        contents = [tokenizer.content(index) for index in range(tokenizer.vocab_size)]
+        number = {content: index for index, content in enumerate(contents) if content}
+        twins = [number.get(content[1:], -1) if content.startswith(b" ") else -1 for content in contents]
+        return cls(lexicon.ends_line.numpy(), lexicon.ends_sentence.numpy(), np.array(twins))
 
 
 @dataclass(frozen=True)
@@ -56,15 +66,15 @@ def unpack(rows: Ids, lengths: Ids) -> tuple[Ids, Ids, Ids, Ids]:
 def crop(tokens: Ids, lengths: Ids, keys: UInt64, wanted: Crop) -> None:
     """Crops a share of the rows [B, T] in place to a random length, ended by EOS; a function of ``keys`` [B].
 
-    With borders a cropped text begins behind the first end of a line, if enough is left there, and a cut moves left
-    to the nearest end of a sentence, if there is one. So cropped texts are complete, as people's texts are, and a model
-    can tell one that has ended from one that breaks off.
+    With borders a cropped text begins behind the first end of a line, or where there is none of a sentence, if enough
+    is left there, and a cut moves left to the nearest end of a sentence, if there is one. So cropped texts are
+    complete, as people's texts are: a model can tell one that has ended from one that breaks off, and how one begins.
     """
     borders = wanted.borders
     chosen = np.flatnonzero((unit(mix(keys, CROP_DRAW)) < wanted.share) & (lengths > SHORTEST_CROP))
     if borders is not None:
         for row in chosen:
-            lengths[row] = _from_first_line(tokens[row], lengths[row], borders.line_ends)
+            lengths[row] = _from_border(tokens[row], lengths[row], borders)
     room = np.maximum(lengths - SHORTEST_CROP, 0)
     cut = SHORTEST_CROP + (unit(mix(keys, LENGTH_DRAW)) * room).astype(np.int64)
     for row in chosen[room[chosen] > 0]:
@@ -76,10 +86,18 @@ def crop(tokens: Ids, lengths: Ids, keys: UInt64, wanted: Crop) -> None:
         lengths[row] = cut[row]
 
 
-def _from_first_line(row: Ids, length: int, line_ends: NDArray[np.bool_]) -> int:
-    """Moves what stands behind the first line break of row [T] behind BOS; returns the new length."""
-    breaks = np.flatnonzero(line_ends[row[1 : length - SHORTEST_CROP + 1]])
-    gone = int(breaks[0]) + 1 if len(breaks) else 0
-    row[1 : length - gone] = row[1 + gone : length].copy()
-    row[length - gone : length] = PAD_ID
-    return length - gone
+def _from_border(row: Ids, length: int, borders: Borders) -> int:
+    """Moves what stands behind the first line break, or behind the first sentence, of row [T] behind BOS; returns the
+    new length. The blank behind a sentence goes."""
+    begun = row[1 : length - SHORTEST_CROP + 1]
+    lines = np.flatnonzero(borders.line_ends[begun])
+    twin = borders.without_blank[row[2 : length - SHORTEST_CROP + 2]]
+    gone = (lines if len(lines) else np.flatnonzero(borders.sentence_ends[begun] & (twin >= 0)))[:1] + 1
+    if not len(gone):
+        return length
+    first = int(gone[0])
+    row[1 : length - first] = row[1 + first : length].copy()
+    row[length - first : length] = PAD_ID
+    if not len(lines):
+        row[1] = twin[first - 1]
+    return length - first

@@ -27,7 +27,6 @@ from dualmask.config.schema import RunConfig
 from dualmask.config.tree import ConfigError
 from dualmask.core import manifest
 from dualmask.core.batch import Batch
-from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import plan_at, total_steps
 from dualmask.nn.parallel import mesh
@@ -174,11 +173,10 @@ def open_data(
     Shards that are not as the manifest says are named, listed and left out by all ranks.
     """
     sources = [without_bad_shards(run, source) for source in sources_of(run.data)]
-    lexicon = read_lexicon(tokenizer)
     return ShardReader(
         sources,
         Share(run.batch.sequences // mesh.data_size(), mesh.data_rank(), mesh.data_size(), run.data.shuffle_seed),
-        Crop(run.data.crop_share, Borders(lexicon.ends_line.numpy(), lexicon.ends_sentence.numpy())),
+        Crop(run.data.crop_share, Borders.of(tokenizer)),
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
         prepare=ahead,
     )

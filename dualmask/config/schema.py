@@ -63,7 +63,7 @@ class DataConfig(Section):
     )
     crop_share: Share = Field(
         0.15,
-        description="share of training sequences cut short: from a line's beginning to a sentence's end",
+        description="share of training sequences cut short: from a line's or sentence's beginning to a sentence's end",
     )
     verify: Literal["digest", "size"] = Field(
         "digest", description="what is compared with the manifest before training; digest: of what has changed"

@@ -160,7 +160,7 @@ def test_a_cropped_row_begins_with_a_line_and_ends_with_a_sentence() -> None:
     tokens[:, 0], tokens[:, -1] = BOS_ID, EOS_ID
     before, lengths = tokens.copy(), np.full(count, 40)
     ends_line = np.arange(60) == line
-    borders = Borders(line_ends=ends_line, sentence_ends=ends_line | (np.arange(60) == sentence))
+    borders = Borders(ends_line, ends_line | (np.arange(60) == sentence), without_blank=np.full(60, -1))
     crop(tokens, lengths, np.arange(count, dtype=np.uint64), Crop(0.5, borders))
     changed = np.flatnonzero((tokens != before).any(1))
     assert 0.4 * count < len(changed) < 0.6 * count
@@ -176,6 +176,19 @@ def test_a_cropped_row_begins_with_a_line_and_ends_with_a_sentence() -> None:
         ended += inner[-1] in (line, sentence)
     assert begun > 0.4 * len(changed)  # the others have no line break, or have it near the end
     assert ended > 0.6 * len(changed)
+
+
+def test_without_a_line_break_a_cropped_row_begins_with_a_sentence_and_without_its_blank() -> None:
+    stop, blank_word, word = 51, 45, 44
+    tokens = np.array([[BOS_ID, 42, stop, 43, stop, blank_word, *[46] * 20, EOS_ID]] * 50)
+    lengths = np.full(50, tokens.shape[1])
+    twin = np.full(60, -1)
+    twin[blank_word] = word
+    borders = Borders(np.arange(60) == 50, np.arange(60) == stop, twin)
+    crop(tokens, lengths, np.arange(50, dtype=np.uint64), Crop(1.0, borders))
+    assert (tokens[:, :3] == [BOS_ID, word, 46]).all()
+    assert lengths.max() <= tokens.shape[1] - 4
+    assert (tokens[np.arange(50), lengths - 1] == EOS_ID).all()
 
 
 def _place(whole: list[int], part: list[int]) -> int:
