@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -35,6 +35,7 @@ SHARES = {
     NOTHING: 3.0,
 }
 RARE = {"homophone", "more", "case"}
+COMPANIONS = ("class", "form", "confusable", "homophone", "case")
 
 # An error that stands twice is twice as likely.
 SIGNS = {
@@ -82,7 +83,7 @@ def confusion_table(tokenizer: Tokenizer, variants: int = 12, pieces: int = 4, s
     The ids of a variant decode to the wrong text, with the leading space of the piece.
     """
     rng = random.Random(seed)
-    texts = {index: tokenizer.piece(index) for index in range(tokenizer.vocab_size) if index not in SPECIAL_IDS}
+    texts = _texts(tokenizer)
     lexicon = _Lexicon(texts.values())
     table = np.full((tokenizer.vocab_size, variants, pieces), -1)
     count = np.full((tokenizer.vocab_size, variants), -1)
@@ -91,14 +92,43 @@ def confusion_table(tokenizer: Tokenizer, variants: int = 12, pieces: int = 4, s
         for row, ids in _apportioned(errors, variants, rng):
             table[index, row, : len(ids)] = ids
             count[index, row] = len(ids)
+    suffix = [texts.get(index) in SUFFIXES for index in range(tokenizer.vocab_size)]
+    stem = [lexicon.is_stem(texts.get(index, "")) for index in range(tokenizer.vocab_size)]
+    return _confusions(tokenizer, table, count, suffix, stem)
+
+
+def companion_table(tokenizer: Tokenizer) -> Confusions:
+    """The words of one piece that may be meant where one of one piece stands: its other forms, those of its class and
+    those it is confused with, each once. P is 1."""
+    texts = _texts(tokenizer)
+    lexicon, index_of = _Lexicon(texts.values()), {text: index for index, text in texts.items()}
+    found: dict[int, list[int]] = {}
+    for index, text in texts.items():
+        errors = {} if text in SIGNS or text in SUFFIXES else lexicon.errors(text)
+        alike = (other for kind in COMPANIONS for other in errors.get(kind, []))
+        found[index] = sorted({index_of[other] for other in alike if other in index_of} - {index})
+    table = np.full((tokenizer.vocab_size, max(map(len, found.values()), default=0) or 1, 1), -1)
+    for index, others in found.items():
+        table[index, : len(others), 0] = others
+    nothing = [False] * tokenizer.vocab_size
+    return _confusions(tokenizer, table, np.where(table[..., 0] >= 0, 1, -1), nothing, nothing)
+
+
+def _texts(tokenizer: Tokenizer) -> dict[int, str]:
+    return {index: tokenizer.piece(index) for index in range(tokenizer.vocab_size) if index not in SPECIAL_IDS}
+
+
+def _confusions(
+    tokenizer: Tokenizer, table: np.ndarray, count: np.ndarray, suffix: Sequence[bool], stem: Sequence[bool]
+) -> Confusions:
     ends = [tokenizer.content(index) for index in range(tokenizer.vocab_size)]
     return Confusions(
         ids=torch.from_numpy(table),
         count=torch.from_numpy(count),
         goes_on=torch.tensor([_in_word(content[:1], b"_'([=/-") for content in ends]),
         open_end=torch.tensor([_in_word(content[-1:], b"_'([=/-.") for content in ends]),
-        suffix=torch.tensor([texts.get(index) in SUFFIXES for index in range(tokenizer.vocab_size)]),
-        stem=torch.tensor([lexicon.is_stem(texts.get(index, "")) for index in range(tokenizer.vocab_size)]),
+        suffix=torch.tensor(suffix),
+        stem=torch.tensor(stem),
     )
 
 

@@ -74,6 +74,10 @@ class Sureness:
             metavar="P", help="How sure it must be that an unknown word is misspelt before known ones are tried."
         ),
     ] = None
+    wording_threshold: Annotated[
+        float | None,
+        typer.Option(metavar="P", help="How probable another form of a known word must be for it to be written."),
+    ] = None
     preference: Annotated[
         float | None,
         typer.Option(metavar="NATS", help="By how much it must find an edit better than what stood there."),
@@ -89,9 +93,7 @@ class Sureness:
 
     @property
     def given(self) -> dict[str, float]:
-        names = ("edit_threshold", "insert_threshold", "fill_threshold", "spelling_threshold", "preference")
-        named = {name: getattr(self, name) for name in names}
-        return {name: value for name, value in named.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if name != "precision" and value is not None}
 
 
 @dataclass(frozen=True)

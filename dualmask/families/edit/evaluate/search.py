@@ -21,9 +21,10 @@ GRID: Sequence[tuple[str, Sequence[float]]] = (
     ("fill_threshold", (0.0, 0.2, 0.4, 0.6, 0.8)),
     ("edit_threshold", (0.1, 0.2, 0.35, 0.65, 0.8)),
     ("spelling_threshold", (0.02, 0.1, 0.3, 0.6)),
+    ("wording_threshold", (0.9, 0.95, 0.98, 0.99, 0.995, 0.998)),
     ("insert_threshold", (0.35, 0.65, 0.8, 0.9)),
     ("preference", (-1.0, 0.0, 1.0)),
-    ("gate_threshold", (0.1, 0.3)),
+    ("gate_threshold", (0.02, 0.1, 0.3)),
     ("fill_threshold", (0.3, 0.5, 0.7)),
     ("edit_threshold", (0.05, 0.15, 0.25, 0.5, 0.75)),
 )

@@ -15,10 +15,10 @@ from torch import Tensor
 from dualmask.core.lexicon import Lexicon
 from dualmask.families.edit.infer.budget import Budget, natural_room
 from dualmask.families.edit.infer.drafts import Drafts, start
+from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.request import Request, Result, Round
 from dualmask.families.edit.infer.rounds import InferredRound, deletable, infer_round
-from dualmask.families.edit.infer.spelling import KnownWords
 from dualmask.families.edit.infer.windows import Progress, WindowedModel
 from dualmask.families.edit.model import DualMask
 from dualmask.families.edit.stopping import Reason, draft_digest, reasons

@@ -28,6 +28,8 @@ class OperatingPoint:
     spelling_threshold
                       how sure the model must be that an unknown word is wrong before the known words near it are tried
                       (``infer/spelling.py``); 1: they never are
+    wording_threshold how probable another form or companion of a known word must be for it to be written instead
+                      (``infer/wording.py``); 1: it never is
     preference        nats by which the model must find the words better that an edit leads to than those that stood
                       there, neighbours included; None: it is not asked again
     """
@@ -37,12 +39,13 @@ class OperatingPoint:
     insert_threshold: float = 0.5
     fill_threshold: float = 0.0
     spelling_threshold: float = 1.0
+    wording_threshold: float = 1.0
     preference: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("gate_threshold", "edit_threshold", "insert_threshold", "fill_threshold", "spelling_threshold"):
-            value = getattr(self, name)
-            check(0 <= value <= 1, name.replace("_", " "), value, "a probability, 0 … 1")
+        for name, value in vars(self).items():
+            if name != "preference":
+                check(0 <= value <= 1, name.replace("_", " "), value, "a probability, 0 … 1")
         finite = self.preference is None or abs(self.preference) < float("inf")
         check(finite, "preference", self.preference, "nats, for instance 0, or leave it out")
 

@@ -41,7 +41,7 @@ class Request:
     ids                the text's tokens, without BOS and EOS
     keep_rate          share kept of the tokens that may be deleted: in each round of an edit, in all of a summary;
                        None (not in a summary): all are kept but those that the model takes for wrong
-    edit_threshold, insert_threshold, fill_threshold, spelling_threshold, gate_threshold, preference
+    edit_threshold, insert_threshold, fill_threshold, spelling_threshold, wording_threshold, gate_threshold, preference
                        how sure the model must be before it changes a text (``OperatingPoint``); None: as its own
                        operating point says
     growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
@@ -62,6 +62,7 @@ class Request:
     insert_threshold: float | None = None
     fill_threshold: float | None = None
     spelling_threshold: float | None = None
+    wording_threshold: float | None = None
     gate_threshold: float | None = None
     preference: float | None = None
     growth: int | None = None

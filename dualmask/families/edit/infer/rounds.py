@@ -20,9 +20,9 @@ from dualmask.core.tokenizer import MASK_ID
 from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, sureness, unchanged
 from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
+from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
-from dualmask.families.edit.infer.spelling import KnownWords
 from dualmask.families.edit.infer.windows import WindowedModel
 from dualmask.families.edit.picker import decide
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice
@@ -61,7 +61,7 @@ def infer_round(
     result = play_round(drafts.tokens, drafts.length, rules)
     confidence = rules.confidence
     if known is not None:
-        result, confidence = known.respell(rules, result)
+        result, confidence = known.reword(rules, *known.respell(rules, result))
     if bool(rules.told.any()) and bool(result.changed.any()):
         result, confidence = _approved(rules, result, confidence, None if known is None else known.check)
     written_prob = torch.where(result.is_mask, confidence, result.opened.carry(drafts.written_prob))

@@ -22,7 +22,6 @@ from dualmask.core.lexicon import character_starts
 from dualmask.core.near_words import NearWords
 from dualmask.core.tokenizer import MASK_ID, Tokenizer
 from dualmask.core.words import WordList, words_of
-from dualmask.families.edit.infer.approval import WordCheck
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, drop, play_round, take
 from dualmask.ops.gaps import gap_index, gap_present
 
@@ -91,6 +90,11 @@ class Written:
         gone[suspect.first : suspect.behind] = True
         self.behind[suspect.place] = list(tokens)
 
+    def touched(self, row: int, place: int) -> bool:
+        """Whether the token, one of its neighbours or what stands between them is changed."""
+        edited = any((row, position) in self.behind for position in (place - 1, place))
+        return edited or bool(self.deleted[row, place - 1 : place + 2].any())
+
     def with_masks(self, suspects: Sequence[Suspect], number: int) -> Written:
         """The same with so many [MASK]s in place of each suspect."""
         asked = Written(self.deleted.clone(), dict(self.behind))
@@ -125,13 +129,6 @@ class Written:
         out = values.clone()
         out[opened.masked.is_mask] = torch.tensor(written, dtype=out.dtype, device=out.device)
         return out
-
-
-class KnownWords:
-    """The words that edits may write: of ``check`` all edits, of ``respell`` those that an unknown word may be."""
-
-    def __init__(self, tokenizer: Tokenizer, words: WordList) -> None:
-        self.check, self.respell = WordCheck(tokenizer, words), Respelling(tokenizer, words)
 
 
 class Respelling:

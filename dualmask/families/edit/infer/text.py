@@ -13,10 +13,10 @@ from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.words import FILE, WordList
 from dualmask.families.edit.infer.apart import ClosedUp
 from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.operating_point import Decision, OperatingPoint
 from dualmask.families.edit.infer.protect import Protection, Span, kept_runs, protected_spans
 from dualmask.families.edit.infer.request import Hole, Request, Result, TextRequest
-from dualmask.families.edit.infer.spelling import KnownWords
 from dualmask.families.edit.infer.trace import Trace, describe
 from dualmask.families.edit.infer.windows import Progress
 from dualmask.inference.loading import Loaded

@@ -27,6 +27,7 @@ from dualmask.ops.gaps import Skeleton
 TOKENS_A_FORWARD = 16_384
 LOGITS_A_FORWARD = 2**25  # of the filler, should every token be filled: 128 MiB in float32
 SMALLEST_WINDOW = 16
+STRIDE = 8  # words that are doubted together stand at least so far apart
 
 Progress = Callable[[int, int], None]  # (windows added to the work, windows done)
 
@@ -155,6 +156,31 @@ class WindowedModel:
             filled.view(-1)[source] = chosen
             confidence.view(-1)[source] = prob
         return filled, confidence
+
+    def reconsider(self, tokens: Tensor, length: Tensor, asked: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+        """(id, probability) [N, L] of the likeliest of the ``others`` [V, C] (-1: none) of each token that is ``asked``
+        [N, L] about, among itself and these: the filler's, told which token it is that is masked. 0 elsewhere.
+
+        Every STRIDE-th token is masked at a time, so that this costs STRIDE readings whatever is asked.
+        """
+        rows, width = tokens.shape
+        position, turn = torch.arange(width, device=tokens.device), torch.arange(STRIDE, device=tokens.device)
+        hidden = ((position % STRIDE == turn[:, None, None]) & asked).flatten(0, 1)
+        told = torch.full((*hidden.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
+        told[..., :2] = tokens.repeat(STRIDE, 1)[..., None]  # as the first token of its gap, and as the first piece
+
+        def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+            own = tokens.flatten()[slot % tokens.numel()][:, None]
+            other = others[own.squeeze(1)]
+            nats = logits.float().gather(1, other.clamp_min(0)).masked_fill(other < 0, -torch.inf)
+            prob = torch.cat([nats, logits.float().gather(1, own)], 1).softmax(1)[:, :-1]
+            best = prob.argmax(1, keepdim=True)
+            return other.gather(1, best).squeeze(1), prob.gather(1, best).squeeze(1)
+
+        masked = tokens.repeat(STRIDE, 1).masked_fill(hidden, MASK_ID)
+        found, prob = self.fill(masked, length.repeat(STRIDE), hidden, told, choose)
+        known = (torch.where(hidden, plane, 0).view(STRIDE, rows, width).sum(0) for plane in (found, prob))
+        return next(known), next(known)
 
     def _views(
         self,

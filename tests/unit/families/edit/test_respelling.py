@@ -8,9 +8,10 @@ from torch import nn
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.words import WordList
 from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.request import Request
-from dualmask.families.edit.infer.spelling import KnownWords, Respelling, Suspect, Written
+from dualmask.families.edit.infer.spelling import Respelling, Suspect, Written
 from dualmask.families.edit.outputs import InserterOut
 from dualmask.nn.parallel import mesh
 from dualmask.ops.gaps import gap_present

@@ -1,0 +1,122 @@
+"""Known words become their companions where the filler is sure of one."""
+
+import pytest
+import torch
+from scripted import Scripted
+
+from dualmask.core.confusions import companion_table
+from dualmask.core.lexicon import read_lexicon
+from dualmask.core.tokenizer import MASK_ID
+from dualmask.core.words import WordList
+from dualmask.families.edit.infer.engine import Engine
+from dualmask.families.edit.infer.known_words import KnownWords
+from dualmask.families.edit.infer.operating_point import OperatingPoint
+from dualmask.families.edit.infer.request import Request
+from dualmask.families.edit.infer.windows import STRIDE, WindowedModel
+from dualmask.nn.parallel import mesh
+
+WORDS = WordList(["there", "is", "are", "was", "were", "two", "names", "in", "on", "this", "these", "the", "a", "name"])
+NATS = 4.0
+
+
+class Liking(Scripted):
+    """Would like to write these pieces, whatever the place; keeps what it was asked with."""
+
+    def __init__(self, vocab_size, liked):
+        super().__init__(vocab_size, max_length=64)
+        self.liked, self.asked = liked, []
+
+    def fill(self, tokens, length, slot, replaced=None):
+        self.asked.append((tokens, replaced))
+        logits = torch.zeros(len(slot), self.vocab_size)
+        logits[:, self.liked] = NATS
+        return logits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone():
+    mesh.single_process()
+
+
+@pytest.fixture(scope="module")
+def mend(english_tokenizer):
+    tokenizer = english_tokenizer
+
+    def mend(text, liked, mode="auto", words=WORDS, locked=(), **point):
+        model = Liking(tokenizer.vocab_size, [tokenizer.encode(word)[0] for word in liked])
+        engine = Engine(
+            model, read_lexicon(tokenizer), known=KnownWords(tokenizer, words), point=OperatingPoint(**point)
+        )
+        request = Request(tokenizer.encode(text), mode, locked=locked)
+        result = engine.run([request])[0]
+        return tokenizer.decode(result.ids)
+
+    return mend
+
+
+def test_another_form_is_written_where_the_filler_is_sure_of_it(mend):
+    text = "There is two names."
+    assert mend(text, [" are"], wording_threshold=0.8) == "There are two names."
+    assert mend(text, [" are"], wording_threshold=0.95) == text
+    assert mend(text, [" are"]) == text, "unless it is asked for, nothing is tried"
+
+
+def test_words_that_fit_as_well_stay(mend):
+    text = "There is two names."
+    assert mend(text, [" are", " is"], wording_threshold=0.6) == text
+
+
+def test_only_companions_are_written(mend):
+    text = "There is two names."
+    assert mend(text, [" function"], wording_threshold=0.2) == text
+
+
+def test_locked_words_and_texts_that_are_not_mended_stay(mend, english_tokenizer):
+    text = "There is two names."
+    assert mend(text, [" are"], mode="generate", wording_threshold=0.8) == text
+    locked = [(0, len(english_tokenizer.encode(text)))]
+    assert mend(text, [" are"], locked=locked, wording_threshold=0.8) == text
+
+
+def test_words_that_are_not_known_are_not_written(mend):
+    words = WordList(["there", "is", "two", "names"])
+    assert mend("There is two names.", [" are"], words=words, wording_threshold=0.8) == "There is two names."
+
+
+def test_of_two_neighbours_the_first_is_worded_anew(mend):
+    assert mend("There is in names", [" are", " on"], wording_threshold=0.8) == "There are in names"
+
+
+def test_each_word_is_masked_once_and_told(english_tokenizer):
+    tokenizer = english_tokenizer
+    model = Liking(tokenizer.vocab_size, tokenizer.encode(" are"))
+    ids = tokenizer.encode(" is the value of a name in this list and was it the same value of these names")
+    tokens = torch.tensor([[1, *ids, 2]])
+    asked = torch.zeros_like(tokens, dtype=torch.bool)
+    asked[0, 1:-1] = True
+    others = companion_table(tokenizer).ids[..., 0]
+    windowed = WindowedModel(model, read_lexicon(tokenizer))
+    found, prob = windowed.reconsider(tokens, torch.tensor([tokens.shape[1]]), asked, others)
+    read = torch.cat([shown for shown, _ in model.asked])
+    told = torch.cat([known for _, known in model.asked])
+    masks = read == MASK_ID
+    assert masks.sum(0).tolist() == asked[0].long().tolist()
+    assert (told[masks][:, 0] == tokens.expand_as(read)[masks]).all()
+    assert all(b - a >= STRIDE for row in masks for a, b in zip(row.nonzero()[:-1], row.nonzero()[1:], strict=True))
+    be = tokenizer.encode(" is")[0]
+    place = tokens[0].tolist().index(be)
+    assert found[0, place] == tokenizer.encode(" are")[0]
+    number = int((others[be] >= 0).sum())
+    e = torch.e**NATS
+    assert prob[0, place] == pytest.approx(e / (e + number), rel=1e-4)
+    assert (prob[0, ~asked[0]] == 0).all()
+
+
+def test_companions_are_words_of_one_piece_each_once(english_tokenizer):
+    table = companion_table(english_tokenizer)
+    piece = {english_tokenizer.piece(index): index for index in range(9, english_tokenizer.vocab_size)}
+    others = [number for number in table.ids[piece[" is"], :, 0].tolist() if number >= 0]
+    assert piece[" are"] in others
+    assert piece[" is"] not in others
+    assert len(set(others)) == len(others)
+    assert (table.ids[piece["."]] == -1).all(), "marks have none"
