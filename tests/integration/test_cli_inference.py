@@ -242,7 +242,7 @@ def test_stop_options_end_the_rounds(
 def test_the_cosine_schedule_writes_little_at_first(
     capfdbinary: pytest.CaptureFixture[bytes], model: tuple[str, str]
 ) -> None:
-    options = ("generate", *model, "The value of a name.", "--growth", "40", "--rounds", "4", "--json")
+    options = ("generate", *model, "The value of a name.", "--anywhere", "--growth", "40", "--rounds", "4", "--json")
     written = {}
     for schedule in ("linear", "cosine"):
         _, line, _ = run(capfdbinary, *options, "--growth-schedule", schedule)

@@ -63,7 +63,7 @@ def edit(
 def generate(
     source: Source, setup: Setup, sampling: SamplingParams, writing: Writing, growth: Growth, stops: Stops, locks: Locks
 ) -> None:
-    """``dualmask generate``: writes wherever it sees something missing, until the growth is reached."""
+    """``dualmask generate``: writes behind the text, or wherever it sees something missing, until it has grown."""
     _run("generate", source, setup, sampling, vars(writing) | vars(growth) | vars(stops), locks)
 
 

@@ -13,6 +13,7 @@ class Writing:
     """How long a text is worked on."""
 
     rounds: Annotated[int, typer.Option(help="Most rounds; fewer are used when nothing is left to do.")] = 8
+    anywhere: Annotated[bool, typer.Option(help="Write wherever something is missing, not only behind TEXT.")] = False
 
 
 @dataclass(frozen=True)

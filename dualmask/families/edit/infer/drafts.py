@@ -13,6 +13,7 @@ from torch import Tensor
 from dualmask.core.batch import deletable, present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from dualmask.families.edit.infer.budget import TEXT
 from dualmask.families.edit.infer.protect import Protection
 from dualmask.families.edit.infer.request import Request
 from dualmask.families.edit.round import Opened, Remainder, take
@@ -89,8 +90,11 @@ def start(requests: Sequence[Request], device: torch.device) -> Drafts:
     spaced = torch.zeros_like(locked)
     for row, request in enumerate(requests):
         tokens[row, : len(request.ids) + 2] = torch.tensor([BOS_ID, *request.ids, EOS_ID])
-        if request.mode == "infill":
+        if request.mode == "infill" or request.continues:
             region[row] = CLOSED
+        if request.continues:
+            region[row, len(request.ids)] = TEXT
+            spaced[row, len(request.ids)] = request.new_word
         for number, hole in enumerate(request.holes, 1):
             region[row, hole.position] = number
             spaced[row, hole.position] = hole.spaced

@@ -46,6 +46,8 @@ class Request:
                        operating point says
     growth             tokens that the result has more than the text (edit, generate, auto; negative in an edit only),
                        spread over the rounds; None: the inserter's own opinion, at most ``max_growth``
+    anywhere           of a generation: tokens are written wherever something is missing; else behind the text only
+    new_word           of such a continuation: its first token must begin with a space
     growth_schedule    linear: the same number in every round; cosine: few in the early rounds (MaskGIT)
     rounds             the engine stops earlier when nothing is left to do; a requested length may take further rounds
     stop_confidence    stop once the tokens of the last fill have this mean probability; None: never for that reason
@@ -67,6 +69,8 @@ class Request:
     preference: float | None = None
     growth: int | None = None
     max_growth: int | None = None
+    anywhere: bool = False
+    new_word: bool = False
     growth_schedule: GrowthSchedule = "linear"
     rounds: int = 1
     stop_confidence: float | None = None
@@ -101,6 +105,11 @@ class Request:
     def at(self, point: OperatingPoint) -> Request:
         """The request with the thresholds of ``point`` where it names none."""
         return replace(self, **{name: getattr(point, name) for name, own in self._thresholds.items() if own is None})
+
+    @property
+    def continues(self) -> bool:
+        """Whether all that is written goes behind the text."""
+        return self.mode == "generate" and not self.anywhere and len(self.ids) > 0
 
     @property
     def point(self) -> OperatingPoint:

@@ -21,6 +21,8 @@ from dualmask.families.edit.infer.trace import Trace, describe
 from dualmask.families.edit.infer.windows import Progress
 from dualmask.inference.loading import Loaded
 
+GLUED = (" ", "\n", "\t", "(", "[", "{", "-", "/")  # behind which no space stands
+
 
 @dataclass(frozen=True)
 class TextResult:
@@ -99,6 +101,7 @@ def prepare(request: TextRequest, tokenizer: Tokenizer, lexicon: Lexicon) -> Req
         locked=_locked_ranges(request, tokens),
         holes=holes,
         protection=_protection(request.text, ids, tokens, lexicon) if request.protects else None,
+        new_word=not request.text.endswith(GLUED),
         sampling=request.sampling,
         **request.options,
     )

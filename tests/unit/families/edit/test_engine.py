@@ -133,10 +133,17 @@ def test_without_an_asked_growth_the_bound_holds(engine: Engine) -> None:
 
 
 def test_generate_keeps_every_token_and_its_budget_follows_the_line(engine: Engine) -> None:
-    (result,) = engine.run([Request(ids(1, 20), "generate", growth=40, rounds=4)])
+    (result,) = engine.run([Request(ids(1, 20), "generate", growth=40, rounds=4, anywhere=True)])
     assert subsequence(ids(1, 20), result.ids)
     assert [len(done.filled) for done in result.rounds] == [10, 10, 10, 10]
     assert not any(done.deleted for done in result.rounds)
+
+
+def test_a_text_is_continued_behind_its_end(engine: Engine) -> None:
+    text = ids(1, 20)
+    (result,) = engine.run([Request(text, "generate", growth=40, rounds=4)])
+    assert result.ids[:20] == text
+    assert len(result.ids) == 60
 
 
 def test_an_infill_writes_in_its_holes_only(engine: Engine) -> None:

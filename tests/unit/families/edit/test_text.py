@@ -103,6 +103,28 @@ def test_empty_text_works_in_every_mode(writer: Writer) -> None:
     assert written.output
 
 
+@pytest.mark.parametrize("prompt", ["The name of a", "The name,", "The name\n"])
+def test_a_generation_continues_the_text_with_a_whole_word(writer: Writer, prompt: str) -> None:
+    results = writer.run(
+        [
+            TextRequest(prompt, "generate", sampling=replace(HOT, seed=seed), options={"growth": 14, "rounds": 4})
+            for seed in range(10)
+        ]
+    )
+    for result in results:
+        assert result.output.startswith(prompt)
+        assert len(writer.tokenizer.encode(result.output)) > len(writer.tokenizer.encode(prompt))
+        assert result.output.removeprefix(prompt).startswith(" ") or prompt.endswith("\n")
+
+
+def test_a_generation_may_write_anywhere(writer: Writer) -> None:
+    options = {"growth": 20, "rounds": 2, "anywhere": True}
+    results = writer.run(
+        [TextRequest("The name of a", "generate", sampling=replace(HOT, seed=n), options=options) for n in range(10)]
+    )
+    assert not all(result.output.startswith("The name of a") for result in results)
+
+
 def test_locked_words_and_spans_stay(writer: Writer) -> None:
     text = "The name is bound, the name é is 日本 found, the name 😀 is lost."
     for seed in range(20):
