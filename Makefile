@@ -8,6 +8,9 @@ RANKS ?= 1
 # of english: its texts, jsonl files with commas between them; and sentences with corrections, to measure it on
 TEXTS ?= corpus/english-*.jsonl.xz
 GEC ?=
+# of english-gpu
+FOLDER ?= data/english
+RUN ?= runs/english_gpu
 # processes that share the tests, file by file; many tests start ranks of their own
 WORKERS ?= 2
 # of gpu-check: for all of it, and where its results go; of gpu-wheels: the Python of the machine with the GPU
@@ -19,7 +22,7 @@ WHEELS ?= build/gpu-wheels
 export OMP_NUM_THREADS ?= $(shell expr `nproc` / $(RANKS))
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: train english test test-all check gpu-check gpu-wheels setup clean
+.PHONY: train english english-gpu test test-all check gpu-check gpu-wheels setup clean
 
 train: setup  ## from nothing to a trained model and a table of what it learnt
 	dualmask data build --config $(DATA)
@@ -31,6 +34,9 @@ english: setup  ## a model that mends everyday English, from the texts TEXTS (co
 	deepspeed --num_gpus $(RANKS) launcher/train.py --config configs/english.yaml --resume auto
 	python -m launcher.quickstart --config configs/english.yaml
 	$(if $(GEC),dualmask eval gec --model runs/english --data $(GEC) --json runs/english/gec.json)
+
+english-gpu:  ## the same with 53 M parameters on one GPU, from FOLDER, which was built elsewhere, into RUN (docs/gpu.md)
+	$(PYTHON) launcher/train.py --config configs/english_gpu.yaml --set data.path=$(FOLDER) --set output=$(RUN) --resume auto
 
 test: setup check  ## every check that CI runs
 	OMP_NUM_THREADS=1 pytest -n $(WORKERS) --dist loadfile --durations=25 -m "not slow"
