@@ -51,6 +51,13 @@ def uniform_at(key: Tensor, stream: str, step: int, index: Tensor) -> Tensor:
     return ((_shift(bits, 41) + 0.5) / 2**23).float()
 
 
+def uniform_in_steps(key: Tensor, stream: str, step: Tensor) -> Tensor:
+    """[M] the draws of ``uniform`` without a shape, each element of ``key`` [M] at its own ``step`` [M]."""
+    salts = torch.tensor([_salt(stream, number) for number in step.tolist()], device=key.device)
+    bits = mix(mix(key ^ salts) + _GOLDEN)
+    return ((_shift(bits, 41) + 0.5) / 2**23).float()
+
+
 def bits_at(key: Tensor, stream: str, index: Tensor, step: int = 0) -> Tensor:
     """64 random bits, int64, for each element of ``key`` and ``index``, broadcast against each other."""
     return mix(mix(key ^ _salt(stream, step)) + (index + 1) * _GOLDEN)

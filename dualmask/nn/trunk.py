@@ -73,14 +73,17 @@ class Trunk(nn.Module):
         cache: TrunkCache | None = None,
         *,
         lengths: Counts | None = None,
+        layout: Layout | None = None,
     ) -> Tensor:
         """[B, T, D] from embeddings [B, T, D], positions [B, T] float and presence [B, T] bool; padding means nothing.
 
         ``cache``: holds the tokens before these (causal trunks only). lengths [B]: of rows that are padded on
-        the right, where the host knows them (see ``layout.lay_out``).
+        the right, where the host knows them (see ``layout.lay_out``). layout: where ``present`` does not say
+        who sees whom; it is not looked at then.
         """
         assert cache is None or self.causal
-        layout = lay_out(present, causal=self.causal, lengths=lengths, cache=cache)
+        if layout is None:
+            layout = lay_out(present, causal=self.causal, lengths=lengths, cache=cache)
         rotation = rotary(layout.lay(shared(position)), self.head_width, self.theta).to(x_BTD.dtype)
         x = self.neighbours(layout.lay(x_BTD), layout, cache and cache.embeddings)
         tokens = x.shape[:-1]

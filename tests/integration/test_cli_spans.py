@@ -58,6 +58,16 @@ def test_the_trace_accounts_for_every_character(capfdbinary: pytest.CaptureFixtu
         assert {fill["step"] for fill in span["filled"]} <= {1, 2, 3, 4}
 
 
+def test_a_verified_text_is_traced_by_passes(capfdbinary: pytest.CaptureFixture[bytes], folder: Path) -> None:
+    narrow = trace_of(capfdbinary, folder, TEXT, "--tokens", "12", "--span", "1", "--gate", "verified")
+    wide = trace_of(capfdbinary, folder, TEXT, "--tokens", "12", "--span", "1000", "--gate", "verified")
+    assert narrow["output"] == wide["output"]
+    for trace in (narrow, wide):
+        fills = [fill for span in trace["trace"] for fill in span["filled"]]
+        assert TEXT + "".join(fill["text"] for fill in fills) == trace["output"]
+        assert trace["rounds_used"] == len(trace["trace"])
+
+
 def test_gates_spans_and_lengths(capfdbinary: pytest.CaptureFixture[bytes], folder: Path) -> None:
     for gate, steps in (("fast", [1, 1]), ("fixed:3", [3, 3]), ("accurate", [4, 4])):
         trace = trace_of(capfdbinary, folder, TEXT, "--tokens", "16", "--span", "8", "--gate", gate)
@@ -104,10 +114,10 @@ def test_lines_are_what_each_is_alone(capfdbinary: pytest.CaptureFixture[bytes],
 @pytest.mark.parametrize(
     ("arguments", "refusal"),
     [
-        (("x", "--gate", "often"), "gate often is not possible: give learned, fast, accurate or fixed:n"),
+        (("x", "--gate", "often"), "gate often is not possible: give learned, fast, accurate, verified or fixed:n"),
         (
             ("x", "--gate", "fixed:5"),
-            "gate fixed:5 is not possible: give learned, fast, accurate or fixed:n with n from",
+            "gate fixed:5 is not possible: give learned, fast, accurate, verified or fixed:n with n from",
         ),
         (("x", "--span", "0"), "span 0 is not possible"),
         (("x", "--tokens", "-1"), "tokens -1 is not possible"),

@@ -20,7 +20,7 @@ from dualmask.core.tokenizer import EOS_ID
 from dualmask.families.span import spans
 from dualmask.families.span.gate_net import CONTINUE
 from dualmask.families.span.model import Look, SpanFusion, SpanState
-from dualmask.families.span.request import Gate, check_length, most_steps
+from dualmask.families.span.request import VERIFIED, Gate, check_length, most_steps
 from dualmask.inference.autoregressive import left_padded, ordinary, until_end
 from dualmask.nn.cache import KVCache
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
@@ -65,11 +65,13 @@ def write(
     may be written, with EOS where texts may end; special ids never are. ``cached`` False: the whole text is read again
     in each step (seed 004, §7); slower, and the same. Raises ValueError for what cannot be done.
     """
+    if gate == VERIFIED:
+        raise ValueError("gate verified: call verified.write")
     if span < 1:
         raise ValueError(f"span {span} is not possible: give 1 or more tokens")
     check_length(max(map(len, prompts), default=0), tokens, model.config.max_length)
     device = model.table.weight.device
-    writable = _writable(model.vocab_size, device, allowed)
+    writable = writable_ids(model.vocab_size, device, allowed)
     rules = _Rules(most_steps(gate, model.span.g_max), writable, least)
     if not prompts:
         return []
@@ -90,7 +92,7 @@ def write(
     return [Written(until_end(row), tuple(trace)) for row, trace in zip(ids, traces, strict=True)]
 
 
-def _writable(vocab_size: int, device: torch.device, allowed: Tensor | None) -> Tensor:
+def writable_ids(vocab_size: int, device: torch.device, allowed: Tensor | None) -> Tensor:
     """[V] bool: what may be written. Raises ValueError."""
     ids = ordinary(vocab_size, device, end=True)
     ids = ids if allowed is None else ids & allowed.to(device)

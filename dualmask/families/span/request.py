@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast, get_args
 
 from dualmask.core.checks import check
 from dualmask.core.sampling import GREEDY, SamplingParams
 
-Gate = Literal["learned", "fast", "accurate"] | int  # a number: so many steps a span
-GATES = "learned, fast, accurate or fixed:n"
+VERIFIED: Literal["verified"] = "verified"
+Gate = Literal["learned", "fast", "accurate", "verified"] | int  # a number: so many steps a span
+GATES = "learned, fast, accurate, verified or fixed:n"
 USUAL_TOKENS = 64
 
 
@@ -19,8 +20,8 @@ class SpanOptions:
 
     tokens    most that are written; None: USUAL_TOKENS, or as many as the model can still read
     span      K: tokens that are refined together
-    gate      when a span is done: the GateNet says so (learned), after one step (fast), after all (accurate), or after
-              so many
+    gate      when a span is done: the GateNet says so (learned), after one step (fast), after all (accurate), after so
+              many, or as far as the decoder alone would have written the same (verified)
     sampling  how tokens are chosen
     """
 
@@ -47,16 +48,16 @@ def parse_gate(text: str) -> Gate:
     word, _, number = text.partition(":")
     if word == "fixed" and number.isdecimal() and int(number) >= 1:
         return int(number)
-    for known in ("learned", "fast", "accurate"):
+    for known in get_args(get_args(Gate)[0]):
         if text == known:
-            return known
+            return cast(Gate, known)
     raise ValueError(f"gate {text} is not possible: give {GATES} with n from 1 on")
 
 
 def most_steps(gate: Gate, g_max: int) -> int | None:
-    """Steps after which a span is done; None: the GateNet decides. Raises ValueError."""
+    """Steps after which a span is done; None: the GateNet decides. ``verified``: one a pass. Raises ValueError."""
     if isinstance(gate, str):
-        steps = {"learned": None, "fast": 1, "accurate": g_max}
+        steps = {"learned": None, "fast": 1, "accurate": g_max, VERIFIED: 1}
         check(gate in steps, "gate", gate, GATES)
         return steps[gate]
     check(1 <= gate <= g_max, "gate", f"fixed:{gate}", f"{GATES} with n from 1 to this model's g_max={g_max}")

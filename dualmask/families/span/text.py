@@ -15,14 +15,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from typing import TypedDict
 
 from dualmask.core.lexicon import character_starts, read_lexicon
 from dualmask.core.tokenizer import EOS_ID
+from dualmask.families.span import verified
 from dualmask.families.span.generate import SpanTrace, Written, write
 from dualmask.families.span.model import SpanFusion
-from dualmask.families.span.request import SpanOptions, most_steps
+from dualmask.families.span.request import VERIFIED, SpanOptions, most_steps
 from dualmask.inference.loading import Loaded
 
 PROMPTS_AT_ONCE = 64
@@ -90,12 +92,12 @@ class SpanWriter:
                     yield self._finish(prompt, written)
 
     def _write(self, prompts: Sequence[Prompt], tokens: int) -> list[Written]:
-        return write(
+        gate = self.options.gate
+        return (verified.write if gate == VERIFIED else partial(write, gate=gate))(
             self.model,
             [prompt.ids for prompt in prompts],
             tokens=tokens,
             span=self.options.span,
-            gate=self.options.gate,
             sampling=[self.options.sampling] * len(prompts),
             allowed=self.allowed,
         )

@@ -25,7 +25,7 @@ class Spans:
         str,
         typer.Option(
             help="SpanFusionLM: steps a span. learned: as its gate says; fast: 1; accurate: as many as it learnt with; "
-            "fixed:n: n."
+            "fixed:n: n. verified: the text that its decoder alone would write, in fewer passes."
         ),
     ] = "learned"
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dualmask.core.sampling import SamplingParams
 from dualmask.evaluation.continuation import SPEED_BASELINE
 from dualmask.evaluation.writers import Continuation, Texts, Writer
-from dualmask.families.span import spans
+from dualmask.families.span import spans, verified
 from dualmask.families.span.block import SpanBlock
 from dualmask.families.span.generate import Gate, write
 from dualmask.families.span.model import SpanFusion
+from dualmask.families.span.request import VERIFIED
 from dualmask.inference import autoregressive
 from dualmask.nn.block import Block
 
@@ -25,7 +26,7 @@ def writers(model: SpanFusion, width: int) -> list[Writer]:
     """Every gate, every number of steps, and the decoder alone; ``width`` = K tokens at a time."""
     gated = [_gated(model, width, gate, str(gate)) for gate in GATES]
     fixed = [_gated(model, width, number, f"fixed:{number}") for number in range(1, most_steps(model, width) + 1)]
-    return [*gated, *fixed, own_decoder(model)]
+    return [*gated, *fixed, own_decoder(model), _verified(model, width)]
 
 
 def most_steps(model: SpanFusion, width: int) -> int:
@@ -40,6 +41,17 @@ def _gated(model: SpanFusion, width: int, gate: Gate, method: str) -> Writer:
         return [Continuation(one.ids, sum(trace.steps for trace in one.spans)) for one in written]
 
     return Writer(method, model, continue_texts, NETWORK, BLOCKS)
+
+
+def _verified(model: SpanFusion, width: int) -> Writer:
+    """What ``own_decoder`` writes; a step a pass of the decoder."""
+
+    def continue_texts(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[Continuation]:
+        sampling = SamplingParams(temperature=temperature).with_seeds(seeds)
+        written = verified.write(model, prompts, tokens=tokens, span=width, least=tokens, sampling=sampling)
+        return [Continuation(one.ids, len(one.spans)) for one in written]
+
+    return Writer(VERIFIED, model, continue_texts, NETWORK, BLOCKS)
 
 
 def own_decoder(model: SpanFusion) -> Writer:

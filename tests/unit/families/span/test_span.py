@@ -284,14 +284,11 @@ def test_what_does_not_fit_is_one_clear_line(model: SpanFusion) -> None:
 
 
 def test_gates_by_name() -> None:
-    assert [parse_gate(name) for name in ("learned", "fast", "accurate", "fixed:3")] == [
-        "learned",
-        "fast",
-        "accurate",
-        3,
-    ]
+    for name in ("learned", "fast", "accurate", "verified"):
+        assert parse_gate(name) == name
+    assert parse_gate("fixed:3") == 3
     for wrong in ("", "slow", "fixed", "fixed:0", "fixed:-1", "fixed:x", "learned:2"):
-        with pytest.raises(ValueError, match="learned, fast, accurate or fixed:n"):
+        with pytest.raises(ValueError, match="learned, fast, accurate, verified or fixed:n"):
             parse_gate(wrong)
 
 

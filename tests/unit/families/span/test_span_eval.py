@@ -169,12 +169,15 @@ def test_all_rows_of_an_evaluation(task: Task) -> None:
         for metric in ("gold_nll", "span_accuracy", "own_perplexity"):
             assert value[metric, pair[0]] == value[metric, pair[1]]
     assert value["own_perplexity", "reference"] == pytest.approx(math.exp(value["gold_nll", "autoregressive"]), 1e-4)
+    for metric in ("span_accuracy", "prefix", "own_perplexity", "distinct2"):
+        assert value[metric, "verified"] == value[metric, "autoregressive"]
+    assert 2 <= value["steps", "verified"] <= K
     calibration = [row for row in rows if row["metric"] == "calibration_steps"]
     assert sum(row["n"] for row in calibration) == 32
     entropy = [row["entropy"] for row in calibration]
     assert entropy == sorted(entropy)
     assert np.mean([row["value"] for row in calibration]) == pytest.approx(value["steps", "learned"])
-    assert span_report.tables(rows)[0].row_count == len(steps) + 3  # learned, reference, prompt
+    assert span_report.tables(rows)[0].row_count == len(steps) + 4  # learned, verified, reference, prompt
 
 
 @pytest.fixture(scope="module")
