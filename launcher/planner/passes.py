@@ -18,7 +18,7 @@ from dualmask.config.schedule import Schedule
 from dualmask.config.stage import StageConfig
 from dualmask.families.edit.config import EditConfig, EditStage, RolloutConfig, RoundStage
 from dualmask.families.lm.config import LanguageModelStage
-from dualmask.families.span.config import SpanFusionConfig, SpanFusionStage, SpanStage
+from dualmask.families.span.config import DraftStage, SpanFusionConfig, SpanFusionStage, SpanStage
 
 # learn: gradients of weights and inputs; through: of inputs only; position: of rotary positions only; none: no gradient
 Gradient = Literal["learn", "through", "position", "none"]
@@ -215,6 +215,8 @@ def _span(shape: Shape, stage: SpanFusionStage, length: float | None) -> Iterato
     reads: Gradient = "learn" if "decoder" in stage.train else "none"
     slots = float(rows * (shape.config.max_length - 1))
     yield from _texts(shape, "decoder", slots, reads)
+    if isinstance(stage, DraftStage):
+        yield from _drafts(shape, stage, reads)
     if not isinstance(stage, SpanStage):
         return
     settings = stage.span
@@ -232,6 +234,21 @@ def _span(shape: Shape, stage: SpanFusionStage, length: float | None) -> Iterato
         taught[4] = replace(taught[4], reading="none")  # nothing is lost on the encoder's logits
         for _ in range(parts.g_max):
             yield from (*taught, Pass("logits", rows * length, "none", reading="likeliest", twin=twin))
+
+
+def _drafts(shape: Shape, stage: DraftStage, reads: Gradient) -> Iterator[Pass]:
+    """The decoder's own continuations, a token at a time behind its cache, then one step of as many spans a text."""
+    length = sum(stage.draft.lengths) / len(stage.draft.lengths)
+    tokens, reach = shape.sequences * length, shape.config.max_length + length
+    refines: Gradient = "learn" if "encoder" in stage.train else "none"
+    for _ in range(stage.draft.spans):
+        yield Pass("decoder", tokens * (length + 1) / 2, "none", reach=reach)
+        yield Pass("logits", tokens, "none", reading="likeliest")
+        yield Pass("lookup", tokens, reads)
+        yield Pass("decoder", tokens, reads, reach=reach)
+        yield Pass("logits", tokens, reads, reading="loss")
+        yield Pass("encoder", tokens, refines, reach=length)
+        yield Pass("logits", tokens, reads, reading="loss")
 
 
 def _step(shape: Shape, stage: SpanStage, length: float, reads: Gradient) -> Iterator[Pass]:

@@ -81,16 +81,37 @@ class SpanStageConfig(Section):
         return self
 
 
+class DraftLosses(Section):
+    ar: Weight = Field(1.0, description="next token of the whole text")
+    token: Weight = Field(1.0, description="the span's tokens from the refined states")
+    pred: Weight = Field(0.5, description="the same from the decoder's own states at [PRED]s")
+
+
+class DraftConfig(Section):
+    """``stages.*.draft``: what makes verified spans long."""
+
+    lengths: tuple[Positive, ...] = Field((8,), min_length=1, description="K: one of these a step, by chance")
+    spans: Positive = Field(2, description="spans of each text a step")
+    own: Share = Field(
+        1.0, description="share of spans that learn what the decoder itself would write there; the others: the text"
+    )
+    decay: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
+        0.9, description="weight of a place over that of the one in front, without which it cannot be accepted"
+    )
+    losses: DraftLosses = DraftLosses()
+
+
 class SpanFusionConfig(ModelConfig):
     family: Literal["spanfusion"] = "spanfusion"
     span: SpanModelConfig = Field(description="depths of decoder and encoder, steps, gate")
 
     def check_stages(self, stages: Sequence[StageConfig]) -> None:
         for stage in stages:
-            if isinstance(stage, SpanStage) and max(stage.span.lengths) > self.max_length - 2:
+            settings = getattr(stage, stage.name, None) if isinstance(stage, SpanStage | DraftStage) else None
+            if settings is not None and max(settings.lengths) > self.max_length - 2:
                 raise ValueError(
-                    f"span.lengths={list(stage.span.lengths)} of stage {stage.name}: a span and a prompt must fit "
-                    f"into model.max_length={self.max_length}"
+                    f"{stage.name}.lengths={list(settings.lengths)} of stage {stage.name}: a span and a prompt must "
+                    f"fit into model.max_length={self.max_length}"
                 )
 
 
@@ -111,3 +132,12 @@ class SpanStage(SpanFusionStage):
 
     name: Literal["span"]
     span: SpanStageConfig = Field(description="how spans are taught")
+
+
+class DraftStage(SpanFusionStage):
+    """Decoder and encoder learn to draft what the decoder itself would write."""
+
+    TRAINABLE: ClassVar[tuple[str, ...]] = ("decoder", "encoder")
+
+    name: Literal["draft"]
+    draft: DraftConfig = Field(DraftConfig(), description="how drafts are taught")

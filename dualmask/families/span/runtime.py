@@ -5,13 +5,15 @@ from __future__ import annotations
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.families.span.config import SpanStage
+from dualmask.families.span.config import DraftStage, SpanStage
 from dualmask.families.span.model import SpanFusion
-from dualmask.families.span.task import DecoderTask, SpanTask
+from dualmask.families.span.task import DecoderTask, DraftTask, SpanTask
 from dualmask.families.task import Runtime, Task
 
 
 def task(model: SpanFusion, stage: StageConfig, run: RunConfig, tokenizer: Tokenizer | None) -> Task:
+    if isinstance(stage, DraftStage):
+        return DraftTask(model)
     return SpanTask(model, stage.span) if isinstance(stage, SpanStage) else DecoderTask(model)
 
 

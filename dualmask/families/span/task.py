@@ -10,6 +10,7 @@ from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
 from dualmask.families.span.config import SpanStageConfig
+from dualmask.families.span.drafts import draft_loss
 from dualmask.families.span.losses import GIVEN, span_loss
 from dualmask.families.span.model import SpanFusion
 from dualmask.families.span.outputs import SpanDraft
@@ -25,6 +26,13 @@ class DecoderTask(Task):
         out = self.model.next_tokens(batch, self.model.read(batch))  # keeps no prefix: there is no span
         nll = mean_token_loss(out, batch, GIVEN)
         return WindowLoss(nll, {"nll": nll.detach().float(), "token_prob": out.target_prob.float().mean()})
+
+
+class DraftTask(Task):
+    model: SpanFusion
+
+    def window(self, batch: Batch, plan: StepPlan, rounds: range, state: Any) -> WindowLoss:
+        return draft_loss(self.model, batch, plan)
 
 
 class SpanTask(Task):
