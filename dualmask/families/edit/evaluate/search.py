@@ -53,6 +53,7 @@ class _ReadOnce(WindowedModel):
         super().__init__(model.model, model.lexicon)
         self._said: dict[bytes, WindowedScores] = {}
         self._counted: dict[bytes, Tensor] = {}
+        self._reconsidered: dict[bytes, tuple[Tensor, Tensor]] = {}
 
     def read(self, *planes: Tensor) -> WindowedScores:
         drafts = _key(planes)
@@ -65,6 +66,13 @@ class _ReadOnce(WindowedModel):
         if asked not in self._counted:
             self._counted[asked] = super().gap_logits(skeleton, expected, told)
         return self._counted[asked]
+
+
+    def reconsider(self, *planes: Tensor) -> tuple[Tensor, Tensor]:
+        words = _key(planes)
+        if words not in self._reconsidered:
+            self._reconsidered[words] = super().reconsider(*planes)
+        return self._reconsidered[words]
 
 
 def _key(planes: Iterable[Tensor]) -> bytes:

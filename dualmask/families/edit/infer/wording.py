@@ -36,16 +36,17 @@ class Rewording:
         threshold = rules.tensor([budget.request.point.wording_threshold for budget in rules.budgets])[:, None]
         table, others = self._table.to(rules.device), self._others.to(rules.device)
         words = table.fits(drafts.tokens) & (others[drafts.tokens, 0] >= 0)
-        asked = words & rules.editable & (threshold < 1)
-        if not asked.any():
+        asked = (words & rules.editable & (threshold < 1)).any(1).nonzero().squeeze(1)
+        if not len(asked):
             return result, confidence
-        ids, prob = rules.model.reconsider(drafts.tokens, drafts.length, asked, others)
-        chosen = asked & (prob > threshold)
+        # of all words, whichever may go: what is said of one must not depend on thresholds
+        ids, prob = rules.model.reconsider(drafts.tokens[asked], drafts.length[asked], words[asked], others)
+        chosen = words[asked] & rules.editable[asked] & (prob > threshold[asked])
         chosen &= ~pad(chosen, (1, 0))[:, :-1]  # the first of two neighbours
         written = Written.of(result, confidence)
-        for row, place in chosen.nonzero().tolist():
-            if not written.touched(row, place):
-                token = int(ids[row, place]), float(prob[row, place])
+        for number, place in chosen.nonzero().tolist():
+            if not written.touched(row := int(asked[number]), place):
+                token = int(ids[number, place]), float(prob[number, place])
                 written.replace(Suspect(row, place, place + 1, ()), [token])
         played = play_round(drafts.tokens, drafts.length, written)
         return played, written.confidence(played.opened)
