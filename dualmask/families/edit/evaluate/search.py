@@ -54,6 +54,7 @@ class _ReadOnce(WindowedModel):
         self._said: dict[bytes, WindowedScores] = {}
         self._counted: dict[bytes, Tensor] = {}
         self._reconsidered: dict[bytes, tuple[Tensor, Tensor]] = {}
+        self._misplaced: dict[bytes, Tensor] = {}
 
     def read(self, *planes: Tensor) -> WindowedScores:
         drafts = _key(planes)
@@ -67,12 +68,17 @@ class _ReadOnce(WindowedModel):
             self._counted[asked] = super().gap_logits(skeleton, expected, told)
         return self._counted[asked]
 
-
     def reconsider(self, *planes: Tensor) -> tuple[Tensor, Tensor]:
         words = _key(planes)
         if words not in self._reconsidered:
             self._reconsidered[words] = super().reconsider(*planes)
         return self._reconsidered[words]
+
+    def misplaced(self, *planes: Tensor) -> Tensor:
+        pairs = _key(planes)
+        if pairs not in self._misplaced:
+            self._misplaced[pairs] = super().misplaced(*planes)
+        return self._misplaced[pairs]
 
 
 def _key(planes: Iterable[Tensor]) -> bytes:

@@ -182,6 +182,27 @@ class WindowedModel:
         known = (torch.where(hidden, plane, 0).view(STRIDE, rows, width).sum(0) for plane in (found, prob))
         return next(known), next(known)
 
+    def misplaced(self, tokens: Tensor, length: Tensor, pairs: Tensor) -> Tensor:
+        """[N, L] log odds that two neighbours stand in the wrong order: the filler's, not told what is masked, for each
+        token in the other's place. 0 where no pair begins; pairs [N, L] bool: where one does. Costs STRIDE readings."""
+        rows, width = tokens.shape
+        position, turn = torch.arange(width, device=tokens.device), torch.arange(STRIDE, device=tokens.device)
+        first = ((position % STRIDE == turn[:, None, None]) & pairs).flatten(0, 1)
+        second = torch.nn.functional.pad(first, (1, 0))[:, :-1]
+        whole = tokens.repeat(STRIDE, 1)
+        other = torch.where(first, whole.roll(-1, 1), whole.roll(1, 1)).flatten()
+        untold = torch.full((*whole.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
+
+        def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+            own = whole.flatten()[slot]
+            found = logits.float().gather(1, torch.stack([other[slot], own], 1))
+            return own, found[:, 0] - found[:, 1]
+
+        hidden = first | second
+        _, odds = self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), hidden, untold, choose)
+        together = odds + odds.roll(-1, 1)
+        return torch.where(first, together, 0.0).view(STRIDE, rows, width).sum(0)
+
     def _views(
         self,
         tokens: Tensor,

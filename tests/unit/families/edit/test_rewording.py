@@ -112,6 +112,43 @@ def test_each_word_is_masked_once_and_told(english_tokenizer):
     assert (prob[0, ~asked[0]] == 0).all()
 
 
+@pytest.fixture(scope="module")
+def reorder(english_tokenizer):
+    """Mends with a filler that finds a token the more probable the earlier its id, wherever it stands."""
+    tokenizer = english_tokenizer
+
+    class Ordering(Scripted):
+        def fill(self, tokens, length, slot, replaced=None):
+            assert (replaced == -1).all(), "it is not told"
+            place = torch.arange(len(slot)) % 2  # both of a pair are asked about, from the left
+            early = torch.arange(self.vocab_size) < min(self.pair) + 1
+            return NATS * torch.where(place[:, None] == 0, early, ~early).float()
+
+    def mend(text, **point):
+        model = Ordering(tokenizer.vocab_size, max_length=64)
+        model.pair = [tokenizer.encode(" in")[0], tokenizer.encode(" the")[0]]
+        point = OperatingPoint(**point)
+        engine = Engine(model, read_lexicon(tokenizer), known=Known(tokenizer), point=point)
+        return tokenizer.decode(engine.run([Request(tokenizer.encode(text), "auto")])[0].ids)
+
+    class Known(KnownWords):
+        def __init__(self, tokenizer):
+            super().__init__(tokenizer, WORDS)
+            nothing = torch.full_like(self.reword._table.ids, -1)
+            self.reword._table = type(self.reword._table)(**{**vars(self.reword._table), "ids": nothing})
+
+    return mend
+
+
+def test_two_neighbours_change_places_where_the_filler_is_sure_of_it(reorder, english_tokenizer):
+    first, second = sorted((" in", " the"), key=lambda word: english_tokenizer.encode(word)[0])
+    wrong, right = f"names{second}{first}", f"names{first}{second}"
+    assert reorder(wrong, wording_threshold=0.99) == right
+    assert reorder(right, wording_threshold=0.99) == right
+    assert reorder(wrong, wording_threshold=0.9999) == wrong
+    assert reorder(wrong) == wrong
+
+
 def test_companions_are_words_of_one_piece_each_once(english_tokenizer):
     table = companion_table(english_tokenizer)
     piece = {english_tokenizer.piece(index): index for index in range(9, english_tokenizer.vocab_size)}
