@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from dualmask.families.edit.infer.engine import Engine
@@ -23,10 +24,13 @@ GRID: Sequence[tuple[str, Sequence[float]]] = (
     ("spelling_threshold", (0.02, 0.1, 0.3, 0.6)),
     ("wording_threshold", (0.9, 0.95, 0.98, 0.99, 0.995, 0.998)),
     ("insert_threshold", (0.35, 0.65, 0.8, 0.9)),
-    ("preference", (-1.0, 0.0, 1.0)),
+    ("preference", (0.0, 2.0, 4.0, 6.0)),
     ("gate_threshold", (0.02, 0.1, 0.3)),
-    ("fill_threshold", (0.3, 0.5, 0.7)),
+    ("fill_threshold", (0.0, 0.1, 0.3, 0.5, 0.7)),
     ("edit_threshold", (0.05, 0.15, 0.25, 0.5, 0.75)),
+    ("insert_threshold", (0.2, 0.35, 0.5)),
+    ("wording_threshold", (0.7, 0.8, 0.9, 0.95, 0.98)),
+    ("preference", (1.0, 3.0, 5.0, 8.0)),
 )
 
 
@@ -55,6 +59,7 @@ class _ReadOnce(WindowedModel):
         self._counted: dict[bytes, Tensor] = {}
         self._reconsidered: dict[bytes, tuple[Tensor, Tensor]] = {}
         self._misplaced: dict[bytes, Tensor] = {}
+        self._log_probs: dict[bytes, Tensor] = {}
 
     def read(self, *planes: Tensor) -> WindowedScores:
         drafts = _key(planes)
@@ -79,6 +84,19 @@ class _ReadOnce(WindowedModel):
         if pairs not in self._misplaced:
             self._misplaced[pairs] = super().misplaced(*planes)
         return self._misplaced[pairs]
+
+    def log_probs(self, tokens: Tensor, length: Tensor) -> Tensor:
+        """Of each text by itself: which of them are asked about depends on thresholds."""
+        texts = [_key([row[:size]]) for row, size in zip(tokens, length.tolist(), strict=True)]
+        unread = [row for row, text in enumerate(texts) if text not in self._log_probs]
+        if unread:
+            rows = torch.tensor(unread)
+            found = zip(unread, super().log_probs(tokens[rows], length[rows]), strict=True)
+            self._log_probs |= {texts[row]: nats[: int(length[row])] for row, nats in found}
+        out = torch.zeros_like(tokens, dtype=torch.float32)
+        for row, text in enumerate(texts):
+            out[row, : len(self._log_probs[text])] = self._log_probs[text]
+        return out
 
 
 def _key(planes: Iterable[Tensor]) -> bytes:

@@ -1,5 +1,5 @@
-"""A second look at what a round did: of its edits those stay that the model prefers to what stood there, and that write
-words which are known.
+"""A second look at what a round did: of its edits those stay behind which the filler finds the text more probable by
+enough, and that write words which are known.
 
 An edit is a gap of the skeleton with what was deleted from it and what was written there. What is not approved is as if
 it had never been decided: the round is played again without it.
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid, pad
+from torch.nn.functional import pad
 
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.words import WordList, words_of
@@ -21,7 +21,7 @@ from dualmask.families.edit.round import Opened, Remainder, RoundResult, take
 from dualmask.ops.gaps import gap_counts, gap_index, gap_present
 
 ONE_LETTER = "aAI"  # words
-REACH = 2  # tokens on either side of an edit whose doubts count, too
+REACH = 2  # tokens on either side of an edit that count, too
 
 
 @dataclass(frozen=True)
@@ -81,28 +81,28 @@ def sureness(result: RoundResult, confidence: Tensor) -> Tensor:
     return nats.new_zeros(len(nats), result.count.shape[1] + 1).scatter_add(1, gap, nats)[:, :-1].exp()
 
 
-def gains(result: RoundResult, wrong_before: Tensor, wrong_after: Tensor) -> Tensor:
-    """[N, G] by how many nats the model finds each gap with its neighbours better than before: the sum of the log
-    probabilities that tokens are right, behind the round less in front of it.
+def gains(result: RoundResult, before: Tensor, after: Tensor) -> Tensor:
+    """[N, G] by how many nats the text around each gap is more probable than before: the sum of the log probabilities
+    of what stands there, REACH tokens on either side included, behind the round less in front of it.
 
-    wrong_before [N, L], wrong_after [N, W]: logits that the tokens of draft and result are wrong.
+    before [N, L], after [N, W]: log probability of each token of draft and result where it is masked; 0 at BOS and EOS.
     """
     remainder, masked = result.opened.remainder, result.opened.masked
     source, count = remainder.source, result.count
     place = torch.arange(source.shape[1], device=source.device) + pad(count.cumsum(1), (1, 0))  # of kept tokens behind
-    return _between(wrong_after, place, masked.length) - _between(
-        wrong_before, source, remainder.keep.sum(1) + remainder.deleted.sum(1)
+    return _between(after, place, masked.length) - _between(
+        before, source, remainder.keep.sum(1) + remainder.deleted.sum(1)
     )
 
 
-def _between(wrong: Tensor, place: Tensor, length: Tensor) -> Tensor:
-    """[N, G] log probability that all is right between two kept tokens at ``place`` [N, L] and REACH tokens around."""
-    right = pad(logsigmoid(-wrong.float()).cumsum(1), (1, 0))
+def _between(nats: Tensor, place: Tensor, length: Tensor) -> Tensor:
+    """[N, G] sum of ``nats`` between two kept tokens at ``place`` [N, L] and of REACH tokens around."""
+    total = pad(nats.float().cumsum(1), (1, 0))
     last = length[:, None] - 1
     first = (place[:, :-1] + 1 - REACH).clamp_min(1)
     behind = torch.minimum(place[:, 1:] + REACH, last).clamp_min(1)
-    most = right.shape[1] - 1
-    return right.gather(1, behind.clamp_max(most)) - right.gather(1, torch.minimum(first, behind).clamp_max(most))
+    most = total.shape[1] - 1
+    return total.gather(1, behind.clamp_max(most)) - total.gather(1, torch.minimum(first, behind).clamp_max(most))
 
 
 class WordCheck:

@@ -30,8 +30,8 @@ class OperatingPoint:
                       (``infer/spelling.py``); 1: they never are
     wording_threshold how probable another form or companion of a known word must be for it to be written instead
                       (``infer/wording.py``); 1: it never is
-    preference        nats by which the model must find the words better that an edit leads to than those that stood
-                      there, neighbours included; None: it is not asked again
+    preference        nats by which the filler must find the words more probable that an edit leads to than those that
+                      stood there, neighbours included; None: it is not asked
     """
 
     gate_threshold: float = 0.5

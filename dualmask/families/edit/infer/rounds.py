@@ -89,7 +89,10 @@ def _approved(
     approved = ~unchanged(result, drafts.tokens) & (sureness(result, confidence) >= least_sure[:, None])
     if any(value is not None for value in least):
         least_gain = rules.tensor([-math.inf if value is None else value for value in least])
-        approved &= gains(result, rules.wrong, _doubts(rules, result)) >= least_gain[:, None]
+        rows = (result.changed & rules.told).nonzero().squeeze(1)
+        before = _log_probs(rules.model, drafts.tokens, drafts.length, rows)
+        after = _log_probs(rules.model, result.tokens, result.length, rows)
+        approved &= gains(result, before, after) >= least_gain[:, None]
     if word_check is not None:
         approved &= word_check(result, drafts.tokens, drafts.length)
     approved |= ~rules.told[:, None]
@@ -100,14 +103,12 @@ def _approved(
     return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, confidence), 1.0)
 
 
-def _doubts(rules: InferenceRules, result: RoundResult) -> Tensor:
-    """[N, W] logits that tokens of the result are wrong, of the texts that are mended and were edited; elsewhere 0."""
-    wrong = torch.zeros_like(result.tokens, dtype=torch.float32)
-    rows = (result.changed & rules.told).nonzero().squeeze(1)
+def _log_probs(model: WindowedModel, tokens: Tensor, length: Tensor, rows: Tensor) -> Tensor:
+    """[N, L] log probability of each token of the texts ``rows`` where it is masked; 0 elsewhere."""
+    nats = torch.zeros_like(tokens, dtype=torch.float32)
     if len(rows):
-        tokens, everything = result.tokens[rows], torch.ones_like(wrong[rows])
-        wrong[rows] = rules.model.read(tokens, result.length[rows], everything[:, 0], everything).logits.wrong
-    return wrong
+        nats[rows] = model.log_probs(tokens[rows], length[rows])
+    return nats
 
 
 def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:

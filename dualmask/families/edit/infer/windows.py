@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dualmask.core.batch import Batch
+from dualmask.core.batch import Batch, deletable
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID, PAD_ID
 from dualmask.families.edit.model import DualMask
@@ -156,6 +156,22 @@ class WindowedModel:
             filled.view(-1)[source] = chosen
             confidence.view(-1)[source] = prob
         return filled, confidence
+
+    def log_probs(self, tokens: Tensor, length: Tensor) -> Tensor:
+        """[N, L] log probability of each token when it is masked and the filler not told what it is: the terms of a
+        pseudo-log-likelihood (Salazar et al. 2020). 0 at BOS, EOS and padding. Every STRIDE-th is masked at a time."""
+        rows, width = tokens.shape
+        position, turn = torch.arange(width, device=tokens.device), torch.arange(STRIDE, device=tokens.device)
+        hidden = ((position % STRIDE == turn[:, None, None]) & deletable(length, width)).flatten(0, 1)
+        whole = tokens.repeat(STRIDE, 1)
+        untold = torch.full((*whole.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
+
+        def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
+            own = whole.flatten()[slot]
+            return own, logits.float().log_softmax(-1).gather(1, own[:, None]).squeeze(1)
+
+        _, nats = self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), hidden, untold, choose)
+        return torch.where(hidden, nats, 0.0).view(STRIDE, rows, width).sum(0)
 
     def reconsider(self, tokens: Tensor, length: Tensor, asked: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """(id, probability) [N, L] of the likeliest of the ``others`` [V, C] (-1: none) of each token that is ``asked``

@@ -103,12 +103,12 @@ def test_sureness_is_the_product_over_what_an_edit_writes():
     assert sureness(result, confidence)[0].tolist() == pytest.approx([1, 0.25, 1, 1])
 
 
-def test_a_gain_compares_the_doubts_around_each_edit():
+def test_a_gain_compares_the_log_probabilities_around_each_edit():
     tokens, length, result = played([[A, B, C]], [[2]], [{1: 1}], [D])
-    before = torch.where(tokens == B, 3.0, -3.0)
-    better, worse = torch.full(result.tokens.shape, -3.0), torch.where(result.tokens == D, 6.0, -3.0)
-    assert gains(result, before, better)[0, 1] > 2
-    assert gains(result, before, worse)[0, 1] < -2
+    before = torch.where(tokens == B, -4.0, -1.0)
+    better, worse = torch.full(result.tokens.shape, -1.0), torch.where(result.tokens == D, -7.0, -1.0)
+    assert gains(result, before, better)[0, 1] == 3
+    assert gains(result, before, worse)[0, 1] == -3
     assert present(length, tokens.shape[1]).all()
 
 

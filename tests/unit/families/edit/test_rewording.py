@@ -8,6 +8,7 @@ from dualmask.core.confusions import companion_table
 from dualmask.core.lexicon import read_lexicon
 from dualmask.core.tokenizer import MASK_ID
 from dualmask.core.words import WordList
+from dualmask.families.edit.evaluate.search import _ReadOnce
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.operating_point import OperatingPoint
@@ -147,6 +148,30 @@ def test_two_neighbours_change_places_where_the_filler_is_sure_of_it(reorder, en
     assert reorder(right, wording_threshold=0.99) == right
     assert reorder(wrong, wording_threshold=0.9999) == wrong
     assert reorder(wrong) == wrong
+
+
+def test_log_probabilities_are_of_each_token_masked_once_and_not_told(english_tokenizer):
+    tokenizer = english_tokenizer
+    liked = tokenizer.encode(" is")
+    model = Liking(tokenizer.vocab_size, liked)
+    texts = [tokenizer.encode(" this is the value of a name in the list that is bound"), tokenizer.encode(" it is")]
+    width = max(map(len, texts)) + 2
+    tokens = torch.tensor([[1, *ids, 2] + [0] * (width - 2 - len(ids)) for ids in texts])
+    length = torch.tensor([len(ids) + 2 for ids in texts])
+    windowed = WindowedModel(model, read_lexicon(tokenizer))
+    nats = windowed.log_probs(tokens, length)
+    assert all((told == -1).all() for _, told in model.asked)
+    likely, other = NATS, 0.0
+    normaliser = torch.log(torch.tensor(torch.e**NATS + tokenizer.vocab_size - 1.0))
+    inner = (torch.arange(width) > 0) & (torch.arange(width) < length[:, None] - 1)
+    expected = torch.where(tokens == liked[0], likely, other) - normaliser
+    torch.testing.assert_close(nats, torch.where(inner, expected, 0.0))
+    remembered = _ReadOnce(windowed)
+    for rows in ([0, 1], [1], [1, 0]):
+        torch.testing.assert_close(remembered.log_probs(tokens[rows], length[rows]), nats[rows])
+    number = len(model.asked)
+    remembered.log_probs(tokens, length)
+    assert len(model.asked) == number
 
 
 def test_companions_are_words_of_one_piece_each_once(english_tokenizer):
