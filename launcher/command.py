@@ -73,21 +73,43 @@ def calibrate(
     model: Annotated[
         Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder; is changed.", show_default=False)
     ],
-    data: Annotated[Path, typer.Option(metavar="F.jsonl", help="Right texts, new to the model.", show_default=False)],
+    data: Annotated[
+        Path | None, typer.Option(metavar="F.jsonl", help="Right texts, new to the model.", show_default=False)
+    ] = None,
+    values: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="One threshold, by hand; none: not asked; repeatable."),
+    ] = None,
 ) -> None:
     """Choose anew how sure a model must be before it changes a text.
 
     Mistakes are made in the texts of --data; the thresholds with the best F0.5 of edits among those that leave right
     texts alone go into DIR/decision.json, with the curve that --precision picks from. A finished run has done that with
-    the dev part of its data.
+    the dev part of its data. --set changes some of them afterwards.
 
     \b
     dualmask calibrate --model runs/quickstart --data letters.jsonl
+    dualmask calibrate --model runs/quickstart --set edit_threshold=0.4 --set preference=2
     """
     from dualmask.evaluation.texts import read_texts
-    from launcher.finish import choose_again
+    from launcher.finish import choose_again, set_thresholds
 
-    choose_again(model, read_texts(data))
+    given = dict(map(_threshold, values or ()))
+    if data is None and not given:
+        raise ValueError("nothing to choose by: give --data with right texts, or --set NAME=VALUE")
+    if data is not None:
+        choose_again(model, read_texts(data))
+    if given:
+        set_thresholds(model, given)
+
+
+def _threshold(text: str) -> tuple[str, float | None]:
+    """NAME=VALUE. Raises ValueError."""
+    name, _, value = text.partition("=")
+    try:
+        return name, None if value == "none" else float(value)
+    except ValueError:
+        raise ValueError(f"--set {text}: give NAME=VALUE with a number, for instance edit_threshold=0.4") from None
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +51,15 @@ def choose_again(folder: Path, held_out: list[str]) -> None:
     if rule is None:
         raise ValueError(f"{folder}: a model of the family {opened.config.family} has no thresholds")
     add_files(opened.path, rule.files(load(opened.path, family=opened.config.family), held_out, None, ()))
+
+
+def set_thresholds(folder: Path, values: Mapping[str, float | None]) -> None:
+    """Some of them by name, in a model folder that exists. Raises ValueError."""
+    opened = open_folder(folder, family_of(folder))
+    rule = find(opened.config.family).load_runtime().finish
+    if rule is None:
+        raise ValueError(f"{folder}: a model of the family {opened.config.family} has no thresholds")
+    add_files(opened.path, rule.given(opened.path, values))
 
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:

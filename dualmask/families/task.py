@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -173,6 +174,8 @@ class Finish:
     # which it did, as far as they are known) → contents by file
     files: Callable[[Any, list[str], Iterable[str] | None, Sequence[StageConfig]], dict[str, str]]
     mark: str  # the file by which one sees that this was done
+    # (model folder, values by name) → contents by file with these in place of what was chosen; raises ValueError
+    given: Callable[[Path, Mapping[str, float | None]], dict[str, str]]
 
 
 @dataclass(frozen=True)

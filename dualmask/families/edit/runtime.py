@@ -87,5 +87,5 @@ RUNTIME = Runtime(
     copied=copied,
     prepare=prepare_ahead,
     writers=writers,
-    finish=Finish(finish, operating_point.FILE),
+    finish=Finish(finish, operating_point.FILE, lambda *given: {operating_point.FILE: operating_point.given(*given)}),
 )

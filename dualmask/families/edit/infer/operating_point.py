@@ -6,7 +6,8 @@ They are chosen on held-out texts when a run ends (``evaluate/calibrate.py``) an
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,13 @@ class Decision:
             return cls(OperatingPoint(**tree["chosen"]), tuple(curve))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} cannot be read ({error}): export the model again") from None
+
+
+def given(folder: Path, values: Mapping[str, Any]) -> str:
+    """The file of a model folder with some thresholds by name in place of the chosen ones. Raises ValueError."""
+    known = [each.name for each in fields(OperatingPoint)]
+    for name, value in values.items():
+        check(name in known, "threshold", name, f"one of {', '.join(known)}")
+        check(value is not None or name == "preference", name, "none", "a probability, 0 … 1")
+    decision = Decision.read(folder)
+    return replace(decision, chosen=replace(decision.chosen, **values)).text
