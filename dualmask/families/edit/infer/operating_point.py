@@ -29,8 +29,8 @@ class OperatingPoint:
     spelling_threshold
                       how sure the model must be that an unknown word is wrong before the known words near it are tried
                       (``infer/spelling.py``); 1: they never are
-    wording_threshold how probable another form or companion of a known word must be for it to be written instead
-                      (``infer/wording.py``); 1: it never is
+    wording_threshold how probable another form or companion of a known word must be, against the word itself, for it to
+                      be written instead (``infer/wording.py``), and likewise the other order of two; 1: it never is
     preference        nats by which the filler must find the words more probable that an edit leads to than those that
                       stood there, neighbours included; None: it is not asked
     """

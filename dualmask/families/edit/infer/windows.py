@@ -175,7 +175,7 @@ class WindowedModel:
 
     def reconsider(self, tokens: Tensor, length: Tensor, asked: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """(id, probability) [N, L] of the likeliest of the ``others`` [V, C] (-1: none) of each token that is ``asked``
-        [N, L] about, among itself and these: the filler's, told which token it is that is masked. 0 elsewhere.
+        [N, L] about, against the token itself: the filler's, told which token it is that is masked. 0 elsewhere.
 
         Every STRIDE-th token is masked at a time, so that this costs STRIDE readings whatever is asked.
         """
@@ -189,9 +189,9 @@ class WindowedModel:
             own = tokens.flatten()[slot % tokens.numel()][:, None]
             other = others[own.squeeze(1)]
             nats = logits.float().gather(1, other.clamp_min(0)).masked_fill(other < 0, -torch.inf)
-            prob = torch.cat([nats, logits.float().gather(1, own)], 1).softmax(1)[:, :-1]
-            best = prob.argmax(1, keepdim=True)
-            return other.gather(1, best).squeeze(1), prob.gather(1, best).squeeze(1)
+            best, place = nats.max(1, keepdim=True)
+            odds = best - logits.float().gather(1, own)
+            return other.gather(1, place).squeeze(1), torch.sigmoid(odds).squeeze(1)
 
         masked = tokens.repeat(STRIDE, 1).masked_fill(hidden, MASK_ID)
         found, prob = self.fill(masked, length.repeat(STRIDE), hidden, told, choose)

@@ -39,6 +39,7 @@ class Rewording:
         """The round with other words in their places, and the probabilities [N, W] of what was written."""
         tokens = rules.drafts.tokens
         threshold = rules.tensor([budget.request.point.wording_threshold for budget in rules.budgets])[:, None]
+        threshold = threshold.clamp_min(0.5)  # nothing becomes what is less probable
         table = self._table.to(rules.device)
         words = table.fits(tokens) & rules.lexicon.plain[tokens]
         rows = (words & rules.editable & (threshold < 1)).any(1).nonzero().squeeze(1)
@@ -46,8 +47,10 @@ class Rewording:
             return result, confidence
         written = Written.of(result, confidence)
         given = words[rows], rows, threshold[rows]
-        for suspect, new in (*_reordered(rules, *given), *_reworded(rules, table.ids[..., 0], *given)):
-            if not any(written.touched(suspect.row, place) for place in range(suspect.first, suspect.behind)):
+        for suspect, new in _reordered(rules, *given):  # better than deleting one of the two
+            written.replace(suspect, new)
+        for suspect, new in _reworded(rules, table.ids[..., 0], *given):
+            if not written.touched(suspect.row, suspect.first):
                 written.replace(suspect, new)
         played = play_round(tokens, rules.drafts.length, written)
         return played, written.confidence(played.opened)
@@ -71,9 +74,10 @@ def _reordered(rules: InferenceRules, words: Tensor, rows: Tensor, threshold: Te
     """The same of two words side by side, both with a blank in front."""
     tokens, length, editable = rules.drafts.tokens[rows], rules.drafts.length[rows], rules.editable[rows]
     words = words & rules.lexicon.begins_space[tokens]
-    pairs = _begins(words) & (tokens != tokens.roll(-1, 1))
+    twice = tokens == tokens.roll(-1, 1)
+    pairs = _begins(words) & ~(twice | twice.roll(1, 1) | twice.roll(-1, 1))  # a doubled word is another mistake
     prob = torch.sigmoid(rules.model.misplaced(tokens, length, pairs))
-    chosen = pairs & _begins(editable) & (prob > threshold.clamp_min(0.5))  # both orders cannot be the better one
+    chosen = pairs & _begins(editable) & (prob > threshold)
     for number, place in chosen.nonzero().tolist():
         first, second = tokens[number, place : place + 2].tolist()
         yield Suspect(int(rows[number]), place, place + 2, ()), [(second, float(prob[number, place])), (first, 1.0)]
