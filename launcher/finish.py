@@ -15,7 +15,8 @@ from dualmask.config.schema import RunConfig
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.evaluation import texts
 from dualmask.families.registry import find
-from dualmask.inference.folder import family_of, open_folder
+from dualmask.families.task import Finish
+from dualmask.inference.folder import ModelFolder, family_of, open_folder
 from dualmask.inference.loading import load
 from dualmask.training.export import add_files
 
@@ -46,20 +47,22 @@ def finish(run: RunConfig) -> None:
 
 def choose_again(folder: Path, held_out: list[str]) -> None:
     """The same for a model folder that exists, on other texts. Raises ValueError if its family chooses nothing."""
-    opened = open_folder(folder, family_of(folder))
-    rule = find(opened.config.family).load_runtime().finish
-    if rule is None:
-        raise ValueError(f"{folder}: a model of the family {opened.config.family} has no thresholds")
+    opened, rule = _with_rule(folder)
     add_files(opened.path, rule.files(load(opened.path, family=opened.config.family), held_out, None, ()))
 
 
 def set_thresholds(folder: Path, values: Mapping[str, float | None]) -> None:
     """Some of them by name, in a model folder that exists. Raises ValueError."""
+    opened, rule = _with_rule(folder)
+    add_files(opened.path, rule.given(opened.path, values))
+
+
+def _with_rule(folder: Path) -> tuple[ModelFolder, Finish]:
     opened = open_folder(folder, family_of(folder))
     rule = find(opened.config.family).load_runtime().finish
     if rule is None:
         raise ValueError(f"{folder}: a model of the family {opened.config.family} has no thresholds")
-    add_files(opened.path, rule.given(opened.path, values))
+    return opened, rule
 
 
 def learnt(run: RunConfig, tokenizer: Tokenizer) -> Iterator[str]:

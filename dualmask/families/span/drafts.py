@@ -8,8 +8,6 @@ learn the decoder's own greedy continuation (distillation, as in Zhou et al. 202
 
 from __future__ import annotations
 
-import zlib
-
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from dualmask.curriculum import StepPlan
 from dualmask.families.span import spans
 from dualmask.families.span.losses import GIVEN
 from dualmask.families.span.model import REACH, SpanFusion
-from dualmask.families.span.rollout import draw
+from dualmask.families.span.rollout import draw, span_length
 from dualmask.families.span.spans import Spans
 from dualmask.families.task import WindowLoss
 from dualmask.nn.cache import PrefixCache
@@ -37,7 +35,7 @@ def draft_loss(model: SpanFusion, batch: Batch, plan: StepPlan) -> WindowLoss:
     ar, prefix = model(batch)
     losses = {"ar": mean_token_loss(ar, batch, GIVEN)}
     accepted = []
-    width = settings.lengths[zlib.crc32(f"draft {plan.step}".encode()) % len(settings.lengths)]
+    width = span_length(plan.step, settings.lengths)
     weight = settings.decay ** torch.arange(width, device=batch.tokens.device)
     for turn in range(settings.spans):
         number = plan.step * settings.spans + turn

@@ -9,7 +9,7 @@ module equally often, and what a stop would have been worth is known of each ste
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,7 +49,7 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
     """
     settings = plan.stage.span
     ar, prefix = model(batch)
-    cut = spans.cut(batch, plan.step, span_length(plan))
+    cut = spans.cut(batch, plan.step, span_length(plan.step, settings.lengths))
     forced = noise.uniform(batch.key, "gold writes", plan.step) < settings.teacher_forcing
     write = _student(model, cut, forced, batch.key, plan)
     steps = play(model, prefix.up_to(cut.prompt_length, REACH), cut.position, write, settings, batch.key, plan.step)
@@ -68,7 +68,7 @@ def rollout(model: SpanFusion, batch: Batch, plan: StepPlan, teacher: SpanFusion
 def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
     """The spans of ``rollout``, their likeliest tokens, the likelier decisions of the gate: nothing is drawn."""
     settings = plan.stage.span
-    cut = spans.cut(batch, plan.step, span_length(plan))
+    cut = spans.cut(batch, plan.step, span_length(plan.step, settings.lengths))
     write = _likeliest(model)
     steps = play(model, _prefix_cache(model, batch).up_to(cut.prompt_length, REACH), cut.position, write, settings)
     best = torch.stack([write(step.look, turn) for turn, step in enumerate(steps)], 1)
@@ -86,10 +86,9 @@ def draft(model: SpanFusion, batch: Batch, plan: StepPlan) -> SpanDraft:
     )
 
 
-def span_length(plan: StepPlan) -> int:
+def span_length(step: int, lengths: Sequence[int]) -> int:
     """K of this step, the same on every rank."""
-    lengths: tuple[int, ...] = plan.stage.span.lengths
-    return lengths[zlib.crc32(f"span {plan.step}".encode()) % len(lengths)]
+    return lengths[zlib.crc32(f"span {step}".encode()) % len(lengths)]
 
 
 def play(

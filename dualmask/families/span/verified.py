@@ -156,9 +156,9 @@ class _Texts:
         layout = Branches.behind(self.present, span, span, 2 * DepthwiseConv.REACH)
         position = branches.positions(self.present.sum(1), span, span)
         tokens = torch.cat([self.chain, ahead], 1)
-        states = self.model.decoder(
-            self.model.table(tokens), position, torch.ones_like(tokens), self.cache, layout=layout
-        )
+        there = torch.ones_like(tokens, dtype=torch.bool)
+        self.cache.present.append(there[..., None])  # as ``lay_out`` does: all parts of a cache are cropped together
+        states = self.model.decoder(self.model.table(tokens), position, there, self.cache, layout=layout)
         logits = whole_vocabulary(self.model.project(states[:, :span].flatten(0, 1)), self.model.vocab_size)
         number = self.number[:, None] + 1 + torch.arange(span, device=tokens.device)
         decided, confidence = rules.choose(logits, self.sampling, number)

@@ -6,7 +6,7 @@ thresholds, in one or several fill steps. Knows ids and budgets."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,15 +23,13 @@ from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.regions import gather_regions
 from dualmask.families.edit.infer.request import Round
-from dualmask.families.edit.infer.windows import WindowedModel
+from dualmask.families.edit.infer.windows import Choose, WindowedModel
 from dualmask.families.edit.picker import decide
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, play_round, said_twice
 from dualmask.families.edit.stopping import fill_confidence
 from dualmask.families.edit.told import ToldGaps, tokens_at, told_gaps, told_masks
 from dualmask.ops import allocate, sampling
 from dualmask.ops.gaps import gap_rate
-
-Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)

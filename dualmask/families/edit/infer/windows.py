@@ -30,6 +30,7 @@ SMALLEST_WINDOW = 16
 STRIDE = 8  # words that are doubted together stand at least so far apart
 
 Progress = Callable[[int, int], None]  # (windows added to the work, windows done)
+Choose = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # (logits [M, V], slot [M]) → ids and confidences [M]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ class WindowedModel:
         length: Tensor,
         slots: Tensor,
         replaced: Tensor,
-        choose: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        choose: Choose,
     ) -> tuple[Tensor, Tensor]:
         """(ids, confidence) [N, L] at the ``slots`` [N, L] of drafts that hold [MASK]s; elsewhere the draft, and 1.
 
@@ -159,65 +160,55 @@ class WindowedModel:
 
     def log_probs(self, tokens: Tensor, length: Tensor) -> Tensor:
         """[N, L] log probability of each token when it is masked and the filler not told what it is: the terms of a
-        pseudo-log-likelihood (Salazar et al. 2020). 0 at BOS, EOS and padding. Every STRIDE-th is masked at a time."""
-        rows, width = tokens.shape
-        position, turn = torch.arange(width, device=tokens.device), torch.arange(STRIDE, device=tokens.device)
-        hidden = ((position % STRIDE == turn[:, None, None]) & deletable(length, width)).flatten(0, 1)
-        whole = tokens.repeat(STRIDE, 1)
-        untold = torch.full((*whole.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
+        pseudo-log-likelihood (Salazar et al. 2020). 0 at BOS, EOS and padding."""
+        whole, hidden = _in_turns(tokens, deletable(length, tokens.shape[1]))
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
             own = whole.flatten()[slot]
             return own, logits.float().log_softmax(-1).gather(1, own[:, None]).squeeze(1)
 
-        _, nats = self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), hidden, untold, choose)
-        return torch.where(hidden, nats, 0.0).view(STRIDE, rows, width).sum(0)
+        _, nats = self._ask(whole, length, hidden, choose)
+        return _of_turns(nats, hidden)
 
     def reconsider(self, tokens: Tensor, length: Tensor, asked: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
         """(id, probability) [N, L] of the likeliest of the ``others`` [V, C] (-1: none) of each token that is ``asked``
-        [N, L] about, against the token itself: the filler's, told which token it is that is masked. 0 elsewhere.
-
-        Every STRIDE-th token is masked at a time, so that this costs STRIDE readings whatever is asked.
-        """
-        rows, width = tokens.shape
-        position, turn = torch.arange(width, device=tokens.device), torch.arange(STRIDE, device=tokens.device)
-        hidden = ((position % STRIDE == turn[:, None, None]) & asked).flatten(0, 1)
-        told = torch.full((*hidden.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
-        told[..., :2] = tokens.repeat(STRIDE, 1)[..., None]  # as the first token of its gap, and as the first piece
+        [N, L] about, against the token itself: the filler's, told which token it is that is masked. 0 elsewhere."""
+        whole, hidden = _in_turns(tokens, asked)
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
-            own = tokens.flatten()[slot % tokens.numel()][:, None]
+            own = whole.flatten()[slot][:, None]
             other = others[own.squeeze(1)]
             nats = logits.float().gather(1, other.clamp_min(0)).masked_fill(other < 0, -torch.inf)
             best, place = nats.max(1, keepdim=True)
             odds = best - logits.float().gather(1, own)
             return other.gather(1, place).squeeze(1), torch.sigmoid(odds).squeeze(1)
 
-        masked = tokens.repeat(STRIDE, 1).masked_fill(hidden, MASK_ID)
-        found, prob = self.fill(masked, length.repeat(STRIDE), hidden, told, choose)
-        known = (torch.where(hidden, plane, 0).view(STRIDE, rows, width).sum(0) for plane in (found, prob))
-        return next(known), next(known)
+        found, prob = self._ask(whole, length, hidden, choose, told=True)
+        return _of_turns(found, hidden), _of_turns(prob, hidden)
 
     def misplaced(self, tokens: Tensor, length: Tensor, pairs: Tensor) -> Tensor:
         """[N, L] log odds that two neighbours stand in the wrong order: the filler's, not told what is masked, for each
-        token in the other's place. 0 where no pair begins; pairs [N, L] bool: where one does. Costs STRIDE readings."""
-        rows, width = tokens.shape
-        position, turn = torch.arange(width, device=tokens.device), torch.arange(STRIDE, device=tokens.device)
-        first = ((position % STRIDE == turn[:, None, None]) & pairs).flatten(0, 1)
-        second = torch.nn.functional.pad(first, (1, 0))[:, :-1]
-        whole = tokens.repeat(STRIDE, 1)
+        token in the other's place. 0 where no pair begins; pairs [N, L] bool: where one does."""
+        whole, first = _in_turns(tokens, pairs)
         other = torch.where(first, whole.roll(-1, 1), whole.roll(1, 1)).flatten()
-        untold = torch.full((*whole.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
             own = whole.flatten()[slot]
             found = logits.float().gather(1, torch.stack([other[slot], own], 1))
             return own, found[:, 0] - found[:, 1]
 
-        hidden = first | second
-        _, odds = self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), hidden, untold, choose)
-        together = odds + odds.roll(-1, 1)
-        return torch.where(first, together, 0.0).view(STRIDE, rows, width).sum(0)
+        second = torch.nn.functional.pad(first, (1, 0))[:, :-1]
+        _, odds = self._ask(whole, length, first | second, choose)
+        return _of_turns(odds + odds.roll(-1, 1), first)
+
+    def _ask(
+        self, whole: Tensor, length: Tensor, hidden: Tensor, choose: Choose, *, told: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """``fill`` of all turns. told: which token each mask hides, as the first of its gap and as the first piece."""
+        known = torch.full((*whole.shape, 1 + self.config.told_pieces), -1, device=whole.device)
+        if told:
+            known[..., :2] = whole[..., None]
+        return self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), hidden, known, choose)
 
     def _views(
         self,
@@ -264,6 +255,19 @@ class WindowedModel:
         """Puts result [W, P, …] into out [N, L, …], where it is from the window's core."""
         rows = view.row.expand_as(view.position)
         out[rows[view.core], view.position[view.core]] = result[view.core]
+
+
+def _in_turns(tokens: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    """tokens [N, L] STRIDE times, and [STRIDE·N, L] bool which of those ``asked`` [N, L] about are masked in each turn:
+    every STRIDE-th, so that all of a text costs STRIDE readings."""
+    turn = torch.arange(STRIDE, device=tokens.device)[:, None, None]
+    position = torch.arange(tokens.shape[1], device=tokens.device)
+    return tokens.repeat(STRIDE, 1), ((position % STRIDE == turn) & asked).flatten(0, 1)
+
+
+def _of_turns(values: Tensor, hidden: Tensor) -> Tensor:
+    """[N, L] each of the values [STRIDE·N, L] that were ``hidden``, in its turn; 0 elsewhere."""
+    return torch.where(hidden, values, 0).unflatten(0, (STRIDE, -1)).sum(0)
 
 
 def _view(windows: list[Window], tokens: Tensor) -> View:

@@ -333,8 +333,8 @@ def test_eos_stands_behind_the_end() -> None:
 def test_the_spans_of_a_step_are_equally_long_everywhere() -> None:
     """K is of the step, not of the rank; both lengths come up."""
     plans = [span_plan(step=step, lengths=[2, 5]) for step in range(10)]
-    assert {span_length(plan) for plan in plans} == {2, 5}
-    assert rollout(make_model(), make_texts(), plans[0]).target.shape == (6, span_length(plans[0]))
+    assert {span_length(plan.step, plan.stage.span.lengths) for plan in plans} == {2, 5}
+    assert rollout(make_model(), make_texts(), plans[0]).target.shape == (6, span_length(0, [2, 5]))
 
 
 def test_parts_of_the_small_model() -> None:
