@@ -31,6 +31,11 @@ from dualmask.core.batch import Batch
 
 log = logging.getLogger(__name__)
 
+BATCHES_AHEAD = 4
+
+Pending = Callable[[], Batch]  # waits until the batch is there
+Prepare = Callable[[int, Batch], Batch | Pending]
+
 _TEXT_DRAW, _SOURCE_DRAW = 4, 5  # kinds of draws, see crop.py
 
 
@@ -95,10 +100,11 @@ class ShardReader:
         crop: Crop = WHOLE,
         *,
         cursor: Cursor | None = None,
-        prefetch: int = 4,
-        prepare: Callable[[int, Batch], Batch] | None = None,
+        prefetch: int = BATCHES_AHEAD,
+        prepare: Prepare | None = None,
     ) -> None:
-        """``prepare``: called in the prefetch thread with each batch and its number, which counts from the cursor.
+        """prefetch: batches that are read ahead. ``prepare``: called in the prefetch thread with each batch and its
+        number, which counts from the cursor.
 
         Raises ManifestError if there is no data, no good shard, if the sources do not fit each other, or if a global
         batch would hold a sequence twice."""
@@ -109,7 +115,7 @@ class ShardReader:
         self._mixture = Mixture([source.source.weight for source in self._sources], share.seed)
         self._prepare, self._handed_out = prepare, 0
         self.cursor = self._begin(cursor or Cursor(share.seed, sources=(Place(),) * len(self._sources)))
-        self._batches: Prefetch[tuple[Batch, Cursor]] | None = None
+        self._batches: Prefetch[tuple[Batch | Pending, Cursor]] | None = None
 
     @property
     def quarantined(self) -> int:
@@ -123,7 +129,7 @@ class ShardReader:
             self._batches = Prefetch(self._produce(self.cursor), self._prefetch)
         batch, self.cursor = next(self._batches)
         self._handed_out += 1
-        return batch
+        return batch if isinstance(batch, Batch) else batch()
 
     def close(self) -> None:
         """Ends the prefetch thread; a later iteration continues at ``cursor``."""
@@ -150,7 +156,7 @@ class ShardReader:
                 )
         return replace(cursor, sources=tuple(places))
 
-    def _produce(self, cursor: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+    def _produce(self, cursor: Cursor) -> Iterator[tuple[Batch | Pending, Cursor]]:
         number = itertools.count(self._handed_out)
         while (chosen := self._chosen(cursor)) is not None:
             batch = self._batch(cursor, chosen)

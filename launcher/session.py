@@ -7,7 +7,6 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -19,7 +18,7 @@ import torch.distributed as dist
 
 from data_pipeline.crop import Borders, Crop
 from data_pipeline.endless import Source, sources_of
-from data_pipeline.reader import Cursor, ShardReader, Share, mixed_batch
+from data_pipeline.reader import BATCHES_AHEAD, Cursor, ShardReader, Share, mixed_batch
 from data_pipeline.verify import BadShard, record_quarantine, verify_shards
 from dualmask.config.hardware import Hardware
 from dualmask.config.resume import require_same_run
@@ -28,7 +27,7 @@ from dualmask.config.tree import ConfigError
 from dualmask.core import manifest
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
-from dualmask.curriculum import plan_at, total_steps
+from dualmask.curriculum import total_steps
 from dualmask.nn.parallel import mesh
 from dualmask.training.checkpoint import Checkpoints, TrainingState, find_trouble
 from dualmask.training.engine import StageEngine, init_distributed
@@ -40,6 +39,7 @@ from dualmask.training.profile import ProfiledSteps
 from dualmask.training.progress import Progress, equal_cost
 from dualmask.training.tracking import Tracker
 from dualmask.training.trainer import Stages, Surroundings, Trainer, steps_done_in_stage
+from launcher.ahead import Ahead, Workers
 from launcher.costs import StepCosts, hardware_of, step_costs
 from launcher.machine import agreed
 from launcher.preflight import Preflight, RunRecord, new_key
@@ -61,11 +61,13 @@ class Wired:
 
     trainer: Trainer
     data: ShardReader
+    ahead: Ahead
     observers: list[Observer]  # of rank 0
 
     def close(self, status: str) -> None:
         """``status``: how the run ended, for the observers."""
         self.data.close()
+        self.ahead.close()
         for observer in self.observers:
             observer.close(status)
 
@@ -100,7 +102,7 @@ def _wire(
     ready: Preflight, checkpoints: Checkpoints, resume: Resume, key: str, stop: StopRequest, watch: Watch
 ) -> Wired:
     run, step, tokenizer = ready.run, resume[1].step if resume else 0, Tokenizer(ready.tokenizer)
-    ahead = Ahead(run, step, tokenizer)
+    ahead = Ahead(run, step, tokenizer, workers=_workers(ready))
     data = open_data(run, resume, tokenizer, ahead)
     first = dist.get_rank() == 0
     costs = step_costs(run, ready.vocab_size) if first else None
@@ -120,7 +122,14 @@ def _wire(
         ),
     )
     ahead.steps_without_batch = lambda: trainer.steps_without_batch
-    return Wired(trainer, data, observers)
+    return Wired(trainer, data, ahead, observers)
+
+
+def _workers(ready: Preflight) -> Workers | None:
+    run = ready.run
+    if not run.data.workers or run.family.load_runtime().prepare is None:
+        return None
+    return Workers(run.data.workers, run.family.name, ready.tokenizer)
 
 
 def _fit(ready: Preflight, trainer: Trainer, checkpoints: Checkpoints, resume: Resume) -> str:
@@ -165,9 +174,7 @@ def find_resume(ready: Preflight, checkpoints: Checkpoints, resume_from: str) ->
     return folder, state
 
 
-def open_data(
-    run: RunConfig, resume: Resume, tokenizer: Tokenizer, ahead: Callable[[int, Batch], Batch]
-) -> ShardReader:
+def open_data(run: RunConfig, resume: Resume, tokenizer: Tokenizer, ahead: Ahead) -> ShardReader:
     """This rank's batches, as ``ahead`` prepares them.
 
     Shards that are not as the manifest says are named, listed and left out by all ranks.
@@ -178,6 +185,7 @@ def open_data(
         Share(run.batch.sequences // mesh.data_size(), mesh.data_rank(), mesh.data_size(), run.data.shuffle_seed),
         Crop(run.data.crop_share, Borders.of(tokenizer)),
         cursor=Cursor.from_dict(resume[1].cursor) if resume else None,
+        prefetch=max(BATCHES_AHEAD, 2 * run.data.workers),  # the slowest of them must not keep the others waiting
         prepare=ahead,
     )
 
@@ -196,26 +204,6 @@ def without_bad_shards(run: RunConfig, source: Source) -> Source:
         run.output.mkdir(parents=True, exist_ok=True)
         record_quarantine(run.output / "quarantine.jsonl", listed)
     return replace(source, exclude=[shard.file for shard in bad])
-
-
-@dataclass
-class Ahead:
-    """What the reader's thread does with its batches, of which the first is for step ``first``.
-
-    A batch that was in the queue when a stage ended early is for another step than was thought; that prepares it anew.
-    """
-
-    run: RunConfig
-    first: int
-    tokenizer: Tokenizer
-    steps_without_batch: Callable[[], int] = lambda: 0  # so far, since the first
-
-    def __call__(self, number: int, batch: Batch) -> Batch:
-        prepare = self.run.family.load_runtime().prepare
-        step = self.first + number + self.steps_without_batch()
-        if prepare is None or step >= total_steps(self.run.stages):
-            return batch
-        return prepare(batch, plan_at(self.run.stages, step), self.tokenizer)
 
 
 def open_dev(run: RunConfig) -> Batch | None:

@@ -19,6 +19,7 @@ _HARMLESS = (
     "data.path",
     "data.cache_gigabytes",
     "data.verify",
+    "data.workers",
     "batch.micro",
     "optimizer.ema_decay",
     "parallel.tensor",

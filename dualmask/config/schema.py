@@ -65,6 +65,11 @@ class DataConfig(Section):
         0.15,
         description="share of training sequences cut short: from a line's or sentence's beginning to a sentence's end",
     )
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0,
+        description="processes of each rank that make the errors and start states of coming steps; 0: the thread that "
+        "reads, beside the training; the same numbers either way",
+    )
     verify: Literal["digest", "size"] = Field(
         "digest", description="what is compared with the manifest before training; digest: of what has changed"
     )

@@ -35,6 +35,7 @@ SAVED = RunConfig.model_validate(copy.deepcopy(TREE)).model_dump(mode="json")
         ("data.path", "moved"),
         ("data.path", "https://store/moved"),
         ("data.cache_gigabytes", 3.0),
+        ("data.workers", 8),
         ("parallel.timeout_seconds", 5),
         ("parallel.zero_stage", 1),
         ("parallel.tensor", 2),

@@ -123,6 +123,15 @@ def test_batches_are_prepared_in_the_reading_thread_and_numbered_as_they_are_han
     assert numbers(parts) == numbers(take(ShardReader(folder, Share(10)), 7))
 
 
+def test_a_batch_that_is_prepared_elsewhere_is_waited_for_when_its_turn_comes(tmp_path: Path) -> None:
+    def prepare(number: int, batch: Batch) -> Callable[[], Batch]:
+        return lambda: batch
+
+    folder = write_folder(tmp_path)
+    reader = ShardReader(folder, Share(10), prepare=prepare)
+    assert all(map(same, take(reader, 3), take(ShardReader(folder, Share(10)), 3)))
+
+
 def test_an_error_in_preparing_a_batch_is_raised(tmp_path: Path) -> None:
     def prepare(number: int, batch: Batch) -> Batch:
         raise MemoryError("no room")

@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
+from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from stages import make_stage
+from tiny_model import make_tokenizer
 from tiny_rounds import ALL, CONFIG, EVERY_START, WIDTH, make_batch, make_model, make_plan, rounds_plan
 
 from benchmarks.runs import small_run
 from dualmask.core.batch import Batch
 from dualmask.core.errors import ErrorTables
+from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import plan_at
 from dualmask.families.edit import labels, task
 from dualmask.families.edit.curriculum import EditPlan
 from dualmask.families.edit.prepared import HolesBatch, RoundsBatch, prepare
 from dualmask.families.edit.task import EditTask, RoundsTask, begin, unroll
 from dualmask.ops.alignment import align
-from launcher.session import Ahead
+from launcher.ahead import Ahead, Workers
 
 NO_TABLES = ErrorTables()
 HOLES = {"name": "filler", "steps": 10, "train": ["filler", "inserter"], "lr": {"peak": 1e-3}, "corrupted": 0.5}
+
+
+START_AND_DIE = """
+import os, signal
+from pathlib import Path
+from launcher.ahead import Workers
+workers = Workers(1, "dualmask", Path({tokenizer!r}))
+print(workers._pool.submit(os.getpid).result(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 def holes_plan() -> EditPlan:
@@ -81,6 +99,32 @@ def test_the_session_prepares_each_batch_for_its_step() -> None:
     lag[0] = 1
     assert ahead(1, make_batch()).step == (0, 3)
     assert ahead(2, make_batch()).tokens.shape == make_batch().tokens.shape  # behind the last step: as it was read
+
+
+def test_processes_prepare_the_same_batches_and_end_with_the_pool(tmp_path: Path) -> None:
+    tokenizer_file = make_tokenizer(tmp_path / "tokenizer.model")
+    run = small_run(HOLES, CONFIG.model_dump(), batch={"sequences": 6}, parallel={"zero_stage": 1})
+    tokenizer = Tokenizer(tokenizer_file)
+    workers = Workers(2, run.family.name, tokenizer_file)
+    here, beside = Ahead(run, 1, tokenizer), Ahead(run, 1, tokenizer, workers=workers)
+    pending = [beside(number, make_batch()) for number in range(4)]
+    for number, one in enumerate(pending):
+        expected, given = here(number, make_batch()), one()
+        assert given.step == expected.step
+        for name in ("tokens", "length", "key", "draft", "draft_length", "match", "deleted"):
+            assert torch.equal(getattr(given, name), getattr(expected, name))
+    children = multiprocessing.active_children()
+    assert children
+    beside.close()
+    assert not any(child.is_alive() for child in children)
+
+
+def test_processes_do_not_outlive_the_one_that_made_them(tmp_path: Path) -> None:
+    script = START_AND_DIE.format(tokenizer=str(make_tokenizer(tmp_path / "tokenizer.model")))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [psutil.Process(int(number)) for number in done.stdout.split() if psutil.pid_exists(int(number))]
+    assert not psutil.wait_procs(left, timeout=30)[1]
 
 
 def test_later_drafts_are_aligned_beside_the_rounds_with_the_same_labels(monkeypatch: pytest.MonkeyPatch) -> None:
