@@ -56,6 +56,8 @@ class Workers:
     def __init__(self, number: int, family: str, tokenizer: Path) -> None:
         """tokenizer: the file of it."""
         self._pool = ProcessPoolExecutor(number, get_context("spawn"), _begin, (family, tokenizer))
+        for _ in range(number):
+            self._pool.submit(int)  # makes a process begin: they read their libraries while the model is made
 
     def prepare(self, batch: Batch, plan: StepPlan) -> Pending:
         # as bytes: tensors of their own accord would travel as open files, of which a process may have few
