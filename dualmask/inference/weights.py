@@ -7,6 +7,7 @@ are the weights (absmax quantisation, Dettmers et al. 2022); vectors stay float3
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ _MOST = 127
 
 def encode(name: str, weight: Tensor, stored: Stored) -> Iterator[tuple[str, Tensor]]:
     """The tensors that a file holds of a float32 weight."""
+    assert stored in get_args(Stored), stored
     if stored == "int8" and weight.ndim == 2:
         scale = weight.abs().amax(1).clamp_min(torch.finfo(torch.float32).tiny) / _MOST
         yield name, (weight / scale[:, None]).round().to(torch.int8)
