@@ -37,6 +37,12 @@ def shared(x: Tensor) -> Tensor:
     return copy_to_tensor_model_parallel_region(x)
 
 
+def _alone() -> bool:
+    """Whether there is neither another rank nor a gradient: then Megatron's layers do nothing but multiply, and the
+    host's time for a short text would be theirs."""
+    return mesh.tensor_size() == 1 and not torch.is_grad_enabled()
+
+
 def begin(weight: Tensor, axis: int, std: float) -> None:
     """N(0, std²) for this rank's slice along ``axis``; says that it is one."""
     split(weight, axis)
@@ -67,7 +73,7 @@ class Column(ColumnParallelLinear):
     def forward(self, x: Tensor) -> Tensor:
         if self.tokens_split:
             return sequence.gathered_linear(x, self.weight)
-        return super().forward(x)[0]
+        return linear(x, self.weight) if _alone() else super().forward(x)[0]
 
 
 class Row(RowParallelLinear):
@@ -95,7 +101,7 @@ class Row(RowParallelLinear):
     def forward(self, x: Tensor) -> Tensor:
         if self.tokens_split:
             return sequence.scatter_sum(linear(x, self.weight))
-        return super().forward(x)[0]
+        return linear(x, self.weight) if _alone() else super().forward(x)[0]
 
     def _forward_impl(self, *arguments: Any, **options: Any) -> Tensor:
         """With the group that the layer knows: Megatron gives none, and warns of it whenever it is called, which takes

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dualmask.families.edit.infer.engine import Engine
 from dualmask.families.edit.infer.operating_point import OperatingPoint
-from dualmask.families.edit.infer.windows import WindowedModel, WindowedScores
+from dualmask.families.edit.infer.windows import SecondThoughts, WindowedModel, WindowedScores
 from dualmask.families.edit.told import ToldGaps
 from dualmask.ops.gaps import Skeleton
 
@@ -57,8 +57,7 @@ class _ReadOnce(WindowedModel):
         super().__init__(model.model, model.lexicon)
         self._said: dict[bytes, WindowedScores] = {}
         self._counted: dict[bytes, Tensor] = {}
-        self._reconsidered: dict[bytes, tuple[Tensor, Tensor]] = {}
-        self._misplaced: dict[bytes, Tensor] = {}
+        self._reconsidered: dict[bytes, SecondThoughts] = {}
         self._log_probs: dict[bytes, Tensor] = {}
 
     def read(self, *planes: Tensor) -> WindowedScores:
@@ -73,30 +72,26 @@ class _ReadOnce(WindowedModel):
             self._counted[asked] = super().gap_logits(skeleton, expected, told)
         return self._counted[asked]
 
-    def reconsider(self, *planes: Tensor) -> tuple[Tensor, Tensor]:
+    def reconsider(self, *planes: Tensor) -> SecondThoughts:
         words = _key(planes)
         if words not in self._reconsidered:
             self._reconsidered[words] = super().reconsider(*planes)
         return self._reconsidered[words]
 
-    def misplaced(self, *planes: Tensor) -> Tensor:
-        pairs = _key(planes)
-        if pairs not in self._misplaced:
-            self._misplaced[pairs] = super().misplaced(*planes)
-        return self._misplaced[pairs]
-
-    def log_probs(self, tokens: Tensor, length: Tensor) -> Tensor:
-        """Of each text by itself: which of them are asked about depends on thresholds."""
+    def log_probs(self, tokens: Tensor, length: Tensor, asked: Tensor) -> Tensor:
+        """Of all tokens of each text by itself: which of them are asked about depends on thresholds."""
         texts = [_key([row[:size]]) for row, size in zip(tokens, length.tolist(), strict=True)]
         unread = [row for row, text in enumerate(texts) if text not in self._log_probs]
         if unread:
             rows = torch.tensor(unread)
-            found = zip(unread, super().log_probs(tokens[rows], length[rows]), strict=True)
+            found = zip(
+                unread, super().log_probs(tokens[rows], length[rows], torch.ones_like(asked[rows])), strict=True
+            )
             self._log_probs |= {texts[row]: nats[: int(length[row])] for row, nats in found}
         out = torch.zeros_like(tokens, dtype=torch.float32)
         for row, text in enumerate(texts):
             out[row, : len(self._log_probs[text])] = self._log_probs[text]
-        return out
+        return out * asked
 
 
 def _key(planes: Iterable[Tensor]) -> bytes:

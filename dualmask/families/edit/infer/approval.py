@@ -9,6 +9,7 @@ it had never been decided: the round is played again without it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -81,28 +82,46 @@ def sureness(result: RoundResult, confidence: Tensor) -> Tensor:
     return nats.new_zeros(len(nats), result.count.shape[1] + 1).scatter_add(1, gap, nats)[:, :-1].exp()
 
 
+def around(result: RoundResult) -> tuple[Tensor, Tensor]:
+    """[N, L] and [N, W] bool: tokens of draft and result whose probability counts for some edit (``gains``)."""
+    edits = edited(result).long()
+    planes = []
+    for (first, behind), plane in zip(_ranges(result), (result.deleted, result.tokens), strict=True):
+        change = edits.new_zeros(len(edits), plane.shape[1] + 1)
+        change = change.scatter_add(1, first, edits).scatter_add(1, behind, -edits)
+        planes.append(change.cumsum(1)[:, :-1] > 0)
+    return planes[0], planes[1]
+
+
 def gains(result: RoundResult, before: Tensor, after: Tensor) -> Tensor:
-    """[N, G] by how many nats the text around each gap is more probable than before: the sum of the log probabilities
+    """[N, G] by how many nats the text around each edit is more probable than before: the sum of the log probabilities
     of what stands there, REACH tokens on either side included, behind the round less in front of it.
 
     before [N, L], after [N, W]: log probability of each token of draft and result where it is masked; 0 at BOS and EOS.
     """
-    remainder, masked = result.opened.remainder, result.opened.masked
-    source, count = remainder.source, result.count
-    place = torch.arange(source.shape[1], device=source.device) + pad(count.cumsum(1), (1, 0))  # of kept tokens behind
-    return _between(after, place, masked.length) - _between(
-        before, source, remainder.keep.sum(1) + remainder.deleted.sum(1)
+    old, new = (
+        total.gather(1, behind) - total.gather(1, first)
+        for total, (first, behind) in zip(map(_totals, (before, after)), _ranges(result), strict=True)
     )
+    return new - old
 
 
-def _between(nats: Tensor, place: Tensor, length: Tensor) -> Tensor:
-    """[N, G] sum of ``nats`` between two kept tokens at ``place`` [N, L] and of REACH tokens around."""
-    total = pad(nats.float().cumsum(1), (1, 0))
-    last = length[:, None] - 1
-    first = (place[:, :-1] + 1 - REACH).clamp_min(1)
-    behind = torch.minimum(place[:, 1:] + REACH, last).clamp_min(1)
-    most = total.shape[1] - 1
-    return total.gather(1, behind.clamp_max(most)) - total.gather(1, torch.minimum(first, behind).clamp_max(most))
+def _totals(nats: Tensor) -> Tensor:
+    """[N, L + 1] sums of what is in front of each token."""
+    return pad(nats.float().cumsum(1), (1, 0))
+
+
+def _ranges(result: RoundResult) -> Iterator[tuple[Tensor, Tensor]]:
+    """Of the draft, then of the result: the first token [N, G] that counts for the edit of a gap, and the one behind
+    the last."""
+    remainder, masked, count = result.opened.remainder, result.opened.masked, result.count
+    source = remainder.source
+    place = torch.arange(source.shape[1], device=source.device) + pad(count.cumsum(1), (1, 0))  # of kept tokens behind
+    length = remainder.keep.sum(1) + remainder.deleted.sum(1)
+    for kept, size, width in ((source, length, source.shape[1]), (place, masked.length, masked.tokens.shape[1])):
+        first = (kept[:, :-1] + 1 - REACH).clamp_min(1)
+        behind = torch.minimum(kept[:, 1:] + REACH, size[:, None] - 1).clamp(1, width)
+        yield torch.minimum(first, behind), behind
 
 
 class WordCheck:

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dualmask.core import noise
 from dualmask.core.batch import deletable as deletable_tokens
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import MASK_ID
-from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, sureness, unchanged
+from dualmask.families.edit.infer.approval import Replayed, WordCheck, around, edited, gains, sureness, unchanged
 from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.known_words import KnownWords
@@ -88,9 +89,7 @@ def _approved(
     if any(value is not None for value in least):
         least_gain = rules.tensor([-math.inf if value is None else value for value in least])
         rows = (result.changed & rules.told).nonzero().squeeze(1)
-        before = _log_probs(rules.model, drafts.tokens, drafts.length, rows)
-        after = _log_probs(rules.model, result.tokens, result.length, rows)
-        approved &= gains(result, before, after) >= least_gain[:, None]
+        approved &= gains(result, *_log_probs(rules, result, rows)) >= least_gain[:, None]
     if word_check is not None:
         approved &= word_check(result, drafts.tokens, drafts.length)
     approved |= ~rules.told[:, None]
@@ -101,12 +100,18 @@ def _approved(
     return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, confidence), 1.0)
 
 
-def _log_probs(model: WindowedModel, tokens: Tensor, length: Tensor, rows: Tensor) -> Tensor:
-    """[N, L] log probability of each token of the texts ``rows`` where it is masked; 0 elsewhere."""
-    nats = torch.zeros_like(tokens, dtype=torch.float32)
-    if len(rows):
-        nats[rows] = model.log_probs(tokens[rows], length[rows])
-    return nats
+def _log_probs(rules: InferenceRules, result: RoundResult, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, L] and [N, W] log probabilities of tokens around the edits of the texts ``rows``, where they are masked,
+    before and after the round; 0 elsewhere. Both are read in the same forwards."""
+    drafts, width = rules.drafts, max(rules.drafts.tokens.shape[1], result.tokens.shape[1])
+    tokens, asked = (
+        torch.cat([pad(plane[rows], (0, width - plane.shape[1])) for plane in planes])
+        for planes in ((drafts.tokens, result.tokens), around(result))
+    )
+    nats = rules.model.log_probs(tokens, torch.cat([drafts.length[rows], result.length[rows]]), asked)
+    before, after = torch.zeros(2, len(drafts.tokens), width, device=rules.device)
+    before[rows], after[rows] = nats.chunk(2)
+    return before[:, : drafts.tokens.shape[1]], after[:, : result.tokens.shape[1]]
 
 
 def deletable(drafts: Drafts, lexicon: Lexicon) -> Tensor:
@@ -249,7 +254,7 @@ class InferenceRules:
         """``choose(logits [M, V], slot [M])`` for one fill step; slot: index into the flattened [N·L]."""
         width = slots.shape[1]
         uniform = noise.uniform(masked.key, f"fill {step}", budgets[0].round, width).flatten()
-        spaced = torch.nn.functional.pad(masked.spaced[:, :-1], (1, 0)).flatten()
+        spaced = pad(masked.spaced[:, :-1], (1, 0)).flatten()
         plain_only = self.tensor([budget.request.protection is not None for budget in budgets], torch.bool)
         params = sampling.SamplingBatch.of([budget.request.sampling for budget in budgets], self.device)
 

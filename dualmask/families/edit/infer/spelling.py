@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dualmask.core.lexicon import character_starts
 from dualmask.core.near_words import NearWords
 from dualmask.core.tokenizer import MASK_ID, Tokenizer
 from dualmask.core.words import WordList, words_of
 from dualmask.families.edit.round import Opened, Remainder, RoundResult, drop, play_round, take
+from dualmask.families.edit.told import NOT_TOLD
 from dualmask.ops.gaps import gap_index, gap_present
 
 if TYPE_CHECKING:
@@ -188,13 +190,13 @@ def _scores(rules: InferenceRules, written: Written, suspects: Sequence[Suspect]
     """[choices] log probability of each choice of each suspect, up to a constant."""
     numbers = _number_scores(rules, written, suspects).cpu()
     scores = [torch.tensor([choice.prior for choice in suspect.choices]) for suspect in suspects]
-    for pieces in sorted({len(choice.tokens) for suspect in suspects for choice in suspect.choices}):
-        asked = [n for n, each in enumerate(suspects) if any(len(choice.tokens) == pieces for choice in each.choices)]
-        opened = written.with_masks([suspects[n] for n in asked], pieces)
-        said = (
-            _fill_scores(rules, opened).cpu().view(len(asked), pieces, -1)
-        )  # in the order of the text, as suspects are
-        for number, fills in zip(asked, said, strict=True):
+    asked: dict[int, list[int]] = {}  # numbers of pieces, and the suspects that may be so many
+    for number, suspect in enumerate(suspects):
+        for pieces in {len(choice.tokens) for choice in suspect.choices}:
+            asked.setdefault(pieces, []).append(number)
+    opened = [written.with_masks([suspects[n] for n in alike], pieces) for pieces, alike in asked.items()]
+    for (pieces, alike), said in zip(asked.items(), _fill_scores(rules, opened), strict=True):
+        for number, fills in zip(alike, said.cpu().unflatten(0, (len(alike), pieces)), strict=True):
             for place, choice in enumerate(suspects[number].choices):
                 if len(choice.tokens) == pieces:
                     text = numbers[number, pieces] + fills[range(pieces), choice.tokens].sum()
@@ -212,11 +214,15 @@ def _number_scores(rules: InferenceRules, written: Written, suspects: Sequence[S
     return logits[row, gap_index(remainder.keep)[row, first]].log_softmax(-1)
 
 
-def _fill_scores(rules: InferenceRules, asked: Written) -> Tensor:
-    """[M, V] the filler's log probabilities at the masks that are open, in the order of the texts."""
-    drafts = rules.drafts
-    result = play_round(drafts.tokens, drafts.length, asked)
-    open_slots = result.tokens == MASK_ID
+def _fill_scores(rules: InferenceRules, asked: Sequence[Written]) -> Sequence[Tensor]:
+    """Of each of ``asked`` [M, V] the filler's log probabilities at the masks that are open, in the order of the texts.
+    All are read in the same forwards."""
+    results = [play_round(rules.drafts.tokens, rules.drafts.length, each) for each in asked]
+    width = max(result.tokens.shape[1] for result in results)
+    tokens = torch.cat([pad(result.tokens, (0, width - result.tokens.shape[1])) for result in results])
+    known = [rules.replaced(result.opened) for result in results]
+    told = torch.cat([pad(each, (0, 0, 0, width - each.shape[1]), value=NOT_TOLD) for each in known])
+    open_slots = tokens == MASK_ID
     number = open_slots.flatten().cumsum(0) - 1
     out = torch.zeros(int(open_slots.sum()), rules.model.model.vocab_size, device=number.device)
 
@@ -224,5 +230,5 @@ def _fill_scores(rules: InferenceRules, asked: Written) -> Tensor:
         out[number[slot]] = logits.float().log_softmax(-1)
         return torch.full_like(slot, MASK_ID), torch.zeros(len(slot), device=slot.device)
 
-    rules.model.fill(result.tokens, result.length, open_slots, rules.replaced(result.opened), note)
-    return out
+    rules.model.fill(tokens, torch.cat([result.length for result in results]), open_slots, told, note)
+    return out.split([int(slots.sum()) for slots in open_slots.chunk(len(results))])

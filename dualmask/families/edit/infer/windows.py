@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dualmask.core.batch import Batch, deletable
 from dualmask.core.lexicon import Lexicon
@@ -50,6 +51,15 @@ class WindowedScores:
 
     logits: DeleteLogits
     gate_logit: Tensor  # [N, L] the Gate's on the window in whose core the token stands
+
+
+@dataclass(frozen=True)
+class SecondThoughts:
+    """What the filler would write in place of known words; 0 where it was not asked."""
+
+    ids: Tensor  # [N, L] the likeliest of the others of a word
+    prob: Tensor  # [N, L] its probability, against the word itself
+    swap_prob: Tensor  # [N, L] probability that the two that begin here stand in the wrong order
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ class WindowedModel:
             gap = view.position[:, :-1].clamp_max(told.number.shape[1] - 1)
             here = ToldGaps(told.number[view.row, gap], self.model.recall(told.pieces[view.row, gap]))
             logits = self.model.count(Skeleton(view.tokens, view.length), told=here).gap_logits.float()
-            self._collect(out, view, torch.nn.functional.pad(logits, (0, 0, 0, 1)))
+            self._collect(out, view, pad(logits, (0, 0, 0, 1)))
         return out[:, :-1]
 
     def fill(
@@ -158,57 +168,55 @@ class WindowedModel:
             confidence.view(-1)[source] = prob
         return filled, confidence
 
-    def log_probs(self, tokens: Tensor, length: Tensor) -> Tensor:
-        """[N, L] log probability of each token when it is masked and the filler not told what it is: the terms of a
-        pseudo-log-likelihood (Salazar et al. 2020). 0 at BOS, EOS and padding."""
+    def log_probs(self, tokens: Tensor, length: Tensor, asked: Tensor) -> Tensor:
+        """[N, L] log probability of each token that is ``asked`` [N, L] about when it is masked, with every STRIDE-th
+        token from it, and the filler not told what it is: the terms of a pseudo-log-likelihood (Salazar et al. 2020).
+        0 elsewhere."""
         whole, hidden = _in_turns(tokens, deletable(length, tokens.shape[1]))
+        slots = hidden & asked.repeat(STRIDE, 1)
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
             own = whole.flatten()[slot]
             return own, logits.float().log_softmax(-1).gather(1, own[:, None]).squeeze(1)
 
-        _, nats = self._ask(whole, length, hidden, choose)
-        return _of_turns(nats, hidden)
+        untold = self._untold(whole)
+        _, nats = self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), slots, untold, choose)
+        return _of_turns(nats, slots)
 
-    def reconsider(self, tokens: Tensor, length: Tensor, asked: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-        """(id, probability) [N, L] of the likeliest of the ``others`` [V, C] (-1: none) of each token that is ``asked``
-        [N, L] about, against the token itself: the filler's, told which token it is that is masked. 0 elsewhere."""
-        whole, hidden = _in_turns(tokens, asked)
+    def reconsider(
+        self, tokens: Tensor, length: Tensor, words: Tensor, pairs: Tensor, others: Tensor
+    ) -> SecondThoughts:
+        """What the filler would write in place of known words, of texts [N, L].
 
-        def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
-            own = whole.flatten()[slot][:, None]
-            other = others[own.squeeze(1)]
-            nats = logits.float().gather(1, other.clamp_min(0)).masked_fill(other < 0, -torch.inf)
-            best, place = nats.max(1, keepdim=True)
-            odds = best - logits.float().gather(1, own)
-            return other.gather(1, place).squeeze(1), torch.sigmoid(odds).squeeze(1)
-
-        found, prob = self._ask(whole, length, hidden, choose, told=True)
-        return _of_turns(found, hidden), _of_turns(prob, hidden)
-
-    def misplaced(self, tokens: Tensor, length: Tensor, pairs: Tensor) -> Tensor:
-        """[N, L] log odds that two neighbours stand in the wrong order: the filler's, not told what is masked, for each
-        token in the other's place. 0 where no pair begins; pairs [N, L] bool: where one does."""
-        whole, first = _in_turns(tokens, pairs)
-        other = torch.where(first, whole.roll(-1, 1), whole.roll(1, 1)).flatten()
+        words [N, L] bool: each of them is masked, and the filler told what it is; others [V, C]: what may be meant, -1:
+        nothing. pairs [N, L] bool: where two neighbours begin that are masked together, and the filler not told what
+        they are. Words and pairs are read in the same forwards, which costs a short text much less than two of them.
+        """
+        whole, word = _in_turns(tokens, words)
+        _, first = _in_turns(tokens, pairs)
+        second = pad(first, (1, 0))[:, :-1]
+        neighbour = torch.where(first, whole.roll(-1, 1), whole.roll(1, 1)).flatten()
+        twice, hidden = whole.repeat(2, 1), torch.cat([word, first | second])
+        told = torch.cat([self._untold(whole), self._untold(whole)])
+        told[: len(whole), :, :2] = whole[..., None]  # the first token of its gap, and the first piece
 
         def choose(logits: Tensor, slot: Tensor) -> tuple[Tensor, Tensor]:
-            own = whole.flatten()[slot]
-            found = logits.float().gather(1, torch.stack([other[slot], own], 1))
-            return own, found[:, 0] - found[:, 1]
+            own, of_pair = twice.flatten()[slot], slot >= whole.numel()
+            swapped = torch.full_like(others[own], -1)
+            swapped[:, 0] = neighbour[slot % whole.numel()]
+            return _best(logits.float(), own, torch.where(of_pair[:, None], swapped, others[own]))
 
-        second = torch.nn.functional.pad(first, (1, 0))[:, :-1]
-        _, odds = self._ask(whole, length, first | second, choose)
-        return _of_turns(odds + odds.roll(-1, 1), first)
+        shown = twice.masked_fill(hidden, MASK_ID)
+        ids, odds = self.fill(shown, length.repeat(2 * STRIDE), hidden, told, choose)
+        (ids, _), (odds, swap_odds) = ids.chunk(2), odds.chunk(2)
+        swap_odds = swap_odds + swap_odds.roll(-1, 1)  # each of the two in the other's place
+        return SecondThoughts(
+            _of_turns(ids, word), _of_turns(torch.sigmoid(odds), word), _of_turns(torch.sigmoid(swap_odds), first)
+        )
 
-    def _ask(
-        self, whole: Tensor, length: Tensor, hidden: Tensor, choose: Choose, *, told: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """``fill`` of all turns. told: which token each mask hides, as the first of its gap and as the first piece."""
-        known = torch.full((*whole.shape, 1 + self.config.told_pieces), -1, device=whole.device)
-        if told:
-            known[..., :2] = whole[..., None]
-        return self.fill(whole.masked_fill(hidden, MASK_ID), length.repeat(STRIDE), hidden, known, choose)
+    def _untold(self, tokens: Tensor) -> Tensor:
+        """[N, L, 1 + P]: the filler is not told what was deleted from tokens [N, L]."""
+        return torch.full((*tokens.shape, 1 + self.config.told_pieces), -1, device=tokens.device)
 
     def _views(
         self,
@@ -227,7 +235,7 @@ class WindowedModel:
             window for row, size in enumerate(length.tolist()) for window in cut(row, size, capacity[row], border[row])
         ]
         if wanted is not None:
-            before = torch.nn.functional.pad(wanted.long().cumsum(1), (1, 0)).tolist()
+            before = pad(wanted.long().cumsum(1), (1, 0)).tolist()
             windows = [
                 window for window in windows if before[window.row][window.end] > before[window.row][window.start]
             ]
@@ -268,6 +276,13 @@ def _in_turns(tokens: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
 def _of_turns(values: Tensor, hidden: Tensor) -> Tensor:
     """[N, L] each of the values [STRIDE·N, L] that were ``hidden``, in its turn; 0 elsewhere."""
     return torch.where(hidden, values, 0).unflatten(0, (STRIDE, -1)).sum(0)
+
+
+def _best(logits: Tensor, own: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """(id, log odds) [M] of the likeliest of the ``others`` [M, C] (-1: none) against ``own`` [M]; logits [M, V]."""
+    nats, place = logits.gather(1, others.clamp_min(0)).masked_fill(others < 0, -torch.inf).max(1, keepdim=True)
+    odds = nats - logits.gather(1, own[:, None])
+    return others.gather(1, place).squeeze(1), odds.squeeze(1)
 
 
 def _view(windows: list[Window], tokens: Tensor) -> View:

@@ -11,16 +11,16 @@ filler finds them as much more probable so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from dualmask.core.confusions import companion_table
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.families.edit.infer.spelling import Suspect, Written
+from dualmask.families.edit.infer.windows import SecondThoughts
 from dualmask.families.edit.round import RoundResult, play_round
 
 if TYPE_CHECKING:
@@ -45,42 +45,62 @@ class Rewording:
         rows = (words & rules.editable & (threshold < 1)).any(1).nonzero().squeeze(1)
         if not len(rows):
             return result, confidence
+        asked = _Asked.of(rules, rows, words[rows], table.ids[..., 0])
+        swaps, others = asked.swaps(threshold[rows]), asked.others(threshold[rows])
+        if not swaps and not others:
+            return result, confidence
         written = Written.of(result, confidence)
-        given = words[rows], rows, threshold[rows]
-        for suspect, new in _reordered(rules, *given):  # better than deleting one of the two
+        for suspect, new in swaps:  # better than deleting one of the two
             written.replace(suspect, new)
-        for suspect, new in _reworded(rules, table.ids[..., 0], *given):
+        for suspect, new in others:
             if not written.touched(suspect.row, suspect.first):
                 written.replace(suspect, new)
         played = play_round(tokens, rules.drafts.length, written)
         return played, written.confidence(played.opened)
 
 
-# Both are asked about all words, whichever may go: what is said of one must not depend on thresholds.
-def _reworded(
-    rules: InferenceRules, others: Tensor, words: Tensor, rows: Tensor, threshold: Tensor
-) -> Iterator[Change]:
-    """others [V, C]: companions; words [n, L] bool and threshold [n, 1]: of the drafts ``rows`` [n]."""
-    tokens, length = rules.drafts.tokens[rows], rules.drafts.length[rows]
-    words = words & (others[tokens, 0] >= 0)
-    ids, prob = rules.model.reconsider(tokens, length, words, others)
-    chosen = words & rules.editable[rows] & (prob > threshold)
-    for number, place in chosen.nonzero().tolist():
-        suspect = Suspect(int(rows[number]), place, place + 1, ())
-        yield suspect, [(int(ids[number, place]), float(prob[number, place]))]
+@dataclass(frozen=True)
+class _Asked:
+    """What the filler was asked, of the drafts ``rows`` [n], and what it said. Words and pairs are asked about
+    whichever may go: what is said of one must not depend on thresholds."""
 
+    rows: Tensor
+    tokens: Tensor  # [n, L]
+    editable: Tensor  # [n, L] bool
+    words: Tensor  # [n, L] bool: words that have companions
+    pairs: Tensor  # [n, L] bool: words behind which another one stands, both with a blank in front
+    said: SecondThoughts
 
-def _reordered(rules: InferenceRules, words: Tensor, rows: Tensor, threshold: Tensor) -> Iterator[Change]:
-    """The same of two words side by side, both with a blank in front."""
-    tokens, length, editable = rules.drafts.tokens[rows], rules.drafts.length[rows], rules.editable[rows]
-    words = words & rules.lexicon.begins_space[tokens]
-    twice = tokens == tokens.roll(-1, 1)
-    pairs = _begins(words) & ~(twice | twice.roll(1, 1) | twice.roll(-1, 1))  # a doubled word is another mistake
-    prob = torch.sigmoid(rules.model.misplaced(tokens, length, pairs))
-    chosen = pairs & _begins(editable) & (prob > threshold)
-    for number, place in chosen.nonzero().tolist():
-        first, second = tokens[number, place : place + 2].tolist()
-        yield Suspect(int(rows[number]), place, place + 2, ()), [(second, float(prob[number, place])), (first, 1.0)]
+    @classmethod
+    def of(cls, rules: InferenceRules, rows: Tensor, words: Tensor, others: Tensor) -> _Asked:
+        """words [n, L] bool: known words; others [V, C]: companions."""
+        tokens, length, editable = rules.drafts.tokens[rows], rules.drafts.length[rows], rules.editable[rows]
+        twice = tokens == tokens.roll(-1, 1)
+        doubled = twice | twice.roll(1, 1) | twice.roll(-1, 1)  # another mistake
+        pairs = _begins(words & rules.lexicon.begins_space[tokens]) & ~doubled
+        words = words & (others[tokens, 0] >= 0)
+        said = rules.model.reconsider(tokens, length, words, pairs, others)
+        return cls(rows, tokens, editable, words, pairs, said)
+
+    def others(self, threshold: Tensor) -> list[Change]:
+        """Of the words that may go those of whose companions the filler is surer than ``threshold`` [n, 1]."""
+        said, chosen = self.said, self.words & self.editable & (self.said.prob > threshold)
+        return [
+            (self._suspect(number, place, 1), [(int(said.ids[number, place]), float(said.prob[number, place]))])
+            for number, place in chosen.nonzero().tolist()
+        ]
+
+    def swaps(self, threshold: Tensor) -> list[Change]:
+        """Of the pairs that may go those of whose other order it is surer."""
+        changes, chosen = [], self.pairs & _begins(self.editable) & (self.said.swap_prob > threshold)
+        for number, place in chosen.nonzero().tolist():
+            first, second = self.tokens[number, place : place + 2].tolist()
+            new = [(second, float(self.said.swap_prob[number, place])), (first, 1.0)]
+            changes.append((self._suspect(number, place, 2), new))
+        return changes
+
+    def _suspect(self, number: int, place: int, size: int) -> Suspect:
+        return Suspect(int(self.rows[number]), place, place + size, ())
 
 
 def _begins(words: Tensor) -> Tensor:

@@ -97,7 +97,8 @@ def test_each_word_is_masked_once_and_told(english_tokenizer):
     asked[0, 1:-1] = True
     others = companion_table(tokenizer).ids[..., 0]
     windowed = WindowedModel(model, read_lexicon(tokenizer))
-    found, prob = windowed.reconsider(tokens, torch.tensor([tokens.shape[1]]), asked, others)
+    said = windowed.reconsider(tokens, torch.tensor([tokens.shape[1]]), asked, torch.zeros_like(asked), others)
+    found, prob = said.ids, said.prob
     read = torch.cat([shown for shown, _ in model.asked])
     told = torch.cat([known for _, known in model.asked])
     masks = read == MASK_ID
@@ -157,18 +158,18 @@ def test_log_probabilities_are_of_each_token_masked_once_and_not_told(english_to
     tokens = torch.tensor([[1, *ids, 2] + [0] * (width - 2 - len(ids)) for ids in texts])
     length = torch.tensor([len(ids) + 2 for ids in texts])
     windowed = WindowedModel(model, read_lexicon(tokenizer))
-    nats = windowed.log_probs(tokens, length)
+    inner = (torch.arange(width) > 0) & (torch.arange(width) < length[:, None] - 1)
+    nats = windowed.log_probs(tokens, length, inner)
     assert all((told == -1).all() for _, told in model.asked)
     likely, other = NATS, 0.0
     normaliser = torch.log(torch.tensor(torch.e**NATS + tokenizer.vocab_size - 1.0))
-    inner = (torch.arange(width) > 0) & (torch.arange(width) < length[:, None] - 1)
     expected = torch.where(tokens == liked[0], likely, other) - normaliser
     torch.testing.assert_close(nats, torch.where(inner, expected, 0.0))
     remembered = _ReadOnce(windowed)
     for rows in ([0, 1], [1], [1, 0]):
-        torch.testing.assert_close(remembered.log_probs(tokens[rows], length[rows]), nats[rows])
+        torch.testing.assert_close(remembered.log_probs(tokens[rows], length[rows], inner[rows]), nats[rows])
     number = len(model.asked)
-    remembered.log_probs(tokens, length)
+    remembered.log_probs(tokens, length, inner)
     assert len(model.asked) == number
 
 
