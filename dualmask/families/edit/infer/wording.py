@@ -1,9 +1,9 @@
 """Known words become others that may be meant, and neighbours change places.
 
 A picker has to learn each mistake; the filler knows from right texts alone what fits ("There [MASK] two ways"). So each
-word of a text that is mended is masked in turn, and of its companions (``core.confusions.companion_table``: other
+word of a text that is mended and that the picker doubts a little is masked in turn, and of its companions (``core.confusions.companion_table``: other
 forms, words of its class, words that sound alike) that one is written in its place of which the filler, told what stood
-there, is sure enough (``wording_threshold``). Two words side by side are masked together, and change places if the
+there, is sure enough (``wording_threshold``). Two words side by side, one of them doubted, are masked together, and change places if the
 filler finds them as much more probable so.
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -26,6 +27,7 @@ from dualmask.families.edit.round import RoundResult, play_round
 if TYPE_CHECKING:
     from dualmask.families.edit.infer.rounds import InferenceRules
 
+DOUBT = 0.03  # least probability, by the picker, that a word is wrong, or one of a pair, before the filler is asked
 Change = tuple[Suspect, list[tuple[int, float]]]  # what goes, and what comes with which probability
 
 
@@ -61,14 +63,14 @@ class Rewording:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the filler was asked, of the drafts ``rows`` [n], and what it said. Words and pairs are asked about
-    whichever may go: what is said of one must not depend on thresholds."""
+    """What the filler was asked, of the drafts ``rows`` [n], and what it said. It is asked about what the picker doubts,
+    whichever may go: what is said of one must not depend on the thresholds of requests."""
 
     rows: Tensor
     tokens: Tensor  # [n, L]
     editable: Tensor  # [n, L] bool
-    words: Tensor  # [n, L] bool: words that have companions
-    pairs: Tensor  # [n, L] bool: words behind which another one stands, both with a blank in front
+    words: Tensor  # [n, L] bool: doubted words that have companions
+    pairs: Tensor  # [n, L] bool: words behind which another one stands, both with a blank in front, one of them doubted
     said: SecondThoughts
 
     @classmethod
@@ -77,8 +79,9 @@ class _Asked:
         tokens, length, editable = rules.drafts.tokens[rows], rules.drafts.length[rows], rules.editable[rows]
         twice = tokens == tokens.roll(-1, 1)
         doubled = twice | twice.roll(1, 1) | twice.roll(-1, 1)  # another mistake
-        pairs = _begins(words & rules.lexicon.begins_space[tokens]) & ~doubled
-        words = words & (others[tokens, 0] >= 0)
+        doubted = torch.sigmoid(rules.wrong[rows]) > DOUBT
+        pairs = _begins(words & rules.lexicon.begins_space[tokens]) & ~doubled & (doubted | doubted.roll(-1, 1))
+        words = words & doubted & (others[tokens, 0] >= 0)
         said = rules.model.reconsider(tokens, length, words, pairs, others)
         return cls(rows, tokens, editable, words, pairs, said)
 

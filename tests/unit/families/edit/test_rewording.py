@@ -14,17 +14,22 @@ from dualmask.families.edit.infer.known_words import KnownWords
 from dualmask.families.edit.infer.operating_point import OperatingPoint
 from dualmask.families.edit.infer.request import Request
 from dualmask.families.edit.infer.windows import STRIDE, WindowedModel
+from dualmask.families.edit.infer.wording import DOUBT
 from dualmask.nn.parallel import mesh
 
 WORDS = WordList(["there", "is", "are", "was", "were", "two", "names", "in", "on", "this", "these", "the", "a", "name"])
 NATS = 4.0
 
 
+def doubt(tokens):
+    return torch.full(tokens.shape, 2 * DOUBT)
+
+
 class Liking(Scripted):
     """Would like to write these pieces, whatever the place; keeps what it was asked with."""
 
     def __init__(self, vocab_size, liked):
-        super().__init__(vocab_size, max_length=64)
+        super().__init__(vocab_size, wrong=doubt, max_length=64)
         self.liked, self.asked = liked, []
 
     def fill(self, tokens, length, slot, replaced=None):
@@ -79,6 +84,23 @@ def test_locked_words_and_texts_that_are_not_mended_stay(mend, english_tokenizer
     assert mend(text, [" are"], locked=locked, wording_threshold=0.8) == text
 
 
+def test_the_filler_is_asked_of_doubted_words_and_their_neighbours_alone(english_tokenizer):
+    tokenizer = english_tokenizer
+    text = " there is the name on the list of names in this list"
+    be = tokenizer.encode(" is")[0]
+    model = Liking(tokenizer.vocab_size, [tokenizer.encode(" are")[0]])
+    model.wrong = lambda tokens: torch.where(tokens == be, 2 * DOUBT, DOUBT / 2)
+    known, point = KnownWords(tokenizer, WORDS), OperatingPoint(wording_threshold=0.8)
+    engine = Engine(model, read_lexicon(tokenizer), known=known, point=point)
+    engine.run([Request(tokenizer.encode(text), "auto", rounds=1)])
+    read, told = (torch.cat(planes) for planes in zip(*model.asked[:1], strict=True))
+    place = 1 + tokenizer.encode(text).index(be)
+    masks = [(row == MASK_ID).nonzero().squeeze(1).tolist() for row in read]
+    assert masks == [[place], [place - 1, place], [place, place + 1]]
+    assert (told[0, place, :2] == be).all()
+    assert (told[1:] == -1).all()
+
+
 def test_words_that_are_not_known_are_not_written(mend):
     words = WordList(["there", "is", "two", "names"])
     assert mend("There is two names.", [" are"], words=words, wording_threshold=0.8) == "There is two names."
@@ -125,7 +147,7 @@ def reorder(english_tokenizer):
             return NATS * torch.where(place[:, None] == 0, early, ~early).float()
 
     def mend(text, **point):
-        model = Ordering(tokenizer.vocab_size, max_length=64)
+        model = Ordering(tokenizer.vocab_size, wrong=doubt, max_length=64)
         model.pair = [tokenizer.encode(" in")[0], tokenizer.encode(" the")[0]]
         point = OperatingPoint(**point)
         engine = Engine(model, read_lexicon(tokenizer), known=Known(tokenizer), point=point)
