@@ -82,9 +82,10 @@ def sureness(result: RoundResult, confidence: Tensor) -> Tensor:
     return nats.new_zeros(len(nats), result.count.shape[1] + 1).scatter_add(1, gap, nats)[:, :-1].exp()
 
 
-def around(result: RoundResult) -> tuple[Tensor, Tensor]:
-    """[N, L] and [N, W] bool: tokens of draft and result whose probability counts for some edit (``gains``)."""
-    edits = edited(result).long()
+def around(result: RoundResult, gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, L] and [N, W] bool: tokens of draft and result whose probability counts (``gains``) for an edit of one of the
+    ``gaps`` [N, G] bool."""
+    edits = (edited(result) & gaps).long()
     planes = []
     for (first, behind), plane in zip(_ranges(result), (result.deleted, result.tokens), strict=True):
         change = edits.new_zeros(len(edits), plane.shape[1] + 1)

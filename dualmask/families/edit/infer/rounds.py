@@ -86,12 +86,11 @@ def _approved(
     least = [budget.request.point.preference for budget in budgets]
     least_sure = rules.tensor([budget.request.point.fill_threshold for budget in budgets])
     approved = ~unchanged(result, drafts.tokens) & (sureness(result, confidence) >= least_sure[:, None])
-    if any(value is not None for value in least):
-        least_gain = rules.tensor([-math.inf if value is None else value for value in least])
-        rows = (result.changed & rules.told).nonzero().squeeze(1)
-        approved &= gains(result, *_log_probs(rules, result, rows)) >= least_gain[:, None]
     if word_check is not None:
         approved &= word_check(result, drafts.tokens, drafts.length)
+    if any(value is not None for value in least):  # last: it alone asks the model, about what is still approved
+        least_gain = rules.tensor([-math.inf if value is None else value for value in least])
+        approved &= gains(result, *_log_probs(rules, result, approved & rules.told[:, None])) >= least_gain[:, None]
     approved |= ~rules.told[:, None]
     if bool((approved | ~edited(result)).all()):
         return result, confidence
@@ -100,17 +99,20 @@ def _approved(
     return replayed, torch.where(replayed.is_mask, again.carried(replayed.opened, confidence), 1.0)
 
 
-def _log_probs(rules: InferenceRules, result: RoundResult, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, L] and [N, W] log probabilities of tokens around the edits of the texts ``rows``, where they are masked,
+def _log_probs(rules: InferenceRules, result: RoundResult, gaps: Tensor) -> tuple[Tensor, Tensor]:
+    """[N, L] and [N, W] log probabilities of tokens around the edits of ``gaps`` [N, G] bool, where they are masked,
     before and after the round; 0 elsewhere. Both are read in the same forwards."""
     drafts, width = rules.drafts, max(rules.drafts.tokens.shape[1], result.tokens.shape[1])
+    counts = around(result, gaps)
+    rows = (edited(result) & gaps).any(1).nonzero().squeeze(1)
     tokens, asked = (
         torch.cat([pad(plane[rows], (0, width - plane.shape[1])) for plane in planes])
-        for planes in ((drafts.tokens, result.tokens), around(result))
+        for planes in ((drafts.tokens, result.tokens), counts)
     )
-    nats = rules.model.log_probs(tokens, torch.cat([drafts.length[rows], result.length[rows]]), asked)
     before, after = torch.zeros(2, len(drafts.tokens), width, device=rules.device)
-    before[rows], after[rows] = nats.chunk(2)
+    if len(rows):
+        nats = rules.model.log_probs(tokens, torch.cat([drafts.length[rows], result.length[rows]]), asked)
+        before[rows], after[rows] = nats.chunk(2)
     return before[:, : drafts.tokens.shape[1]], after[:, : result.tokens.shape[1]]
 
 
@@ -153,7 +155,8 @@ class InferenceRules:
         logits = replace(scores.logits, wrong=scores.logits.wrong - torch.logit(threshold, eps=1e-6)[:, None])
         temperature = self.tensor([budget.request.sampling.place_temperature for budget in budgets])
         logistic_noise = noise.logistic(drafts.key, "pick", budgets[0].round, allowed.shape[1])
-        chosen = decide(self.model.config, logits, allowed, keep_rate, logistic_noise, temperature[:, None])
+        share = keep_rate if any(number) else None  # nobody asks for a number: none is searched for
+        chosen = decide(self.model.config, logits, allowed, share, logistic_noise, temperature[:, None])
         edits, self.gate = self._gate(scores.gate_logit, forced)
         chosen &= edits & self.tensor([here != 0 for here in number], torch.bool)[:, None]
         self.editable = allowed & edits & self.told[:, None]

@@ -162,7 +162,8 @@ class WindowedModel:
             to_fill = view.core & slots[view.row, view.position]
             source = (view.row * tokens.shape[1] + view.position)[to_fill]
             known = torch.where((view.tokens == MASK_ID)[..., None], replaced[view.row, view.position], -1)
-            logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1), known)
+            told = known if bool((known >= 0).any()) else None  # the maps of hints are a tenth of a reading
+            logits = self.model.fill(view.tokens, view.length, to_fill.flatten().nonzero().squeeze(1), told)
             chosen, prob = choose(whole_vocabulary(logits, len(self.lexicon.writable)), source)
             filled.view(-1)[source] = chosen
             confidence.view(-1)[source] = prob

@@ -1,10 +1,10 @@
 """Known words become others that may be meant, and neighbours change places.
 
 A picker has to learn each mistake; the filler knows from right texts alone what fits ("There [MASK] two ways"). So each
-word of a text that is mended and that the picker doubts a little is masked in turn, and of its companions (``core.confusions.companion_table``: other
-forms, words of its class, words that sound alike) that one is written in its place of which the filler, told what stood
-there, is sure enough (``wording_threshold``). Two words side by side, one of them doubted, are masked together, and change places if the
-filler finds them as much more probable so.
+word of a text that is mended and that the picker doubts a little is masked in turn, and of its companions
+(``core.confusions.companion_table``: other forms, words of its class, words that sound alike) that one is written in
+its place of which the filler, told what stood there, is sure enough (``wording_threshold``). Two words side by side,
+one of them doubted, are masked together, and change places if the filler finds them as much more probable so.
 """
 
 # N drafts, L positions, W positions behind the round, V vocabulary, C companions
