@@ -22,7 +22,7 @@ from dualmask.families.edit.round import Opened, Remainder, RoundResult, take
 from dualmask.ops.gaps import gap_counts, gap_index, gap_present
 
 ONE_LETTER = "aAI"  # words
-REACH = 2  # tokens on either side of an edit that count, too
+REACH = 1  # tokens on either side of an edit that count, too; each costs two readings
 
 
 @dataclass(frozen=True)

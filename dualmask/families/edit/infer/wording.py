@@ -63,8 +63,8 @@ class Rewording:
 
 @dataclass(frozen=True)
 class _Asked:
-    """What the filler was asked, of the drafts ``rows`` [n], and what it said. It is asked about what the picker doubts,
-    whichever may go: what is said of one must not depend on the thresholds of requests."""
+    """What the filler was asked, of the drafts ``rows`` [n], and what it said. It is asked about what the picker
+    doubts, whichever may go: what is said of one must not depend on the thresholds of requests."""
 
     rows: Tensor
     tokens: Tensor  # [n, L]
