@@ -18,6 +18,7 @@ from dualmask.families.task import build
 from dualmask.inference.folder import REMEDY, WEIGHTS, ModelFolderError, open_folder
 from dualmask.inference.weights import decode
 from dualmask.nn.parallel import mesh
+from dualmask.nn.parallel.linear import store_by_columns
 
 AnyModel = TypeVar("AnyModel", bound=nn.Module)
 
@@ -44,6 +45,8 @@ def load(folder: str | Path, device: str = "auto", *, family: str = DEFAULT) -> 
     mesh.single_process()
     model = build(opened.config, opened.vocab_size)
     _fill_weights(model, opened.path / WEIGHTS)
+    if where.type == "cpu":
+        store_by_columns(model)
     return Loaded(model.to(where).eval().requires_grad_(False), tokenizer, opened.config, opened.path)
 
 

@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from megatron.core.tensor_parallel import (
     VocabParallelEmbedding,
-    copy_to_tensor_model_parallel_region,
     reduce_from_tensor_model_parallel_region,
 )
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from dualmask.nn import initial
 from dualmask.nn.parallel import mesh
-from dualmask.nn.parallel.linear import begin, drawn_elsewhere, megatron_config
+from dualmask.nn.parallel.linear import alone, begin, drawn_elsewhere, megatron_config, shared
 from dualmask.nn.parallel.slices import split
 
 MULTIPLE = 64  # rows are padded to a multiple of this, so that any sensible degree divides the table
@@ -48,10 +47,9 @@ class TokenTable(VocabParallelEmbedding):
     def forward(self, x: Tensor, *, logits: bool = False) -> Tensor:
         """ids […] → embeddings […, D]; with ``logits``: states […, D] → […, padded V / tensor]."""
         if not logits:
-            return super().forward(x)
+            return nn.functional.embedding(x, self.weight) if alone() else super().forward(x)
         assert self.output_bias is not None
-        x = copy_to_tensor_model_parallel_region(x)
-        return nn.functional.linear(x, self.weight, self.output_bias.to(x.dtype))
+        return nn.functional.linear(shared(x), self.weight, self.output_bias.to(x.dtype))
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
