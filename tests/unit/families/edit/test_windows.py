@@ -80,3 +80,48 @@ def test_fill_writes_the_slots_and_nothing_else(loaded: Loaded, writer: Writer) 
     assert torch.equal(torch.cat(seen).sort().values, place[slots])
     assert torch.equal(filled, torch.where(slots, place + 1000, tokens))
     assert torch.equal(confidence, torch.where(slots, 0.5, 1.0))
+
+
+def test_words_and_pairs_are_asked_in_one_forward_and_get_the_answers_of_two(loaded: Loaded, writer: Writer) -> None:
+    tokens, length, inner, others = _two_texts(loaded)
+    words, pairs = inner.clone(), inner & inner.roll(-1, 1)
+    words[:, ::3], pairs[:, ::2] = False, False
+    model, nothing = windowed(loaded, writer.lexicon), torch.zeros_like(inner)
+    forwards = []
+    hook = loaded.model.filler.register_forward_hook(lambda *_: forwards.append(1))
+    both = model.reconsider(tokens, length, words, pairs, others)
+    assert len(forwards) == 1
+    hook.remove()
+    apart = model.reconsider(tokens, length, words, nothing, others)
+    swaps = model.reconsider(tokens, length, nothing, pairs, others)
+    assert torch.equal(both.ids, apart.ids)
+    torch.testing.assert_close(both.prob, apart.prob)
+    torch.testing.assert_close(both.swap_prob, swaps.swap_prob)
+    assert (both.prob[words] > 0).all()
+    assert (both.prob[~words] == 0).all()
+    assert (both.swap_prob[pairs] > 0).all()
+    assert (both.swap_prob[~pairs] == 0).all()
+
+
+def test_log_probabilities_of_some_tokens_are_those_of_all(loaded: Loaded, writer: Writer) -> None:
+    tokens, length, inner, _ = _two_texts(loaded)
+    asked = inner.clone()
+    asked[:, 5:] = False
+    model, shapes = windowed(loaded, writer.lexicon), []
+    hook = loaded.model.filler.trunk.register_forward_hook(lambda _, inputs, __: shapes.append(len(inputs[0])))
+    some, every = model.log_probs(tokens, length, asked), model.log_probs(tokens, length, inner)
+    hook.remove()
+    torch.testing.assert_close(some, every * asked)
+    assert shapes == [2 * 4, 2 * 8], "turns in which nothing is asked are not read"
+
+
+def _two_texts(loaded: Loaded) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens and length, what is between BOS and EOS, and two words that may be meant in place of each."""
+    generator, size = torch.Generator().manual_seed(0), loaded.tokenizer.vocab_size
+    tokens = torch.randint(262, size, (2, 20), generator=generator)
+    length = torch.tensor([20, 14])
+    tokens[:, 0] = BOS_ID
+    tokens[torch.arange(2), length - 1] = EOS_ID
+    place = torch.arange(20)
+    others = torch.randint(262, size, (size, 2), generator=generator)
+    return tokens, length, (place > 0) & (place < length[:, None] - 1), others
