@@ -30,9 +30,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotary: Rotary, layout: Layout, cached: Appendable | None = None) -> Tensor:
         """[…, D] from […, D]. ``cached``: keys and values of the tokens in front of these."""
         qkv = shaped(self.qkv(x), rotary.tokens)
-        qk, v = qkv.unflatten(-1, (self.heads, 3, self.head_width)).split([2, 1], -2)
-        q, k = rotary.apply(qk.flatten(-3, -2)).unflatten(-2, (self.heads, 2)).unbind(-2)  # both in one go
-        return self.output(layout.attend(q, k, v.squeeze(-2), cached).flatten(-2))
+        q, k, v = qkv.unflatten(-1, (self.heads, 3, self.head_width)).unbind(-2)
+        return self.output(layout.attend(rotary.apply(q), rotary.apply(k), v, cached).flatten(-2))
 
 
 class MLP(nn.Module):

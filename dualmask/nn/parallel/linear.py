@@ -33,9 +33,10 @@ def megatron_config() -> ModelParallelConfig:
 
 
 def alone() -> bool:
-    """Whether there is neither a gradient nor another rank: then Megatron's layers do nothing but multiply, and much of
-    the time of a short text would be that of the host in them."""
-    return not torch.is_grad_enabled() and mesh.tensor_size() == 1
+    """Whether a model on one rank only answers: then Megatron's layers do nothing but multiply, and much of the time of
+    a short text would be that of the host in them. Not in training, also where that needs no gradient: the last digits
+    of its sums stay what they were."""
+    return torch.is_inference_mode_enabled() and mesh.tensor_size() == 1
 
 
 def shared(x: Tensor) -> Tensor:
