@@ -16,6 +16,14 @@ Order = Literal["random", "confidence"]
 ORDERS: tuple[Order, ...] = get_args(Order)
 
 
+def parse_order(name: str) -> Order:
+    """Raises ValueError."""
+    for order in ORDERS:
+        if order == name:
+            return order
+    raise ValueError(f"order {name}: give {' or '.join(ORDERS)}")
+
+
 @dataclass(frozen=True)
 class Continuation:
     """What follows a prompt. ``steps``: passes that wrote its tokens, where a method takes more for one text than for
@@ -54,6 +62,9 @@ class WriterSettings:
     fill_steps: Sequence[int] = (1,)  # passes to each round
     steps: Sequence[int] = ()  # of a model that unmasks
     order: Order = "random"  # of its unmasking
+    span: int = 16  # tokens that are refined together
+    gate: str = "learned"  # in how many steps
+    may_end: bool = False  # a text may be shorter than what is asked for, where a model can end it
 
 
 @dataclass

@@ -23,6 +23,7 @@ from dualmask.config.stage import StageConfig
 from dualmask.core.batch import Batch
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.curriculum import StepPlan
+from dualmask.nn.token_losses import ScoredSlots
 
 Result = TypeVar("Result")
 
@@ -190,6 +191,8 @@ class Runtime:
     copied: Callable[[Collection[str], Any], dict[str, str]] = nothing_copied
     prepare: Prepare | None = None  # what ``Task.prepare`` does, for the thread that reads the data; None: nothing
     writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
+    # (model, sequences, with or without EOS) → the exact loss of each token behind the first; None: there is none
+    next_tokens: Callable[[Any, Batch], ScoredSlots] | None = None
     finish: Finish | None = None
 
 

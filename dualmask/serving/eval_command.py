@@ -9,9 +9,10 @@ from __future__ import annotations
 import typer
 
 from dualmask.families import registry
+from dualmask.serving.eval_bits import bits
 from dualmask.serving.eval_generation import generation
 
-SUITES = (generation,)
+SUITES = (generation, bits)
 
 app = typer.Typer(help="Measure a model against what it has to beat.", rich_markup_mode=None)
 for suite in (*SUITES, *(suite for family in registry.families() for suite in family.eval_suites())):

@@ -111,20 +111,17 @@ def generation(measured: Measured, compared: Compared, written: Written) -> None
 
 def _writers(loaded: Loaded[Any], measured: Measured, compared: Compared, written: Written) -> list[Writer]:
     """The model's own, and those of the models that it is compared with."""
-    from dualmask.evaluation.writers import ORDERS, WriterSettings
+    from dualmask.evaluation.writers import WriterSettings, parse_order
     from dualmask.inference.loading import load
 
     def counts(option: str, text: str) -> list[int]:
         return numbers(option, text, int, lambda number: number >= 1, COUNTS)
 
-    order = next((order for order in ORDERS if order == compared.order), None)
-    if order is None:
-        raise ValueError(f"--order {compared.order}: give {' or '.join(ORDERS)}")
     settings = WriterSettings(
         passes=counts("--passes", written.passes),
         fill_steps=counts("--fill-steps", written.fill_steps),
         steps=counts("--steps", compared.steps),
-        order=order,
+        order=parse_order(compared.order),
     )
     writers = writers_of(loaded, settings)
     for option, folder, family in (

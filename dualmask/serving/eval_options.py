@@ -17,13 +17,12 @@ Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Unplotted:
     """Which model, on what data, and where the figures go."""
 
     model: Annotated[Path, typer.Option(metavar="DIR", help="Exported folder, or a run's folder.", show_default=False)]
     data: Annotated[Path, typer.Option(metavar="F", help='jsonl, a {"text": …} a line.', show_default=False)]
     json_out: Annotated[Path | None, typer.Option("--json", help="Result file to write.", show_default=False)] = None
-    plot: Annotated[Path | None, typer.Option(help="PNG to draw.", show_default=False)] = None
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto"
 
     def write(self, suite: str, rows: Sequence[dict[str, Any]], **about: Any) -> None:
@@ -32,6 +31,13 @@ class Measured:
 
         if self.json_out:
             report.write(self.json_out, suite, rows, model=str(self.model), data=str(self.data), **about)
+
+
+@dataclass(frozen=True)
+class Measured(Unplotted):
+    """The same, of a suite that has a plot."""
+
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw.", show_default=False)] = None
 
 
 def numbers(
@@ -56,9 +62,7 @@ def load_judge(scorer: Path | None, loaded: Loaded[Any], measured: Measured) -> 
         return None
     judging = load(scorer, measured.device, family="autoregressive")
     require_alike(loaded, judging, f"--scorer {scorer}", measured)
-    return Judge(
-        judging.model, judging.tokenizer, judging.config.max_length, device=next(judging.model.parameters()).device
-    )
+    return Judge(judging.model, judging.tokenizer, judging.config.max_length)
 
 
 def require_alike(loaded: Loaded[Any], other: Loaded[Any], option: str, measured: Measured) -> None:

@@ -58,10 +58,6 @@ class Autoregressive(LanguageModel):
         states = self.lm(self.table(batch.tokens), position, batch.present, lengths=batch.lengths)
         return next_tokens(batch, states, self.logits)
 
-    def token_losses(self, batch: Batch) -> Tensor:
-        """[B, T] −log p of the token behind each position, in nats; 0 behind the end of a text."""
-        return self(batch).losses_by_position(batch.tokens)
-
     def next_logits(self, tokens: Tensor, position: Tensor, present: Tensor, cache: KVCache | None = None) -> Tensor:
         """[B, V / tensor] for the token behind the last one of each row: rows are padded on the *left*.
 

@@ -29,5 +29,7 @@ def diffusion_writers(loaded: Any, settings: Any) -> list[Any]:
     return writers(loaded, settings)
 
 
-AUTOREGRESSIVE = Runtime(build=Autoregressive, task=task, writers=autoregressive_writers)
+AUTOREGRESSIVE = Runtime(
+    build=Autoregressive, task=task, writers=autoregressive_writers, next_tokens=Autoregressive.forward
+)
 DIFFUSION = Runtime(build=MaskedDiffusion, task=task, writers=diffusion_writers)

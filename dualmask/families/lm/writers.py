@@ -17,11 +17,12 @@ NETWORK = "lm"  # the submodule whose forwards are passes
 
 
 def autoregressive_writers(loaded: Loaded[Autoregressive], settings: WriterSettings) -> list[Writer]:
-    """One token a pass, with a KV cache. It may not end a text early, so that lengths are alike."""
+    """One token a pass, with a KV cache."""
 
     def write(prompts: Texts, tokens: int, temperature: float, seeds: Sequence[int]) -> list[Continuation]:
         sampling = SamplingParams(temperature=temperature).with_seeds(seeds)
-        written = autoregressive.write(loaded.model, prompts, tokens=tokens, least=tokens, sampling=sampling)
+        least = 0 if settings.may_end else tokens
+        written = autoregressive.write(loaded.model, prompts, tokens=tokens, least=least, sampling=sampling)
         return [Continuation(ids) for ids in written]
 
     return [Writer(SPEED_BASELINE, loaded.model, write, NETWORK)]

@@ -70,6 +70,10 @@ class SpanFusion(nn.Module):
         position = contiguous_positions(batch.tokens)
         return self.decoder(self.table(batch.tokens), position, batch.present, prefix, lengths=batch.lengths)
 
+    def decoder_losses(self, batch: Batch) -> ScoredSlots:
+        """The loss of every next token by the decoder alone; keeps no prefix."""
+        return self.next_tokens(batch, self.read(batch))
+
     def next_tokens(self, batch: Batch, states: Tensor) -> ScoredSlots:
         """The loss of every next token from the decoder's states [B, T, D]."""
         return next_tokens(batch, states, lambda h, slot: self.project(h.flatten(0, 1).index_select(0, slot)))

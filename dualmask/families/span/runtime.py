@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dualmask.config.schema import RunConfig
 from dualmask.config.stage import StageConfig
 from dualmask.core.tokenizer import Tokenizer
@@ -17,4 +19,11 @@ def task(model: SpanFusion, stage: StageConfig, run: RunConfig, tokenizer: Token
     return SpanTask(model, stage.span) if isinstance(stage, SpanStage) else DecoderTask(model)
 
 
-RUNTIME = Runtime(build=SpanFusion, task=task)
+def writers(loaded: Any, settings: Any) -> list[Any]:
+    """Imported when asked for: training writes nothing."""
+    from dualmask.families.span.evaluate.writers import family_writers
+
+    return family_writers(loaded, settings)
+
+
+RUNTIME = Runtime(build=SpanFusion, task=task, writers=writers, next_tokens=SpanFusion.decoder_losses)

@@ -23,7 +23,7 @@ class DecoderTask(Task):
     model: SpanFusion
 
     def window(self, batch: Batch, plan: StepPlan, rounds: range, state: Any) -> WindowLoss:
-        out = self.model.next_tokens(batch, self.model.read(batch))  # keeps no prefix: there is no span
+        out = self.model.decoder_losses(batch)
         nll = mean_token_loss(out, batch, GIVEN)
         return WindowLoss(nll, {"nll": nll.detach().float(), "token_prob": out.target_prob.float().mean()})
 

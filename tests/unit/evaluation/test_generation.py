@@ -178,7 +178,7 @@ def test_the_command_writes_result_file_and_plot(
         (("--temperatures", "warm"), "--temperatures warm: give numbers from 0 to 100"),
         (("--passes", "0"), "--passes 0"),
         (("--passes", "3", "--fill-steps", "4"), "give a number of passes"),
-        (("--order", "left"), "--order left: give random or confidence"),
+        (("--order", "left"), "order left: give random or confidence"),
         (("--length", "99"), "--length 99: give 2 to 30 tokens"),
         (("--prompts", "40"), "--prompts 40"),
         (("--limit", "3"), "(given: '3')"),
