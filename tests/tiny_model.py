@@ -13,6 +13,7 @@ from dualmask.config.schema import Family
 from dualmask.core.tokenizer import BOS, EOS, MASK, PAD, PRED, Tokenizer
 from dualmask.families.edit.config import EditConfig
 from dualmask.families.lm.config import LanguageModelConfig
+from dualmask.families.span.config import SpanFusionConfig, SpanModelConfig
 from dualmask.families.task import build
 from dualmask.nn.parallel import mesh
 from dualmask.training.export import write_export
@@ -55,6 +56,11 @@ def make_model_folder(folder: Path) -> Path:
 
 def language_model_config(family: Family) -> ModelConfig:
     return LanguageModelConfig(family=family, hidden=32, heads=2, layers=2, max_length=CONFIG.max_length)
+
+
+def span_config() -> SpanFusionConfig:
+    parts = SpanModelConfig(decoder_layers=2, encoder_layers=1, g_max=4, gate_hidden=16)
+    return SpanFusionConfig(hidden=32, heads=2, max_length=CONFIG.max_length, span=parts)
 
 
 def write_random_model(folder: Path, config: ModelConfig, tokenizer: Path, seed: int = 0) -> Path:
