@@ -1,4 +1,5 @@
-"""Exact −log p of texts, by models that predict each token from those in front of it; bits per byte of documents."""
+"""−log p of texts: exact by models that predict each token from those in front of it, a bound by others that have one;
+bits per byte of documents."""
 
 # N passages, D documents, M slots, V vocabulary
 
@@ -16,6 +17,7 @@ from dualmask.core.tokenizer import BOS_ID, PAD_ID, Tokenizer
 from dualmask.evaluation import statistics
 from dualmask.evaluation.continuation import TEXTS_AT_ONCE, parts
 from dualmask.evaluation.statistics import Row
+from dualmask.evaluation.texts import collate, sequences
 from dualmask.families import registry
 from dualmask.nn.parallel.vocabulary import whole_vocabulary
 from dualmask.nn.token_losses import ScoredSlots
@@ -87,6 +89,29 @@ def document_scores(scorer: Scorer, documents: Sequence[Sequence[int]], room: in
     scores = np.zeros((len(documents), 3))
     np.add.at(scores, [number for number, _ in cut], scorer.score([passage for _, passage in cut]))
     return scores
+
+
+@torch.inference_mode()
+def document_bounds(
+    model: Any, texts: Sequence[str], tokenizer: Tokenizer, draws: int, at_once: int = TEXTS_AT_ONCE
+) -> np.ndarray:
+    """[D] an upper bound of each document's −log p in nats: the mean of ``draws`` draws, of windows that know of each
+    other nothing and of their ends all. Raises ValueError for a model whose family has none."""
+    family, width = model.config.family, model.config.max_length
+    bound = registry.find(family).load_runtime().bound
+    if bound is None:
+        raise ValueError(f"a model of the family {family} has no bound of a likelihood")
+    cut = [(number, row) for number, text in enumerate(texts) for row in sequences([text], tokenizer, width, 1)]
+    nats = np.zeros(len(texts))
+    for part in parts(len(cut), at_once):
+        owners, rows = zip(*cut[part], strict=True)
+        batch = collate(rows, part.start, width).to(next(model.parameters()).device)
+        for turn in range(draws):
+            out = bound(model, batch, turn)
+            losses = torch.zeros_like(batch.length, dtype=torch.double)
+            losses.index_add_(0, out.slot // width, out.loss.double() * out.slot_weight)
+            np.add.at(nats, list(owners), losses.cpu().numpy() / draws)
+    return nats
 
 
 def room_of(max_length: int) -> int:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -58,10 +58,11 @@ def batches(
         raise ValueError(f"--data: no text of at least {shortest} tokens")
     if len(rows) > limit:
         rows = [rows[number * len(rows) // limit] for number in range(limit)]
-    return [_collate(rows[start : start + BATCH], start, max_length).to(device) for start in range(0, len(rows), BATCH)]
+    return [collate(rows[start : start + BATCH], start, max_length).to(device) for start in range(0, len(rows), BATCH)]
 
 
-def _collate(rows: list[list[int]], first: int, width: int) -> Batch:
+def collate(rows: Sequence[Sequence[int]], first: int, width: int) -> Batch:
+    """A batch of rows of ``width`` tokens; its keys number the sequences from ``first`` on."""
     tokens = torch.full((len(rows), width), PAD_ID)
     for number, row in enumerate(rows):
         tokens[number, : len(row)] = torch.tensor(row)

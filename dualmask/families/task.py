@@ -193,6 +193,9 @@ class Runtime:
     writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
     # (model, sequences, with or without EOS) → the exact loss of each token behind the first; None: there is none
     next_tokens: Callable[[Any, Batch], ScoredSlots] | None = None
+    # (model, sequences, number of a draw) → losses whose weighted sum over a sequence bounds its −log p, given its
+    # length, from above in the mean over draws; None: no bound is known
+    bound: Callable[[Any, Batch, int], ScoredSlots] | None = None
     finish: Finish | None = None
 
 

@@ -19,6 +19,7 @@ from dualmask.evaluation import likelihood
 from dualmask.evaluation.continuation import TEXTS_AT_ONCE, parts
 from dualmask.evaluation.likelihood import Passage, Scorer
 from dualmask.evaluation.writers import Writer, WriterSettings, parse_order
+from dualmask.families import registry
 from dualmask.inference.folder import family_of
 from dualmask.inference.loading import load
 from dualmask.serving.eval_generation import writers_of
@@ -32,6 +33,7 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError(f"{error}: pip install 'dualmask[harness]' brings lm-evaluation-harness") from None
 
 MOST_TOKENS = 256  # that are written where a task names no number, as in lm_eval's own models
+UNASKED_DEVICE = "cuda:0"  # what lm_eval hands on where its command line names none
 UNDERSTOOD = {"until", "max_gen_toks", "do_sample", "temperature"}
 
 
@@ -49,11 +51,13 @@ class Asked:
 class HarnessModel(TemplateLM):
     """``--model_args``:
 
-    pretrained  an exported folder, or a run's folder
-    seed        of what is drawn: the n-th request to write has ``seed`` + n
-    passes, fill_steps      of a DualMaskLM: filler passes, and passes to each round
-    steps, order            of a diffusion model: passes that unmask, and random or confidence
-    span, gate              of a SpanFusionLM, as in ``dualmask generate``
+    pretrained          an exported folder, or a run's folder
+    seed                of what is drawn: the n-th request to write has ``seed`` + n
+    passes, fill_steps  of a DualMaskLM: filler passes, and passes to each round
+    steps, order        of a diffusion model: passes that unmask, and random or confidence
+    bound_draws         of a diffusion model: loglikelihood_rolling gives a lower bound of log p, the mean of so many
+                        draws; 0: it is refused
+    span, gate          of a SpanFusionLM, as in ``dualmask generate``
 
     Raises ValueError for a folder or device that cannot be used.
     """
@@ -66,6 +70,7 @@ class HarnessModel(TemplateLM):
         max_batch_size: int | None = None,
         *,
         seed: int = 0,
+        bound_draws: int = 0,
         passes: int = 16,
         fill_steps: int = 1,
         steps: int = 64,
@@ -74,9 +79,10 @@ class HarnessModel(TemplateLM):
         gate: str = "learned",
     ) -> None:
         super().__init__()
-        self.loaded = load(pretrained, device or "auto", family=family_of(pretrained))
-        self.batch_size = int(batch_size) if str(batch_size).isdecimal() else TEXTS_AT_ONCE
-        self.seed = seed
+        where = "auto" if device in (None, UNASKED_DEVICE) else str(device)
+        self.loaded = load(pretrained, where, family=family_of(pretrained))
+        self.batch_size = int(str(batch_size)) if str(batch_size).isdecimal() else TEXTS_AT_ONCE
+        self.seed, self.bound_draws = seed, bound_draws
         self.settings = WriterSettings((passes,), (fill_steps,), (steps,), parse_order(order), span, gate, may_end=True)
 
     @property
@@ -98,12 +104,18 @@ class HarnessModel(TemplateLM):
 
     def get_model_info(self) -> dict[str, Any]:
         """What stands beside the figures in lm_eval's result file."""
-        return {"model_family": self.loaded.config.family, "model_folder": str(self.loaded.folder)}
+        return {"model_family": self.loaded.config.family, "bound_draws": self.bound_draws}
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """[N] log p of whole texts in nats. Raises ValueError for a family that has no exact one."""
-        documents = [self.tok_encode(text) for (text,) in (request.args for request in requests)]
-        nats = likelihood.document_scores(self._scorer("loglikelihood_rolling"), documents, self.room)[:, 0]
+        """[N] log p of whole texts in nats, or bounds of it where ``bound_draws`` asks for them. Raises ValueError for
+        a family that has no such thing."""
+        texts, loaded = [text for (text,) in (request.args for request in requests)], self.loaded
+        if self.bound_draws:
+            draws, at_once = self.bound_draws, self.batch_size
+            nats = likelihood.document_bounds(loaded.model, texts, loaded.tokenizer, draws, at_once)
+        else:
+            documents = [self.tok_encode(text) for text in texts]
+            nats = likelihood.document_scores(self._scorer("loglikelihood_rolling"), documents, self.room)[:, 0]
         return [float(-each) for each in nats]
 
     def _loglikelihood_tokens(self, requests: Sequence[Any], **options: Any) -> list[tuple[float, bool]]:
@@ -126,7 +138,9 @@ class HarnessModel(TemplateLM):
         try:
             return Scorer.of(self.loaded.model, self.batch_size)
         except ValueError as error:
-            raise ValueError(f"{request}: {error}; tasks that ask for generate_until can be run") from None
+            bounded = registry.find(self.loaded.config.family).load_runtime().bound is not None
+            others = ", and loglikelihood_rolling as a bound, with bound_draws=N," if bounded else ""
+            raise ValueError(f"{request}: {error}; generate_until{others} can be run") from None
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """[N] what follows each context, up to the first of the task's stop strings. Raises ValueError for arguments of

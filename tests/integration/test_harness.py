@@ -1,4 +1,4 @@
-"""EleutherAI's lm-evaluation-harness measures our models: on tasks of local files, with the figures of our own suites."""
+"""EleutherAI's lm-evaluation-harness measures our models: on tasks of local files, and with our own suites' figures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
 import yaml
 from tiny_model import CONFIG, language_model_config, span_config, write_random_model
 
 from dualmask.core.sampling import GREEDY
+from dualmask.core.tokenizer import BOS_ID, EOS_ID, MASK_ID
 from dualmask.evaluation import likelihood, report
 from dualmask.evaluation.likelihood import Passage, Scorer
 from dualmask.inference import autoregressive
@@ -74,10 +76,10 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def harness(folder: Path, tasks: Path, out: Path, *names: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "dualmask.serving.harness", "--model", "dualmask", "--tasks", ",".join(names)]
-    command += ["--model_args", f"pretrained={folder},gate=verified", "--device", "cpu", "--batch_size", "2"]
+    command += ["--model_args", f"pretrained={folder},gate=verified", "--batch_size", "2"]
     command += ["--include_path", str(tasks), "--output_path", str(out), "--log_samples"]
     offline = {"HF_DATASETS_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "HF_HOME": str(out / "cache")}
-    environment = tiny.environment() | offline
+    environment = tiny.environment() | offline | {"CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -162,9 +164,25 @@ def test_what_our_models_do_not_know_is_refused(
         HarnessModel(folders["autoregressive"], "cpu").generate_until(requests(("A", arguments)))
 
 
+def test_diffusion_gives_a_bound_where_one_is_asked_for(folders: dict[str, Path]) -> None:
+    from dualmask.serving.harness import HarnessModel
+
+    asked = requests(*((text,) for text in [*TEXTS, "x"]))
+    one, many = (
+        HarnessModel(folders["diffusion"], "cpu", size, bound_draws=3).loglikelihood_rolling(asked) for size in (1, 64)
+    )
+    assert one == pytest.approx(many, rel=1e-5)
+    loaded = load(folders["diffusion"], "cpu", family="diffusion")
+    (index,) = loaded.tokenizer.encode("x")
+    logits = loaded.model.fill(torch.tensor([[BOS_ID, MASK_ID, EOS_ID]]), torch.tensor([3]), torch.tensor([1]))
+    assert one[-1] == pytest.approx(logits.log_softmax(-1)[0, index].item(), rel=1e-5)  # one token: exact
+    with pytest.raises(ValueError, match="autoregressive has no bound"):
+        HarnessModel(folders["autoregressive"], "cpu", bound_draws=3).loglikelihood_rolling(asked)
+
+
 @pytest.mark.parametrize("family", INEXACT)
 def test_no_likelihood_is_made_up(family: str, folders: dict[str, Path]) -> None:
     from dualmask.serving.harness import HarnessModel
 
-    with pytest.raises(ValueError, match=f"{family} has no exact likelihood.*generate_until can be run"):
+    with pytest.raises(ValueError, match=f"{family} has no exact likelihood.*generate_until.* can be run"):
         HarnessModel(folders[family], "cpu").loglikelihood(requests(("A", " list")))

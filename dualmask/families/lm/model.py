@@ -74,14 +74,18 @@ class MaskedDiffusion(LanguageModel):
     given = 2
 
     def forward(self, batch: Batch, plan: StepPlan) -> ScoredSlots:
+        return self.bound(batch, plan.step)
+
+    def bound(self, batch: Batch, turn: int) -> ScoredSlots:
         """A uniformly drawn share of each text is masked; its tokens weigh 1 / share, which bounds the text's −log p.
 
-        The share is a whole number of tokens, so that the weights of a text always sum to its length.
+        The share is a whole number of tokens, so that the weights of a text always sum to its length. ``turn``: number
+        of the draw.
         """
         where = batch.deletable
         size = where.sum(1)
-        number = torch.ceil(noise.uniform(batch.key, "mask share", plan.step) * size).long()
-        order = noise.uniform(batch.key, "mask order", plan.step, batch.tokens.shape[1])
+        number = torch.ceil(noise.uniform(batch.key, "mask share", turn) * size).long()
+        order = noise.uniform(batch.key, "mask order", turn, batch.tokens.shape[1])
         masked = deletion.best_first(order, where, number)
         slot = masked.flatten().nonzero().squeeze(1)
         weight = (size / number.clamp_min(1))[slot // batch.tokens.shape[1]]

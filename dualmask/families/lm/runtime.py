@@ -32,4 +32,4 @@ def diffusion_writers(loaded: Any, settings: Any) -> list[Any]:
 AUTOREGRESSIVE = Runtime(
     build=Autoregressive, task=task, writers=autoregressive_writers, next_tokens=Autoregressive.forward
 )
-DIFFUSION = Runtime(build=MaskedDiffusion, task=task, writers=diffusion_writers)
+DIFFUSION = Runtime(build=MaskedDiffusion, task=task, writers=diffusion_writers, bound=MaskedDiffusion.bound)
