@@ -190,7 +190,7 @@ class Runtime:
     # (names of the model's parameters, stage) → those that begin the stage as copies of others, and of which
     copied: Callable[[Collection[str], Any], dict[str, str]] = nothing_copied
     prepare: Prepare | None = None  # what ``Task.prepare`` does, for the thread that reads the data; None: nothing
-    writers: Callable[..., list[Any]] | None = None  # who continues texts, for `dualmask eval generation`
+    writers: Callable[..., list[Any]] | None = None  # who continues texts, where writing is measured
     # (model, sequences, with or without EOS) → the exact loss of each token behind the first; None: there is none
     next_tokens: Callable[[Any, Batch], ScoredSlots] | None = None
     # (model, sequences, number of a draw) → losses whose weighted sum over a sequence bounds its −log p, given its
