@@ -13,6 +13,8 @@ from torch import Tensor
 from dualmask.core.tokenizer import Tokenizer
 from dualmask.core.words import is_plain
 
+PAIRED = '"“”„«»()[]{}'
+
 
 @dataclass(frozen=True)
 class Lexicon:
@@ -27,6 +29,7 @@ class Lexicon:
     begins_space  [V] bool: starts with a space
     ends_sentence [V] bool: ends with . ! ? or a line break
     ends_line     [V] bool: ends with a line break
+    paired        [V] int64: number of quotation marks and brackets in it
     """
 
     characters: Tensor
@@ -37,6 +40,7 @@ class Lexicon:
     begins_space: Tensor
     ends_sentence: Tensor
     ends_line: Tensor
+    paired: Tensor
 
     def to(self, device: torch.device) -> Lexicon:
         return Lexicon(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
@@ -53,6 +57,7 @@ def read_lexicon(tokenizer: Tokenizer) -> Lexicon:
         begins_space=torch.tensor([content.startswith(b" ") for content in contents]),
         ends_sentence=torch.tensor([content.endswith((b".", b"!", b"?", b"\n")) for content in contents]),
         ends_line=torch.tensor([content.endswith(b"\n") for content in contents]),
+        paired=torch.tensor([sum(map(content.decode(errors="ignore").count, PAIRED)) for content in contents]),
     )
 
 

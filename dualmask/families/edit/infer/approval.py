@@ -66,20 +66,30 @@ def edited(result: RoundResult) -> Tensor:
 
 def unchanged(result: RoundResult, draft: Tensor) -> Tensor:
     """[N, G] bool: gaps in which the round wrote just what it had deleted from the ``draft`` [N, L]."""
-    opened, masked = result.opened, result.opened.masked
+    opened = result.opened
     gone = gap_counts(opened.remainder.keep, opened.remainder.deleted)
     same = (opened.replaced >= 0) & (take(draft, opened.replaced.clamp_min(0)) == result.tokens)
-    gap = torch.where(masked.is_mask, masked.gap, gone.shape[1])  # the others: a column that is cut off
-    kept = gone.new_zeros(len(gone), gone.shape[1] + 1).scatter_add(1, gap, same.long())[:, :-1]
-    return (gone > 0) & (gone == opened.count) & (kept == opened.count)
+    return (gone > 0) & (gone == opened.count) & (_of_gaps(result, same.long()) == opened.count)
+
+
+def keeps_pairs(result: RoundResult, draft: Tensor, paired: Tensor) -> Tensor:
+    """[N, G] bool: the edit writes as many quotation marks and brackets as it deletes from the ``draft`` [N, L]. They
+    come in pairs, and an edit sees one place. paired [V]: how many each token has."""
+    remainder = result.opened.remainder
+    gone = gap_counts(remainder.keep, remainder.deleted * paired[draft])
+    return gone == _of_gaps(result, paired[result.tokens])
 
 
 def sureness(result: RoundResult, confidence: Tensor) -> Tensor:
     """[N, G] probability of all that was written in each gap; 1 where nothing was. confidence [N, W]: of each token."""
-    masked = result.opened.masked
-    gap = torch.where(masked.is_mask, masked.gap, result.count.shape[1])  # the others: a column that is cut off
-    nats = confidence.float().clamp_min(1e-30).log()
-    return nats.new_zeros(len(nats), result.count.shape[1] + 1).scatter_add(1, gap, nats)[:, :-1].exp()
+    return _of_gaps(result, confidence.float().clamp_min(1e-30).log()).exp()
+
+
+def _of_gaps(result: RoundResult, values: Tensor) -> Tensor:
+    """[N, G] sum of the ``values`` [N, W] of what was written in each gap."""
+    masked, width = result.opened.masked, result.count.shape[1]
+    gap = torch.where(masked.is_mask, masked.gap, width)  # the others: a column that is cut off
+    return values.new_zeros(len(values), width + 1).scatter_add(1, gap, values)[:, :-1]
 
 
 def around(result: RoundResult, gaps: Tensor) -> tuple[Tensor, Tensor]:

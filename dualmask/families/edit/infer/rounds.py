@@ -18,7 +18,16 @@ from dualmask.core.batch import deletable as deletable_tokens
 from dualmask.core.batch import present
 from dualmask.core.lexicon import Lexicon
 from dualmask.core.tokenizer import MASK_ID
-from dualmask.families.edit.infer.approval import Replayed, WordCheck, around, edited, gains, sureness, unchanged
+from dualmask.families.edit.infer.approval import (
+    Replayed,
+    WordCheck,
+    around,
+    edited,
+    gains,
+    keeps_pairs,
+    sureness,
+    unchanged,
+)
 from dualmask.families.edit.infer.budget import TEXT, Budget
 from dualmask.families.edit.infer.drafts import Drafts
 from dualmask.families.edit.infer.known_words import KnownWords
@@ -86,6 +95,7 @@ def _approved(
     least = [budget.request.point.preference for budget in budgets]
     least_sure = rules.tensor([budget.request.point.fill_threshold for budget in budgets])
     approved = ~unchanged(result, drafts.tokens) & (sureness(result, confidence) >= least_sure[:, None])
+    approved &= keeps_pairs(result, drafts.tokens, rules.lexicon.paired)
     if word_check is not None:
         approved &= word_check(result, drafts.tokens, drafts.length)
     if any(value is not None for value in least):  # last: it alone asks the model, about what is still approved

@@ -8,7 +8,7 @@ import torch
 from dualmask.core.batch import present
 from dualmask.core.tokenizer import BOS_ID, EOS_ID, PAD_ID
 from dualmask.core.words import WordList
-from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, sureness, unchanged
+from dualmask.families.edit.infer.approval import Replayed, WordCheck, edited, gains, keeps_pairs, sureness, unchanged
 from dualmask.families.edit.round import play_round
 
 A, B, C, D = range(300, 304)
@@ -95,6 +95,14 @@ def test_writing_what_was_deleted_is_no_edit():
     tokens, _, result = played([[A, B, C], [A, B, C]], [[2], [2]], [{1: 1}, {1: 1}], [B, D])
     assert edited(result).sum(1).tolist() == [1, 1]
     assert unchanged(result, tokens).sum(1).tolist() == [1, 0]
+
+
+def test_a_mark_that_comes_in_pairs_is_neither_written_nor_deleted_alone():
+    tokens, _, result = played([[A, B], [A, B], [A, B]], [[2], [2], [2]], [{1: 1}, {1: 1}, {1: 2}], [C, D, D, C])
+    paired = torch.zeros(1000, dtype=torch.long)
+    paired[[B, D]] = 1
+    assert keeps_pairs(result, tokens, paired)[:, 1].tolist() == [False, True, True]  # gone, exchanged, one of two
+    assert keeps_pairs(result, tokens, paired * 0).all()
 
 
 def test_sureness_is_the_product_over_what_an_edit_writes():

@@ -49,7 +49,7 @@ def everything_may_be_written() -> Lexicon:
     never = torch.zeros(VOCAB, dtype=torch.bool)
     writable = torch.arange(VOCAB) >= len(SPECIAL_IDS)
     others = dict.fromkeys(("plain", "fallback", "begins_space", "ends_sentence", "ends_line"), never)
-    return Lexicon(torch.ones(VOCAB, dtype=torch.long), never, writable, **others)
+    return Lexicon(torch.ones(VOCAB, dtype=torch.long), never, writable, **others, paired=never.long())
 
 
 def trained(model: DualMask, batch: Batch, rounds: int) -> tuple[RoundState, list[RoundOut]]:
