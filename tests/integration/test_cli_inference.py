@@ -204,6 +204,7 @@ def test_a_correction_leaves_code_alone_unless_told(
     assert code == 0
     assert all(f" {word} " in f" {kept} " for word in ("os.path", "(x2)", "日本,", "https://docs.python.org/3/"))
     assert kept.strip() != text
+    text = text.replace("(x2)", "x2")  # of brackets no edit writes or deletes one alone
     code, free, _ = run(capfdbinary, "auto", *model, text, *eager, "--no-protect")
     assert code == 0
     assert "os.path" not in free
