@@ -35,7 +35,7 @@ english: setup  ## a model that mends everyday English, from the texts TEXTS (co
 	python -m launcher.quickstart --config configs/english.yaml
 	$(if $(GEC),dualmask eval gec --model runs/english --data $(GEC) --json runs/english/gec.json)
 
-english-gpu:  ## the same with 53 M parameters on one GPU, from FOLDER, which was built elsewhere, into RUN (docs/gpu.md)
+english-gpu:  ## the same with 19 M parameters on one GPU, from FOLDER, which was built elsewhere, into RUN (docs/gpu.md)
 	$(PYTHON) launcher/train.py --config configs/english_gpu.yaml --set data.path=$(FOLDER) --set output=$(RUN) --resume auto
 
 test: setup check  ## every check that CI runs
